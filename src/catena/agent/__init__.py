@@ -1,0 +1,1 @@
+"""The node daemon: proves its machine, receives identity and secrets. Never judges itself."""

@@ -1,0 +1,1 @@
+"""Pure judgement: endorsement, quote, references, policy, verdict. No clock, no I/O."""

@@ -1,0 +1,1 @@
+"""The transparency log: every decision, provable to someone who trusts nobody."""

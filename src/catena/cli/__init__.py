@@ -1,0 +1,1 @@
+"""The catena command: one module per noun."""

@@ -1,0 +1,80 @@
+r"""Evidence: the one structure a node sends and a verifier reads (RFC 9334, "Evidence").
+
+A quote signs 32 bytes of qualifying data. They bind three things to it, so that nothing of
+one exchange can be moved into another (TRUST, attestation step 3)::
+
+    qualifyingData = SHA-256("catena/attest/v1" ‖ nonce ‖ SHA-256(SPKI of the CSR, DER)
+                             ‖ SHA-256(manifest))
+    manifest       = one line "kind size sha256\n" for every log, in the order sent
+
+Logs are content-addressed: a log that the server already holds is named in the manifest and
+left out of ``logs``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+import msgspec
+
+from catena.formats.nodeapi import Hex256
+
+LogKind = Literal["tcg2", "ima"]
+
+MAX_LOG = 4 * 1024 * 1024
+_BINDING = b"catena/attest/v1"
+
+
+class LogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One log that explains the quote."""
+
+    kind: LogKind
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_LOG)]
+    sha256: Hex256
+
+
+class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/attest``.
+
+    ``quote`` is TPMS_ATTEST, ``signature`` TPMT_SIGNATURE, ``csr`` PKCS#10 DER. ``pcrs`` are
+    the values of PCRs 0–15 in ``bank``, in order: *untrusted* until they hash to the quote's
+    ``pcrDigest``. ``logs`` maps SHA-256 to content for the logs the server lacks.
+    """
+
+    node_id: Hex256
+    nonce: Annotated[bytes, msgspec.Meta(max_length=256)]
+    bank: Annotated[str, msgspec.Meta(max_length=16)]
+    quote: Annotated[bytes, msgspec.Meta(max_length=2048)]
+    signature: Annotated[bytes, msgspec.Meta(max_length=1024)]
+    csr: Annotated[bytes, msgspec.Meta(max_length=8192)]
+    pcrs: Annotated[
+        tuple[Annotated[bytes, msgspec.Meta(max_length=64)], ...],
+        msgspec.Meta(min_length=16, max_length=16),
+    ]
+    manifest: Annotated[tuple[LogEntry, ...], msgspec.Meta(min_length=1, max_length=8)]
+    logs: Annotated[dict[str, bytes], msgspec.Meta(max_length=8)] = {}
+
+
+def log_entry(kind: LogKind, content: bytes) -> LogEntry:
+    """The manifest line of one log."""
+    return LogEntry(kind=kind, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def manifest_bytes(manifest: tuple[LogEntry, ...]) -> bytes:
+    """The manifest as it is hashed; unambiguous because no field can hold a space or newline."""
+    return "".join(f"{log.kind} {log.size} {log.sha256}\n" for log in manifest).encode()
+
+
+def qualifying_data(nonce: bytes, spki: bytes, manifest: tuple[LogEntry, ...]) -> bytes:
+    """What the node gives TPM2_Quote and the server recomputes: 32 bytes.
+
+    ``nonce`` has a fixed length (``appraise.nonce``), ``spki`` is the SubjectPublicKeyInfo
+    of the CSR in DER.
+    """
+    return hashlib.sha256(
+        _BINDING
+        + nonce
+        + hashlib.sha256(spki).digest()
+        + hashlib.sha256(manifest_bytes(manifest)).digest()
+    ).digest()

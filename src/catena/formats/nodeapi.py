@@ -1,0 +1,162 @@
+"""The JSON bodies that nodes and the trust service exchange (node API, version 1).
+
+====================================  =====================  ==========================
+``POST /v1/enroll``                   ``EnrollRequest``       ``EnrollChallenge``
+``POST /v1/enroll/activate``          ``ActivateRequest``     ``EnrollResult``
+``POST /v1/nonce``                    ``NonceRequest``        ``NonceResponse``
+``POST /v1/attest``                   ``catena.evidence``     ``AttestResult``
+====================================  =====================  ==========================
+
+Every failure is an ``ErrorBody`` with a 4xx or 5xx status. Binary fields are base64. Limits
+here bound what a decoder accepts; the server bounds the whole body before that.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from catena.errors import FormatError
+
+Blob = Annotated[bytes, msgspec.Meta(max_length=8192)]
+Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Hint = Annotated[str, msgspec.Meta(max_length=253)]
+
+NodeState = Literal["pending", "trusted", "untrusted"]
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all bodies: strict, immutable, named fields."""
+
+
+class EnrollRequest(Body, frozen=True, kw_only=True):
+    """TRUST enrolment step 1. ``ek_certificates`` are DER, leaf first; may be empty if the
+    server pins the EK. ``ek_public`` and ``ak_public`` are TPMT_PUBLIC.
+    """
+
+    ek_certificates: Annotated[tuple[Blob, ...], msgspec.Meta(max_length=8)] = ()
+    ek_public: Blob
+    ak_public: Blob
+    name_hint: Hint | None = None
+
+
+class EnrollChallenge(Body, frozen=True, kw_only=True):
+    """TRUST enrolment step 4. ``credential_blob`` is the marshalled TPM2B_ID_OBJECT and
+    ``encrypted_secret`` the TPM2B_ENCRYPTED_SECRET that TPM2_ActivateCredential takes;
+    ``ticket`` is the server's sealed memory of this challenge, returned unchanged.
+    """
+
+    node_id: Hex256
+    credential_blob: Blob
+    encrypted_secret: Blob
+    ticket: Annotated[bytes, msgspec.Meta(max_length=65536)]
+
+
+class ActivateRequest(Body, frozen=True, kw_only=True):
+    """TRUST enrolment step 5: the secret that only this TPM could have opened."""
+
+    ticket: Annotated[bytes, msgspec.Meta(max_length=65536)]
+    secret: Annotated[bytes, msgspec.Meta(max_length=64)]
+
+
+class EnrollResult(Body, frozen=True, kw_only=True):
+    """The node as the server now knows it; ``name`` is set once a person approved."""
+
+    node_id: Hex256
+    state: NodeState
+    name: str | None = None
+
+
+class NonceRequest(Body, frozen=True, kw_only=True):
+    """Ask for a nonce for this node."""
+
+    node_id: Hex256
+
+
+class NonceResponse(Body, frozen=True, kw_only=True):
+    """A self-verifying nonce, good for ``expires_in`` seconds."""
+
+    nonce: Blob
+    expires_in: int
+
+
+class SealedSecret(Body, frozen=True, kw_only=True):
+    """A secret only this TPM in this boot state can open.
+
+    ``public`` (TPM2B_PUBLIC), ``duplicate`` (TPM2B_PRIVATE) and ``seed``
+    (TPM2B_ENCRYPTED_SECRET) are the marshalled arguments of TPM2_Import under the EK; the
+    imported object seals a 32-byte AES-256-GCM key under TPM2_PolicyPCR over ``pcrs`` of
+    ``bank``. ``nonce`` and ``ciphertext`` carry the payload with ``name`` and ``version``
+    as associated data.
+    """
+
+    name: str
+    version: int
+    bank: str
+    pcrs: tuple[int, ...]
+    public: Blob
+    duplicate: Blob
+    seed: Blob
+    nonce: Annotated[bytes, msgspec.Meta(min_length=12, max_length=12)]
+    ciphertext: Annotated[bytes, msgspec.Meta(max_length=1_100_000)]
+
+    def associated_data(self) -> bytes:
+        """What AES-GCM authenticates beside the payload."""
+        return f"catena/secret/v1\n{self.name}\n{self.version}".encode()
+
+
+class Reason(Body, frozen=True, kw_only=True):
+    """One reason of a verdict: stable ``code``, sentence, and the measurement it is about."""
+
+    code: str
+    message: str
+    pcr: int | None = None
+    digest: str | None = None
+    remedy: str = ""
+
+
+class Receipt(Body, frozen=True, kw_only=True):
+    """Proof that an entry is in the log: RFC 6962 inclusion path and a signed checkpoint."""
+
+    index: int
+    leaf_hash: str
+    proof: tuple[str, ...]
+    checkpoint: str
+
+
+class AttestResult(Body, frozen=True, kw_only=True):
+    """TRUST attestation step 7. ``certificate`` is PEM, leaf first, only when admitted."""
+
+    verdict: Literal["trusted", "untrusted"]
+    state: NodeState
+    name: str | None = None
+    reasons: tuple[Reason, ...] = ()
+    certificate: str | None = None
+    secrets: tuple[SealedSecret, ...] = ()
+    receipt: Receipt
+    interval: int
+    """Seconds until the server wants the next attestation."""
+
+
+class ErrorBody(Body, frozen=True, kw_only=True):
+    """Every failure; ``missing_logs`` only with code ``logs-missing``."""
+
+    code: str
+    message: str
+    remedy: str = ""
+    expected: str | None = None
+    got: str | None = None
+    offset: int | None = None
+    missing_logs: tuple[str, ...] = ()
+
+
+B = TypeVar("B", bound=msgspec.Struct)
+
+
+def decode(data: bytes, kind: type[B]) -> B:
+    """Decode one body strictly. Raises ``FormatError``."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"not a {kind.__name__}: {error}") from error

@@ -1,0 +1,56 @@
+"""Names for the things that travel between rooms, so that no room confuses two of them."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import NewType
+
+NodeId = NewType("NodeId", str)
+"""SHA-256 of the EK's public area (TPMT_PUBLIC), 64 lower-case hex digits."""
+
+NodeName = NewType("NodeName", str)
+"""The name the server gave a node; never one a node gave itself."""
+
+Sha256Hex = NewType("Sha256Hex", str)
+"""A SHA-256 digest as 64 lower-case hex digits; names logs and evidence."""
+
+PCR_COUNT = 24
+QUOTED_PCRS = tuple(range(16))
+"""PCRs 0–15, the static root of trust: what every quote must select."""
+
+
+class HashAlg(StrEnum):
+    """A PCR bank or signature hash, named as Linux and the TCG name it."""
+
+    SHA1 = "sha1"
+    SHA256 = "sha256"
+    SHA384 = "sha384"
+    SHA512 = "sha512"
+
+    @property
+    def size(self) -> int:
+        """Digest size in bytes."""
+        return hashlib.new(self.value).digest_size
+
+    @property
+    def tpm_id(self) -> int:
+        """The TPM_ALG_ID (TCG Algorithm Registry 1.32, table 3)."""
+        return _TPM_ALG_IDS[self]
+
+    def digest(self, data: bytes) -> bytes:
+        """Hash ``data``."""
+        return hashlib.new(self.value, data).digest()
+
+
+_TPM_ALG_IDS = {
+    HashAlg.SHA1: 0x0004,
+    HashAlg.SHA256: 0x000B,
+    HashAlg.SHA384: 0x000C,
+    HashAlg.SHA512: 0x000D,
+}
+
+
+def hash_alg_from_tpm_id(tpm_id: int) -> HashAlg | None:
+    """The hash with this TPM_ALG_ID, or None if catena does not use it."""
+    return next((alg for alg, known in _TPM_ALG_IDS.items() if known == tpm_id), None)

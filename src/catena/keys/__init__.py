@@ -1,0 +1,1 @@
+"""Enterprise keys: the hierarchy, signers, and what is put into firmware."""

@@ -1,0 +1,1 @@
+"""From logs to meaning: replay, grammar, boot facts, explanation. Pure."""

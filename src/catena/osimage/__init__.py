@@ -1,0 +1,1 @@
+"""Signed, atomic OS releases: build, sign, verify."""

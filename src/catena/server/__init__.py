@@ -1,0 +1,1 @@
+"""The trust service over HTTPS: routes, authentication, limits."""

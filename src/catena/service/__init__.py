@@ -1,0 +1,1 @@
+"""The verbs of the trust wing. Each logs before it acts."""

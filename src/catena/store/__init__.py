@@ -1,0 +1,1 @@
+"""The database: schema and typed access. No business rules."""
