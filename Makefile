@@ -1,0 +1,34 @@
+# catena: `make demo` shows the whole chain on a real (virtual) machine, `make test` proves it.
+
+CATENA := .venv/bin/catena
+CACHE ?= .cache
+
+.PHONY: demo test unit check bench setup doctor clean
+
+demo: setup ## the main job end to end, then five attacks
+	@$(CATENA) doctor --quiet
+	@$(CATENA) lab demo --cache $(CACHE)
+
+test: setup ## every test, those that boot machines included
+	@CATENA_CACHE=$(CACHE) .venv/bin/pytest
+
+unit: setup ## the tests that boot no machine
+	@.venv/bin/pytest -m "not boot"
+
+check: setup ## style, types, floors
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: setup ## measurements, each beside its limit
+	@.venv/bin/python benchmarks/attestation.py
+
+setup: ## Debian packages and the virtual environment
+	@scripts/setup
+
+doctor: setup ## what this machine lacks
+	@$(CATENA) doctor
+
+clean: ## everything that can be made again
+	rm -rf .venv $(CACHE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

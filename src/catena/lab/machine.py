@@ -1,0 +1,195 @@
+"""One virtual machine: real UEFI firmware with Secure Boot in SMM, a software TPM, a disk.
+
+Nothing leaves the host: the guest's network is restricted, and its one door is a forward from
+10.0.2.100:8443 to the trust service on loopback.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from catena.errors import Unavailable
+from catena.lab import swtpm, tools
+from catena.lab.process import Child
+
+GUEST_SERVER = ("10.0.2.100", 8443)
+"""Where the guest finds the trust service."""
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]|\x1b.|[\x00-\x08\x0b-\x1f]")
+
+
+class MachineTimeout(Unavailable):
+    """The machine did not reach the expected point in time."""
+
+    code = "machine-timeout"
+    remedy = "Read the machine's console.log; a slower host may need a longer --timeout."
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a machine is made of. ``folder`` is its own: TPM state, variables, console."""
+
+    name: str
+    folder: Path
+    disk: Path
+    varstore: Path
+    vendor: swtpm.Vendor
+    server_port: int
+    memory_mib: int = 1024
+    sealed_copy: Path | None = None
+
+    @property
+    def tpm_state(self) -> Path:
+        """The TPM's non-volatile state."""
+        return self.folder / "tpm"
+
+    @property
+    def console(self) -> Path:
+        """Everything the serial console printed in the newest boot."""
+        return self.folder / "console.log"
+
+
+class Machine:
+    """A running machine. Use it as a context manager: it never outlives the block."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self.hardware = hardware
+        hardware.folder.mkdir(parents=True, exist_ok=True)
+        swtpm.manufacture(hardware.tpm_state, hardware.vendor)
+        # The firmware writes to its variables; the pristine store stays as it was made.
+        variables = hardware.folder / "vars.fd"
+        shutil.copyfile(hardware.varstore, variables)
+        hardware.console.write_bytes(b"")
+        control = hardware.folder / "tpm.sock"
+        self._tpm = swtpm.start_for_machine(
+            hardware.tpm_state, control, hardware.folder / "swtpm.log"
+        )
+        try:
+            self._qemu = Child(
+                "qemu",
+                _qemu_command(hardware, variables, control),
+                log=hardware.folder / "qemu.log",
+            )
+        except BaseException:
+            self._tpm.stop()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether the machine has power."""
+        return self._qemu.running
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by program."""
+        return {"qemu": self._qemu.pid, "swtpm": self._tpm.pid}
+
+    def console_text(self) -> str:
+        """The serial console so far, without terminal escapes."""
+        return _ESCAPES.sub("", self.hardware.console.read_bytes().decode(errors="replace"))
+
+    def wait_for(
+        self,
+        reached: Callable[[str], bool],
+        *,
+        seconds: float,
+        tick: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Wait until ``reached(console)`` holds; returns the console.
+
+        Raises ``MachineTimeout``, or ``ChildDied`` if qemu or swtpm ended before.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            text = self.console_text()
+            if reached(text):
+                return text
+            self.check()
+            if time.monotonic() > deadline:
+                last = text.strip().splitlines()[-1:] or ["nothing"]
+                raise MachineTimeout(
+                    f"{self.hardware.name} did not get there in {seconds:.0f} s",
+                    got=f"last console line {last[0][:120]!r}",
+                )
+            tick()
+            time.sleep(0.1)
+
+    def wait_off(self, *, seconds: float, tick: Callable[[], None] = lambda: None) -> str:
+        """Wait until the machine has no power any more; returns the console."""
+        deadline = time.monotonic() + seconds
+        while self._qemu.running:
+            if time.monotonic() > deadline:
+                raise MachineTimeout(f"{self.hardware.name} still runs after {seconds:.0f} s")
+            tick()
+            time.sleep(0.1)
+        return self.console_text()
+
+    def check(self) -> None:
+        """Raise ``ChildDied`` if the firmware's or the TPM's process is gone."""
+        self._qemu.check()
+        self._tpm.check()
+
+    def stop(self) -> None:
+        """Cut the power."""
+        self._qemu.stop()
+        self._tpm.stop()
+
+    def __enter__(self) -> Self:
+        """The machine itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Cut the power, whatever happened."""
+        self.stop()
+
+
+def _qemu_command(hardware: Hardware, variables: Path, control: Path) -> list[str | Path]:
+    address, port = GUEST_SERVER
+    forward = f"{tools.SOCAT.path()} STDIO TCP:127.0.0.1:{hardware.server_port}"
+    network = f"user,id=net,restrict=on,guestfwd=tcp:{address}:{port}-cmd:{forward}"
+    command: list[str | Path] = [
+        tools.QEMU.path(),
+        *("-name", hardware.name, "-nodefaults", "-display", "none", "-no-reboot"),
+        *("-machine", "q35,smm=on,accel=tcg", "-cpu", "max", "-smp", "2"),
+        *("-m", str(hardware.memory_mib)),
+        *("-global", "driver=cfi.pflash01,property=secure,value=on"),
+        *("-global", "ICH9-LPC.disable_s3=1"),
+        *("-drive", _pflash(0, tools.FIRMWARE_CODE.path(), read_only=True)),
+        *("-drive", _pflash(1, variables, read_only=False)),
+        *("-chardev", f"socket,id=tpm,path={_quoted(control)}"),
+        *("-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0"),
+        *("-drive", f"file={_quoted(hardware.disk)},format=raw,if=none,id=disk,readonly=on"),
+        *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
+        # Without an option ROM the network card adds nothing to PCR 2.
+        *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-serial", f"file:{hardware.console.absolute()}"),
+    ]
+    if hardware.sealed_copy is not None:
+        command += [
+            *("-device", "virtio-serial-pci"),
+            *("-chardev", f"file,id=sealed,path={_quoted(hardware.sealed_copy)}"),
+            *("-device", "virtserialport,chardev=sealed,name=catena.sealed"),
+        ]
+    return command
+
+
+def _pflash(unit: int, path: Path, *, read_only: bool) -> str:
+    mode = "on" if read_only else "off"
+    return f"if=pflash,unit={unit},format=raw,file={_quoted(path)},readonly={mode}"
+
+
+def _quoted(path: Path) -> str:
+    """A path inside a qemu option: a comma is written twice."""
+    return str(path.absolute()).replace(",", ",,")

@@ -1,0 +1,185 @@
+"""A software TPM 2.0 (swtpm) with a real endorsement certificate from a lab authority.
+
+The authority stands for the TPM vendor: its root is what the lab's server accepts. All paths
+are absolute, because swtpm changes directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from catena.errors import Unavailable
+from catena.lab import tools
+from catena.lab.process import Child
+
+_SETUP_SECONDS = 60.0
+_READY_SECONDS = 10.0
+BANKS = "sha256,sha384"
+_STATE_FILE = "tpm2-00.permall"
+
+
+class TpmStateInUse(Unavailable):
+    """The state of a software TPM is held by a running one."""
+
+    code = "tpm-state-in-use"
+    remedy = "Bring the machine that uses it down first: catena lab down."
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """The lab's TPM vendor: a folder with a root and an issuing authority."""
+
+    folder: Path
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """PEM files that a server must accept as EK roots and intermediates."""
+        return (
+            self.folder / "swtpm-localca-rootca-cert.pem",
+            self.folder / "issuercert.pem",
+        )
+
+    def configuration(self) -> Path:
+        """Write swtpm_setup's configuration and return its path."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        authority = self.folder / "localca.conf"
+        authority.write_text(
+            f"statedir = {self.folder}\n"
+            f"signingkey = {self.folder}/signkey.pem\n"
+            f"issuercert = {self.folder}/issuercert.pem\n"
+            f"certserial = {self.folder}/certserial\n"
+        )
+        options = self.folder / "localca.options"
+        options.write_text(
+            "--platform-manufacturer catena\n--platform-version 1\n--platform-model lab\n"
+        )
+        setup = self.folder / "setup.conf"
+        setup.write_text(
+            f"create_certs_tool = {tools.SWTPM_LOCALCA.path()}\n"
+            f"create_certs_tool_config = {authority}\n"
+            f"create_certs_tool_options = {options}\n"
+        )
+        return setup
+
+
+def manufacture(state: Path, vendor: Vendor) -> None:
+    """Make a new TPM: seeds, EK, EK certificate. Does nothing if the state exists."""
+    if (state / _STATE_FILE).exists():
+        return
+    state.mkdir(parents=True, exist_ok=True)
+    try:
+        tools.run(
+            tools.SWTPM_SETUP,
+            (
+                "--tpm2",
+                *("--tpmstate", state.absolute()),
+                *("--config", vendor.configuration()),
+                "--create-ek-cert",
+                "--create-platform-cert",
+                *("--pcr-banks", BANKS),
+                "--display",
+                # swtpm_setup drops to another user when root runs it, unless told not to.
+                *("--runas", pwd.getpwuid(os.getuid()).pw_name),
+            ),
+            seconds=_SETUP_SECONDS,
+        )
+    except BaseException:
+        shutil.rmtree(state, ignore_errors=True)
+        raise
+
+
+def start_for_machine(state: Path, control: Path, log: Path) -> Child:
+    """Run the TPM for a virtual machine; it ends when the machine closes ``control``."""
+    _refuse_running(state)
+    control.unlink(missing_ok=True)
+    child = Child(
+        "swtpm",
+        [
+            tools.SWTPM.path(),
+            "socket",
+            "--tpm2",
+            *("--tpmstate", f"dir={state.absolute()}"),
+            *("--ctrl", f"type=unixio,path={control.absolute()}"),
+            "--terminate",
+        ],
+        log=log,
+    )
+    deadline = time.monotonic() + _READY_SECONDS
+    while not control.exists():
+        child.check()
+        if time.monotonic() > deadline:
+            child.stop()
+            raise tools.ToolFailed("swtpm did not open its control socket in time")
+        time.sleep(0.01)
+    return child
+
+
+@contextmanager
+def bench(state: Path, log: Path) -> Iterator[str]:
+    """Hold a TPM's chip on the bench: powered, no machine around it. Yields a TCTI string.
+
+    What an attacker with the chip in hand has: its keys, but none of the boot's PCRs.
+    """
+    _refuse_running(state)
+    port = free_port_pair()
+    command: list[str | Path] = [
+        tools.SWTPM.path(),
+        "socket",
+        "--tpm2",
+        *("--tpmstate", f"dir={state.absolute()}"),
+        *("--server", f"type=tcp,port={port},bindaddr=127.0.0.1"),
+        *("--ctrl", f"type=tcp,port={port + 1},bindaddr=127.0.0.1"),
+        *("--flags", "not-need-init,startup-clear"),
+    ]
+    with Child("swtpm", command, log=log) as child:
+        _await_port(child, port)
+        yield f"swtpm:host=127.0.0.1,port={port}"
+
+
+def free_port_pair() -> int:
+    """A port P on loopback with P and P+1 free at this moment."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+def _refuse_running(state: Path) -> None:
+    """Refuse a state directory whose lock another swtpm holds."""
+    lock = state / ".lock"
+    if not lock.exists():
+        return
+    with lock.open("r+") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TpmStateInUse(f"the TPM state {state} is in use") from error
+
+
+def _await_port(child: Child, port: int) -> None:
+    # The control port answers without occupying the single command connection.
+    deadline = time.monotonic() + _READY_SECONDS
+    while True:
+        child.check()
+        try:
+            socket.create_connection(("127.0.0.1", port + 1), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise tools.ToolFailed("swtpm did not open its port in time") from None
+            time.sleep(0.01)
+        else:
+            return

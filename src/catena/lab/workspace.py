@@ -1,0 +1,119 @@
+"""Where a lab keeps its things: one folder, by default ``.catena`` in the current one.
+
+::
+
+    .catena/
+    ├── keys/        the enterprise's keys (never leave this folder)
+    ├── firmware/    variable stores and the key set reference
+    ├── tree/        the root file system before it became a release
+    ├── release/     the signed release: manifest, UKI, disk
+    ├── vendor/      the authority that certifies the lab's TPMs
+    ├── server/      the trust service: settings, database, transparency log
+    ├── machines/    one folder a machine: TPM state, variables, console
+    └── run/         what is running now
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from catena.lab.machine import GUEST_SERVER, Hardware
+from catena.lab.swtpm import Vendor
+from catena.lab.tree import Cache
+
+NODE = "node-1"
+"""The lab's first machine, and the name a person gives it when approving it."""
+
+ROLE = "worker"
+SECRET = "db-password"  # noqa: S105 - the name of a secret, not one
+RELEASE = "lab"
+TRUST_DOMAIN = "lab.catena.internal"
+SEALED_PORT = "/dev/virtio-ports/catena.sealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folders of one lab; ``interval`` is seconds between attestations."""
+
+    folder: Path
+    cache: Cache
+    interval: int = 30
+
+    @property
+    def keys(self) -> Path:
+        """Enterprise keys."""
+        return self.folder / "keys"
+
+    @property
+    def varstore(self) -> Path:
+        """Firmware variables with exactly the enterprise's keys, Secure Boot on."""
+        return self.folder / "firmware" / "vars.fd"
+
+    @property
+    def keyset(self) -> Path:
+        """The signed key set reference that ``keys enroll`` wrote beside the store."""
+        return self.folder / "firmware" / "keyset.dsse.json"
+
+    @property
+    def tree(self) -> Path:
+        """The root file system tree."""
+        return self.folder / "tree"
+
+    @property
+    def release(self) -> Path:
+        """The release folder."""
+        return self.folder / "release"
+
+    @property
+    def disk(self) -> Path:
+        """The release's disk image; never written to by a machine."""
+        return self.release / "disk.img"
+
+    @property
+    def server(self) -> Path:
+        """The trust service's folder."""
+        return self.folder / "server"
+
+    @property
+    def log(self) -> Path:
+        """The transparency log."""
+        return self.server / "log"
+
+    @property
+    def vendor(self) -> Vendor:
+        """The lab's TPM vendor."""
+        return Vendor((self.folder / "vendor").absolute())
+
+    @property
+    def run(self) -> Path:
+        """State of running units."""
+        return self.folder / "run"
+
+    def machine_folder(self, name: str) -> Path:
+        """The folder of one machine."""
+        return self.folder / "machines" / name
+
+    def sealed_copy(self, name: str) -> Path:
+        """Where a machine's sealed secrets (ciphertext) are copied for exercises."""
+        return self.machine_folder(name) / "sealed.json"
+
+    def hardware(
+        self, name: str, port: int, *, disk: Path | None = None, varstore: Path | None = None
+    ) -> Hardware:
+        """A machine of this lab; other ``disk`` and ``varstore`` are for attacks."""
+        return Hardware(
+            name=name,
+            folder=self.machine_folder(name).absolute(),
+            disk=(disk or self.disk).absolute(),
+            varstore=(varstore or self.varstore).absolute(),
+            vendor=self.vendor,
+            server_port=port,
+            sealed_copy=self.sealed_copy(name).absolute(),
+        )
+
+
+def guest_server_url() -> str:
+    """The trust service's address as guests see it."""
+    address, port = GUEST_SERVER
+    return f"https://{address}:{port}"
