@@ -1,1 +1,1 @@
-"""The transparency log: every decision, provable to someone who trusts nobody."""
+"""The transparency log: append-only, Merkle-hashed, signed, verifiable offline (C2SP tlog)."""

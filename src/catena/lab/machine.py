@@ -93,7 +93,7 @@ class Machine:
 
     def console_text(self) -> str:
         """The serial console so far, without terminal escapes."""
-        return _ESCAPES.sub("", self.hardware.console.read_bytes().decode(errors="replace"))
+        return plain_console(self.hardware.console)
 
     def wait_for(
         self,
@@ -153,6 +153,15 @@ class Machine:
     ) -> None:
         """Cut the power, whatever happened."""
         self.stop()
+
+
+def plain_console(log: Path) -> str:
+    """What a serial console printed, without terminal escapes; empty if it never existed."""
+    try:
+        printed = log.read_bytes()
+    except FileNotFoundError:
+        return ""
+    return _ESCAPES.sub("", printed.decode(errors="replace"))
 
 
 def _qemu_command(hardware: Hardware, variables: Path, control: Path) -> list[str | Path]:

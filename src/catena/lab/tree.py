@@ -247,6 +247,7 @@ def _configure(root: Path, settings: NodeSettings) -> None:
         (systemd / unit).symlink_to("/dev/null")
     agent_unit = Path(catena.__file__).parent / "agent/catena-agent.service"
     _copy(agent_unit, systemd / "catena-agent.service")
+    _copy(here / "10-lab.conf", systemd / "catena-agent.service.d/10-lab.conf")
     for unit in ("lab-workload.service", "lab-workload.path"):
         _copy(here / unit, systemd / unit)
     _copy(here / "workload.py", root / "usr/lib/catena-lab/workload.py")

@@ -29,6 +29,9 @@ ROLE = "worker"
 SECRET = "db-password"  # noqa: S105 - the name of a secret, not one
 RELEASE = "lab"
 TRUST_DOMAIN = "lab.catena.internal"
+AGENT_STARTED = '{"event":"started"'
+"""What the agent prints on the console when it starts."""
+
 SEALED_PORT = "/dev/virtio-ports/catena.sealed"
 
 
@@ -74,6 +77,11 @@ class Workspace:
     def server(self) -> Path:
         """The trust service's folder."""
         return self.folder / "server"
+
+    @property
+    def profile(self) -> Path:
+        """What ``server init`` wrote for the operator: address, CA, token file."""
+        return self.server / "admin.toml"
 
     @property
     def log(self) -> Path:

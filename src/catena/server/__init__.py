@@ -1,1 +1,1 @@
-"""The trust service over HTTPS: routes, authentication, limits."""
+"""The trust service over HTTPS: routes, authentication, configuration. Decides nothing."""

@@ -1,0 +1,117 @@
+"""Attestation from the node's side (TRUST, "Attestation"): one round, start to end.
+
+1. Ask for a nonce.
+2. Make a fresh key and CSR in memory.
+3. Bind nonce, key and log manifest into 32 bytes of qualifying data.
+4. Quote PCRs 0–15 of one bank; send quote, signature, CSR and the logs the server lacks.
+
+(Steps 5 and 6 are the server's.)
+
+7. Keep the certificate only if it is for the key of step 2 and from the cluster CA.
+
+The manifest is fixed before the quote, yet IMA may extend PCR 10 in between. The kernel adds an
+entry to its list before it extends the PCR, so a list that reads the same after the quote as
+before it covers the quoted value; otherwise step 3 is done again with the longer list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from catena.agent.client import LogsMissing, TrustClient
+from catena.agent.identity import Identity, KeyRequest, accept_certificate, new_request
+from catena.agent.logs import Log, read_boot_log, read_ima_log
+from catena.errors import Unavailable
+from catena.evidence import Evidence, qualifying_data
+from catena.formats.nodeapi import AttestResult
+from catena.ids import QUOTED_PCRS, HashAlg, NodeId
+from catena.tpm.device import PcrQuote, Tpm
+
+_STEADY_ATTEMPTS = 10
+
+
+class UnsteadyLog(Unavailable):
+    """The IMA log grew during every quote."""
+
+    code = "unsteady-log"
+    remedy = "Something measures files all the time; attest when the boot is over."
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The server's answer and, when it admitted the node, the identity it gave."""
+
+    result: AttestResult
+    identity: Identity | None
+
+
+@dataclass(slots=True)
+class Attester:
+    """What stays the same from round to round, and which logs have been sent in this boot."""
+
+    node_id: NodeId
+    bank: HashAlg
+    event_log: Path
+    ima_log: Path
+    ca: x509.Certificate
+    now: Callable[[], datetime]
+    sent: set[str] = field(default_factory=set)
+
+    def attest(self, tpm: Tpm, client: TrustClient) -> Round:
+        """One round; logs that the server turns out to lack are sent in a second attempt."""
+        try:
+            return self._attempt(tpm, client)
+        except LogsMissing:
+            # The server may have been restored from a copy: offer everything once more, under
+            # a fresh nonce. A second answer of this kind is an error.
+            self.sent.clear()
+            return self._attempt(tpm, client)
+
+    def _attempt(self, tpm: Tpm, client: TrustClient) -> Round:
+        nonce = client.nonce(self.node_id)  # 1.
+        request = new_request()  # 2.
+        evidence = self._evidence(tpm, nonce, request)  # 3. and 4.
+        result = client.attest(evidence)
+        self.sent.update(entry.sha256 for entry in evidence.manifest)
+        if result.certificate is None:
+            return Round(result=result, identity=None)
+        identity = accept_certificate(  # 7.
+            request, result.certificate, self.ca, now=self.now()
+        )
+        return Round(result=result, identity=identity)
+
+    def _evidence(self, tpm: Tpm, nonce: bytes, request: KeyRequest) -> Evidence:
+        quote, logs = self._quote(tpm, nonce, request)
+        return Evidence(
+            node_id=self.node_id,
+            nonce=nonce,
+            bank=self.bank.value,
+            quote=quote.attest,
+            signature=quote.signature,
+            csr=request.csr,
+            pcrs=quote.values,
+            manifest=tuple(log.entry for log in logs),
+            logs={
+                log.entry.sha256: log.content for log in logs if log.entry.sha256 not in self.sent
+            },
+        )
+
+    def _quote(
+        self, tpm: Tpm, nonce: bytes, request: KeyRequest
+    ) -> tuple[PcrQuote, tuple[Log, ...]]:
+        """A quote and logs that reach at least to it, never less."""
+        boot, ima = read_boot_log(self.event_log), read_ima_log(self.ima_log)
+        for _ in range(_STEADY_ATTEMPTS):
+            logs = (boot,) if ima is None else (boot, ima)
+            manifest = tuple(log.entry for log in logs)
+            qualifying = qualifying_data(nonce, request.spki, manifest)
+            quote = tpm.quote_pcrs(qualifying, self.bank, QUOTED_PCRS)
+            seen, ima = ima, read_ima_log(self.ima_log)
+            if ima == seen:
+                return quote, logs
+        raise UnsteadyLog("the IMA log grew during every quote", got=f"{_STEADY_ATTEMPTS} attempts")

@@ -1,0 +1,111 @@
+"""The agent's configuration: one TOML file, strict, with a default for all but two settings.
+
+==================  =========================================  ==================================
+setting             default                                    meaning
+==================  =========================================  ==================================
+``server``          (needed)                                   ``https://HOST:PORT`` of the service
+``ca``              (needed)                                   PEM file of the cluster CA
+``tcti``            ``device:/dev/tpmrm0``                     how to reach the TPM
+``runtime_dir``     ``/run/catena``                            where identity and secrets go; tmpfs
+``allow_disk``      ``false``                                  accept a ``runtime_dir`` on a disk
+``interval``        what the server says                       seconds between attestations
+``bank``            ``sha256``                                 PCR bank to quote
+``event_log``       ``…/tpm0/binary_bios_measurements``        firmware event log
+``ima_log``         ``…/ima/binary_runtime_measurements``      IMA log; used if it exists
+``name_hint``       none                                       shown to the person who approves
+``sealed_copy``     none                                       file or character device that also
+                                                               receives every sealed secret
+==================  =========================================  ==================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from catena.errors import NotFound, UsageError
+from catena.formats.nodeapi import Hint
+from catena.ids import HashAlg
+
+DEFAULT_PATH = Path("/etc/catena/agent.toml")
+_SECURITYFS = Path("/sys/kernel/security")
+
+
+class MissingConfig(NotFound):
+    """The configuration file is not there."""
+
+    code = "agent-config-missing"
+    remedy = "Write /etc/catena/agent.toml with `server` and `ca`, or give --config."
+
+
+class InvalidConfig(UsageError):
+    """The configuration file says something that makes no sense."""
+
+    code = "agent-config-invalid"
+    remedy = "Correct the setting; the manual lists all of them with their defaults."
+
+
+class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything the agent is told; see the module docstring."""
+
+    server: str
+    ca: Path
+    tcti: str = "device:/dev/tpmrm0"
+    runtime_dir: Path = Path("/run/catena")
+    allow_disk: bool = False
+    interval: Annotated[int, msgspec.Meta(ge=1, le=86400)] | None = None
+    bank: Literal["sha256", "sha384", "sha512"] = "sha256"
+    event_log: Path = _SECURITYFS / "tpm0/binary_bios_measurements"
+    ima_log: Path = _SECURITYFS / "ima/binary_runtime_measurements"
+    name_hint: Hint | None = None
+    sealed_copy: Path | None = None
+
+    @property
+    def hash_alg(self) -> HashAlg:
+        """The bank as a hash."""
+        return HashAlg(self.bank)
+
+
+def load(path: Path) -> AgentConfig:
+    """Read and check a configuration file. Raises ``MissingConfig`` or ``InvalidConfig``."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise MissingConfig(f"cannot read {path}", got=error.strerror) from error
+    try:
+        config = msgspec.toml.decode(text, type=AgentConfig, dec_hook=_decode_path)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+    _check_server(config.server)
+    return config
+
+
+def _decode_path(kind: type, value: object) -> Path:
+    del kind  # `Path` is the only type that msgspec does not know by itself.
+    if not isinstance(value, str):
+        raise TypeError("a path must be a string")
+    path = Path(value)
+    if not path.is_absolute():
+        raise ValueError("a path must be absolute")
+    return path
+
+
+def _check_server(url: str) -> None:
+    parts = urlsplit(url)
+    try:
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_valid = False
+    if (
+        parts.scheme != "https"
+        or not parts.hostname
+        or not port_is_valid
+        or parts.username is not None
+        or parts.path not in {"", "/"}
+        or parts.query
+        or parts.fragment
+    ):
+        raise InvalidConfig("`server` is no usable address", expected="https://HOST[:PORT]")

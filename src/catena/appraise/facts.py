@@ -1,0 +1,86 @@
+"""The facts that a policy judges: one flat table, the same for every boot.
+
+Each row of ``FACT_TABLE`` is a field of ``Facts`` with what it means and the worst and best
+value it can have; the worst values are what a policy must not accept. A fact that a boot does
+not prove has its worst value, with one exception that is safe: firmware that measures neither
+setup nor audit mode says so through ``secure_boot``, which UEFI 2.10, clause 32.3 forces to
+false in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+FactValue = bool | int | str | tuple[str, ...]
+MANY = 2**31
+
+
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one appraisal established; every value is bound to the quote by a digest."""
+
+    secure_boot: bool = False
+    setup_mode: bool = False
+    audit_mode: bool = False
+    deployed_mode: bool = False
+    release: str = ""
+    release_security_version: int = -1
+    key_set: str = ""
+    firmware: str = ""
+    unclaimed_events: int
+    opaque_events: int
+    bank: str
+    tpm_kind: str = "unknown"
+    startup_locality: int = 0
+    reset_count: int
+    restart_count: int
+    clock_safe: bool
+    runtime_entries: int = 0
+    runtime_ahead: int = 0
+    command_line: str = ""
+    authorities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FactRow:
+    """One fact: its name in policies, its meaning, and the ends of its range."""
+
+    name: str
+    meaning: str
+    worst: FactValue
+    best: FactValue
+
+
+FACT_TABLE = (
+    FactRow("secure_boot", "the firmware measured SecureBoot as on", False, True),
+    FactRow("setup_mode", "keys can be enrolled unsigned: no PK, or SetupMode is 1", True, False),
+    FactRow("audit_mode", "images run without verification: AuditMode is 1", True, False),
+    FactRow("deployed_mode", "the firmware measured DeployedMode as 1", False, True),
+    FactRow("release", "the release that applies as a whole, or empty", "", "lab-1"),
+    FactRow("release_security_version", "its security version, or -1", -1, MANY),
+    FactRow("key_set", "the key set that applies as a whole, or empty", "", "acme"),
+    FactRow("firmware", "the firmware capture that applies as a whole, or empty", "", "ovmf-1"),
+    FactRow("unclaimed_events", "events that no reference accounts for", MANY, 0),
+    FactRow("opaque_events", "events whose data does not hash to their digest", MANY, 0),
+    FactRow("bank", "the PCR bank that was quoted", "sha256", "sha512"),
+    FactRow("tpm_kind", "who vouches for the TPM: vendor, enterprise, software, pinned", "unknown", "vendor"),
+    FactRow("startup_locality", "locality that started the TPM (0, 3, or 4 after H-CRTM)", 0, 4),
+    FactRow("reset_count", "TPM resets since the TPM was last cleared", MANY, 0),
+    FactRow("restart_count", "resumes since the last TPM reset", MANY, 0),
+    FactRow("clock_safe", "the TPM's clock value cannot have been reported before", False, True),
+    FactRow("runtime_entries", "IMA entries that the quote covers", MANY, 0),
+    FactRow("runtime_ahead", "IMA entries sent but not covered yet", MANY, 0),
+    FactRow("command_line", "what was added to the release's own command line (PCR 12)", "", "root"),
+    FactRow("authorities", "subjects of the db certificates that verified an image", (), ("db",)),
+)  # fmt: skip
+
+
+def worst_facts() -> dict[str, FactValue]:
+    """Every fact at its worst: no policy may accept this boot."""
+    return {row.name: row.worst for row in FACT_TABLE}
+
+
+def best_facts() -> dict[str, FactValue]:
+    """Every fact at its best."""
+    return {row.name: row.best for row in FACT_TABLE}

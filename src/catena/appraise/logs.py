@@ -1,0 +1,151 @@
+"""The logs behind a quote: present, unaltered, readable (TRUST, attestation step 5f, first half).
+
+The manifest is bound to the quote (step c), so a fault here is the node's own: it signed a
+manifest of logs that are not what they should be. Log *contents* stay untrusted until
+``replayed`` has tied them to the quoted PCRs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from catena.appraise.refusal import AttestationRefusal
+from catena.errors import FormatError
+from catena.evidence import LogEntry, LogKind
+from catena.formats import ima, tcglog
+from catena.formats.ima import ImaEntry
+from catena.formats.tcglog import EventLog
+from catena.ids import HashAlg, Sha256Hex
+from catena.measure.replay import IMA_PCR
+
+
+class MissingBootLog(AttestationRefusal):
+    """A manifest without a firmware log: nothing explains the boot."""
+
+    code = "boot-log-missing"
+    remedy = "The kernel must expose binary_bios_measurements; check that firmware logs events."
+    step = "f"
+
+
+class RepeatedLog(AttestationRefusal):
+    """Two logs of one kind: it would be open which of them counts."""
+
+    code = "log-repeated"
+    step = "f"
+
+
+class MissingLog(AttestationRefusal):
+    """A log that the manifest names was neither sent nor known."""
+
+    code = "log-missing"
+    remedy = "Send the log's content with the evidence."
+    step = "f"
+
+
+class AlteredLog(AttestationRefusal):
+    """A log whose content is not the one that the manifest names."""
+
+    code = "log-altered"
+    step = "f"
+
+
+class UnreadableLog(AttestationRefusal):
+    """A log that does not follow its format; the message has the offset."""
+
+    code = "log-unreadable"
+    step = "f"
+
+
+class ForeignLogFormat(AttestationRefusal):
+    """A log that is not of this TPM: a CCEL of a confidential VM, or a TPM 1.2 log."""
+
+    code = "log-foreign-format"
+    step = "f"
+
+
+class UnloggedBank(AttestationRefusal):
+    """The firmware log has no digests for the bank that was quoted."""
+
+    code = "bank-unlogged"
+    remedy = "Quote a bank that the firmware logs."
+    step = "f"
+
+
+class MisplacedImaEntry(AttestationRefusal):
+    """An IMA entry for another PCR than 10, which no IMA of these releases makes."""
+
+    code = "ima-entry-misplaced"
+    step = "f"
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """The parsed logs of one attestation; ``has_ima`` even if that log is empty."""
+
+    boot: EventLog
+    boot_sha256: Sha256Hex
+    ima: tuple[ImaEntry, ...]
+    has_ima: bool
+
+
+def read_logs(manifest: tuple[LogEntry, ...], contents: Mapping[str, bytes], bank: HashAlg) -> Logs:
+    """Step 5f: every log of the manifest, as it was when the node signed its digest.
+
+    ``contents`` maps SHA-256 to content and may hold more than the manifest names.
+    """
+    entries = _by_kind(manifest)
+    if "tcg2" not in entries:
+        raise MissingBootLog("the evidence names no firmware log")
+    boot = _boot_log(_content(entries["tcg2"], contents), bank)
+    ima_log = _content(entries["ima"], contents) if "ima" in entries else b""
+    return Logs(
+        boot=boot,
+        boot_sha256=Sha256Hex(entries["tcg2"].sha256),
+        ima=_ima_log(ima_log),
+        has_ima="ima" in entries,
+    )
+
+
+def _by_kind(manifest: tuple[LogEntry, ...]) -> dict[LogKind, LogEntry]:
+    entries = {entry.kind: entry for entry in manifest}
+    if len(entries) != len(manifest):
+        raise RepeatedLog("the evidence names two logs of one kind")
+    return entries
+
+
+def _content(entry: LogEntry, contents: Mapping[str, bytes]) -> bytes:
+    content = contents.get(entry.sha256)
+    if content is None:
+        raise MissingLog(f"the content of the {entry.kind} log is missing", got=entry.sha256)
+    if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise AlteredLog(f"the {entry.kind} log is not the one that was quoted")
+    return content
+
+
+def _boot_log(content: bytes, bank: HashAlg) -> EventLog:
+    try:
+        log = tcglog.parse(content)
+    except FormatError as error:
+        raise UnreadableLog(f"the firmware log is malformed: {error}") from error
+    if log.format != "tcg2":
+        raise ForeignLogFormat(
+            "the firmware log is of another kind", expected="tcg2", got=log.format
+        )
+    if bank not in log.banks:
+        raise UnloggedBank("the firmware log does not cover the quoted bank", got=bank)
+    return log
+
+
+def _ima_log(content: bytes) -> tuple[ImaEntry, ...]:
+    try:
+        entries = ima.parse(content)
+    except FormatError as error:
+        raise UnreadableLog(f"the IMA log is malformed: {error}") from error
+    for entry in entries:
+        if entry.pcr != IMA_PCR:
+            raise MisplacedImaEntry(
+                "an IMA entry is for another PCR", expected=f"{IMA_PCR}", got=f"{entry.pcr}"
+            )
+    return entries

@@ -1,0 +1,83 @@
+"""Every quoted PCR is what the logs replay to (TRUST, attestation step 5f, second half).
+
+Firmware's log explains PCRs 0–15, IMA's explains PCR 10. Logs that grow at run time may run
+ahead of the quote: the prefix that replays to the quoted value is *proven* and appraised, the
+rest waits for the next round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from catena.appraise.logs import Logs
+from catena.appraise.refusal import AttestationRefusal
+from catena.ids import QUOTED_PCRS, HashAlg
+from catena.measure.replay import IMA_PCR, Replay, replay, replay_ima_steps
+
+FIRMWARE_RANGE = range(8)
+
+
+class NeverExtendedPcrs(AttestationRefusal):
+    """PCRs 0–7 are all zero: firmware measures nothing into this bank."""
+
+    code = "bank-never-extended"
+    remedy = "Quote the bank that firmware extends, or switch measured boot on."
+    step = "f"
+
+
+class UnexplainedPcr(AttestationRefusal):
+    """The log does not replay to the quoted PCRs: events are missing, added or altered."""
+
+    code = "pcr-unexplained"
+    step = "f"
+
+
+class UnexplainedImaPcr(UnexplainedPcr):
+    """No prefix of the IMA log replays to the quoted PCR 10.
+
+    Linux extends a padded SHA-1 digest into a bank whose hash IMA could not load when it
+    started (often SHA-384). Such a value is refused too: SHA-1 is all that it would prove.
+    """
+
+    code = "ima-pcr-unexplained"
+    remedy = "If the quoted bank is not sha256, let the agent quote sha256; else inspect the node."
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the logs are shown to be: ``ima_covered`` entries of IMA's log are proven."""
+
+    boot: Replay
+    ima_covered: int
+
+
+def check_extended(values: tuple[bytes, ...]) -> None:
+    """Step 5f: an all-zero bank proves nothing and would match an empty log."""
+    if not any(any(values[pcr]) for pcr in FIRMWARE_RANGE):
+        raise NeverExtendedPcrs("PCRs 0 to 7 of the quoted bank were never extended")
+
+
+def check_replay(values: tuple[bytes, ...], logs: Logs, bank: HashAlg) -> Replayed:
+    """Step 5f: each value equals its log's replay, or its reset state if no log extends it."""
+    boot = replay(logs.boot, bank)
+    ima_covers = logs.has_ima and IMA_PCR not in boot.extended
+    wrong = [
+        pcr
+        for pcr in QUOTED_PCRS
+        if values[pcr] != boot.pcrs[pcr] and not (pcr == IMA_PCR and ima_covers)
+    ]
+    if wrong:
+        raise UnexplainedPcr(
+            f"the firmware log does not replay to PCR {', '.join(map(str, wrong))}",
+            expected=boot.pcrs[wrong[0]].hex(),
+            got=values[wrong[0]].hex(),
+        )
+    return Replayed(boot, _ima_prefix(values[IMA_PCR], logs, bank) if ima_covers else 0)
+
+
+def _ima_prefix(quoted: bytes, logs: Logs, bank: HashAlg) -> int:
+    """How many IMA entries the quote covers; a hash chain has each value only once."""
+    for count, value in enumerate(replay_ima_steps(logs.ima, bank)):
+        if value == quoted:
+            return count
+    raise UnexplainedImaPcr(f"no prefix of the IMA log replays to PCR {IMA_PCR}", got=quoted.hex())

@@ -1,0 +1,322 @@
+"""Offline verification of a log from its folder and public key alone.
+
+1. The checkpoint is signed by the log's key, for the expected origin.
+2. Every entry bundle that its size calls for is there and holds exactly that many entries.
+3. Every entry is signed by the log's key, is of a known kind and reads as one.
+4. Every hash tile is there and holds exactly the hashes that the entries lead to.
+5. The root that the entries lead to is the checkpoint's.
+6. No other file lies in the log: tiles beyond the checkpoint mean a crash or a rewind. Older
+   partial tiles, which a log keeps until the tile is full, must agree with the newer one.
+
+Nothing is believed from a hash tile; memory does not grow with the log. What is *not* proven:
+that this is the newest checkpoint (compare it with one that somebody else kept), and that
+what an entry says is true.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from catena.audit import checkpoint as checkpoints
+from catena.audit import tiles
+from catena.audit.entries import Entry, open_entry
+from catena.audit.folder import OWN_FILES, UNCOMMITTED, LogFolder
+from catena.audit.merkle import HASH_SIZE
+from catena.audit.tiles import CHECKPOINT, FULL_TILE, MAX_BUNDLE, TILE_WIDTH, Tile
+from catena.audit.tree import EMPTY_TREE
+from catena.errors import FormatError, LogInconsistent, Refusal
+from catena.formats.note import Checkpoint
+from catena.keys.signer import PublicKey
+
+WRITER_GRACE = 0.25
+"""Seconds that a running writer gets to put the checkpoint behind its tiles in place."""
+
+
+class LogFault(LogInconsistent):
+    """A fault at a known place: ``file`` below the folder, ``entry`` by index."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str,
+        entry: int | None = None,
+        expected: str | None = None,
+        got: str | None = None,
+    ) -> None:
+        super().__init__(message, expected=expected, got=got)
+        self.file = ascii(file)[1:-1]  # a file's name may be anything
+        self.entry = entry
+
+    def __str__(self) -> str:
+        """The message with its place."""
+        place = self.file + ("" if self.entry is None else f", entry {self.entry}")
+        return f"{place}: {super().__str__()}"
+
+    def as_dict(self) -> dict[str, object]:
+        """The JSON object of the error, with its place."""
+        place: dict[str, object] = {"file": self.file}
+        if self.entry is not None:
+            place["entry"] = self.entry
+        return {**super().as_dict(), **place}
+
+
+class TileMissing(LogFault):
+    """A file that the checkpoint covers is not there."""
+
+    code = "tile-missing"
+
+
+class BundleMalformed(LogFault):
+    """An entry bundle does not hold the entries it should."""
+
+    code = "bundle-malformed"
+
+
+class EntryForged(LogFault):
+    """An entry that the log key did not sign."""
+
+    code = "entry-forged"
+
+
+class EntryMalformed(LogFault):
+    """A signed entry that is none of the kinds catena writes."""
+
+    code = "entry-malformed"
+
+
+class TileAltered(LogFault):
+    """A hash tile, or an older partial tile, that the entries do not lead to."""
+
+    code = "tile-altered"
+
+
+class RootMismatch(LogFault):
+    """The entries do not lead to the root that the checkpoint signs."""
+
+    code = "root-mismatch"
+
+
+class TileBeyondCheckpoint(LogFault):
+    """A tile that is no part of the tree the checkpoint speaks of."""
+
+    code = "tile-beyond-checkpoint"
+    remedy = (
+        "If the server was killed while it wrote, starting it sets this file aside. If not, "
+        "the checkpoint was replaced by an older one: keep the folder as evidence."
+    )
+
+
+class StrangeFile(LogFault):
+    """A file that does not belong into a log."""
+
+    code = "strange-file"
+    remedy = "Find out who put it there; the log writes only its checkpoint and tiles."
+
+
+class LogSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verified log says of itself; ``root`` is hex, ``kinds`` counts entries.
+
+    ``set_aside`` counts files that crashed appends left and later starts moved out of the log.
+    """
+
+    origin: str
+    size: int
+    root: str
+    kinds: dict[str, int]
+    set_aside: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedEntry:
+    """An entry whose signature holds; the log as a whole may still turn out inconsistent."""
+
+    index: int
+    entry: Entry
+
+
+Visit = Callable[[VerifiedEntry], None]
+
+
+def verify_folder(
+    folder: Path,
+    public_key: PublicKey,
+    *,
+    origin: str | None = None,
+    visit: Visit | None = None,
+) -> LogSummary:
+    """Verify the log in ``folder`` as the module describes, step by step.
+
+    ``visit`` is called with every entry in order. Raises ``LogMissing``, ``LogUnreadable`` or
+    a ``LogInconsistent`` that says where.
+    """
+    place = LogFolder(folder)
+    head = checkpoints.verify(place.read_checkpoint(), public_key, origin=origin)  # (1)
+    kinds = _Walk(place, head, public_key, visit).run()  # (2) to (5)
+    set_aside = _check_files(place, head, public_key)  # (6)
+    return LogSummary(
+        origin=head.origin,
+        size=head.size,
+        root=head.root.hex(),
+        kinds=dict(sorted(kinds.items())),
+        set_aside=set_aside,
+    )
+
+
+class _Walk:
+    """One pass over the entry bundles, growing the tree that the folder should hold."""
+
+    def __init__(
+        self, folder: LogFolder, head: Checkpoint, key: PublicKey, visit: Visit | None
+    ) -> None:
+        self._folder = folder
+        self._head = head
+        self._key = key
+        self._visit = visit
+        self._kinds: Counter[str] = Counter()
+
+    def run(self) -> Counter[str]:
+        tree, size = EMPTY_TREE, self._head.size
+        for index in range(-(-size // TILE_WIDTH)):
+            bundle = Tile(None, index, tiles.width_at(None, index, size))
+            growth = tree.grow(self._read_bundle(bundle))
+            for tile, hashes in growth.files:
+                # A higher tile grows with each bundle; on disk it has its last width. (4)
+                if tile.level is not None and tile.width == _final_width(tile, size):
+                    self._compare(tile, hashes)
+            tree = growth.tree
+        if tree.frontier.root() != self._head.root:  # (5)
+            raise RootMismatch("the entries lead to another root", file=CHECKPOINT)
+        return self._kinds
+
+    def _read_bundle(self, tile: Tile) -> tuple[bytes, ...]:
+        content, width = _read(self._folder, tile)
+        try:
+            leaves = tiles.parse_bundle(content, width)[: tile.width]  # (2)
+        except FormatError as error:
+            raise BundleMalformed(
+                f"does not hold {width} entries: {error}", file=tile.path
+            ) from error
+        for index, leaf in enumerate(leaves, tile.index * TILE_WIDTH):
+            entry = _open(leaf, self._key, tile.path, index)  # (3)
+            self._kinds[entry.kind] += 1
+            if self._visit is not None:
+                self._visit(VerifiedEntry(index, entry))
+        return leaves
+
+    def _compare(self, tile: Tile, hashes: bytes) -> None:
+        content, width = _read(self._folder, tile)
+        if len(content) != width * HASH_SIZE:
+            raise TileAltered(
+                "the tile has a wrong size",
+                file=tile.path,
+                expected=f"{width * HASH_SIZE} bytes",
+                got=f"{len(content)}" if len(content) <= FULL_TILE else "more",
+            )
+        if content[: len(hashes)] != hashes:
+            wrong = next(
+                number
+                for number in range(tile.width)
+                if content[number * HASH_SIZE :][:HASH_SIZE]
+                != hashes[number * HASH_SIZE :][:HASH_SIZE]
+            )
+            raise TileAltered(
+                f"hash {wrong} of the tile is not the one its entries lead to",
+                file=tile.path,
+                entry=tile.index * TILE_WIDTH + wrong if tile.level == 0 else None,
+            )
+
+
+def _open(leaf: bytes, key: PublicKey, file: str, index: int) -> Entry:
+    try:
+        return open_entry(leaf, key)
+    except Refusal as error:
+        raise EntryForged(f"not signed by this log: {error}", file=file, entry=index) from error
+    except FormatError as error:
+        raise EntryMalformed(f"not an entry: {error}", file=file, entry=index) from error
+
+
+def _read(folder: LogFolder, tile: Tile) -> tuple[bytes, int]:
+    """A tile's content and width; of the full tile where the partial one made way for it.
+
+    That happens while the log grows under the verifier (tlog-tiles, "Partial Tiles").
+    """
+    limit = MAX_BUNDLE if tile.level is None else FULL_TILE
+    for candidate in (tile, Tile(tile.level, tile.index)):
+        content = folder.read(candidate.path, limit)
+        if content is not None:
+            return content, candidate.width
+    raise TileMissing("the checkpoint covers this file, and it is missing", file=tile.path)
+
+
+def _final_width(tile: Tile, size: int) -> int:
+    return tiles.width_at(tile.level, tile.index, size)
+
+
+def _check_files(folder: LogFolder, head: Checkpoint, key: PublicKey) -> int:
+    """(6) for every file there is; how many were set aside by earlier starts."""
+    beyond, aside = [], 0
+    for name in folder.files():
+        if name.startswith(f"{UNCOMMITTED}/"):
+            aside += 1
+        elif name in OWN_FILES:
+            continue
+        else:
+            tile = _parse_path(name)
+            if tile.width > _final_width(tile, head.size):
+                beyond.append(tile)
+            elif tile.width < _final_width(tile, head.size):
+                _check_older(folder, tile, _final_width(tile, head.size))
+    _check_beyond(folder, head, key, beyond)
+    return aside
+
+
+def _parse_path(name: str) -> Tile:
+    try:
+        return tiles.parse_path(name)
+    except FormatError as error:
+        raise StrangeFile("this file does not belong into a log", file=name) from error
+
+
+def _check_older(folder: LogFolder, tile: Tile, width: int) -> None:
+    """An older partial tile must be the beginning of the newer one, which was verified."""
+    limit = MAX_BUNDLE if tile.level is None else FULL_TILE
+    content = folder.read(tile.path, limit)
+    if content is None:
+        return  # made way for the full tile meanwhile
+    newer, _ = _read(folder, Tile(tile.level, tile.index, width))
+    if not newer.startswith(content) or not _has_width(tile, content):
+        raise TileAltered("an older partial tile differs from the newer one", file=tile.path)
+
+
+def _has_width(tile: Tile, content: bytes) -> bool:
+    if tile.level is not None:
+        return len(content) == tile.width * HASH_SIZE
+    try:
+        tiles.parse_bundle(content, tile.width)
+    except FormatError:
+        return False
+    return True
+
+
+def _check_beyond(
+    folder: LogFolder, head: Checkpoint, key: PublicKey, beyond: Sequence[Tile]
+) -> None:
+    """Tiles beyond the checkpoint are a fault unless the log's writer is just adding them."""
+    if not beyond:
+        return
+    time.sleep(WRITER_GRACE)
+    now = checkpoints.verify(folder.read_checkpoint(), key, origin=head.origin)
+    for tile in beyond:
+        if tile.width > _final_width(tile, max(now.size, head.size)):
+            raise TileBeyondCheckpoint(
+                "the checkpoint does not cover this file",
+                file=tile.path,
+                expected=f"a log of {now.size} entries",
+            )

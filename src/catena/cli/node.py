@@ -1,0 +1,175 @@
+"""``catena node``: see, explain and admit machines."""
+
+from __future__ import annotations
+
+import click
+
+from catena.cli import output
+from catena.cli.connection import Connection, connection_options, printable
+from catena.errors import ExitCode
+from catena.service.views import ApprovalRequest, ExplanationView, NodeView
+
+SHORT_ID = 12
+
+_EXITS = (ExitCode.NOT_FOUND, ExitCode.UNTRUSTED, ExitCode.UNKNOWN_NODE)
+
+
+@click.group(cls=output.Noun, name="node")
+def noun() -> None:
+    """See, explain and admit machines. NODE is a name or the first digits of an id."""
+
+
+@noun.command(name="list", exits=_EXITS, examples=("catena node list",))
+@connection_options
+@output.output_option
+def list_nodes(
+    *,
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """List all nodes with their state."""
+    with connection.open() as client:
+        nodes = client.nodes()
+    output.emit(nodes, _render_list, as_json=as_json)
+
+
+@noun.command(exits=_EXITS, examples=("catena node show web-1", "catena node show 3fa9 -o json"))
+@click.argument("node")
+@connection_options
+@output.output_option
+def show(
+    *,
+    node: str,
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """Show one node: identity, state, and the reasons of its last verdict."""
+    with connection.open() as client:
+        view = client.node(node)
+    output.emit(view, _render_node, as_json=as_json)
+
+
+@noun.command(
+    exits=_EXITS, examples=("catena node explain web-1", "catena node explain web-1 -o json")
+)
+@click.argument("node")
+@connection_options
+@output.output_option
+def explain(
+    *,
+    node: str,
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """Tell the node's last boot as a story: every event, and which reference accounts for it."""
+    with connection.open() as client:
+        explanation = client.explanation(node)
+    output.emit(explanation, _render_explanation, as_json=as_json)
+
+
+@noun.command(
+    exits=_EXITS,
+    examples=(
+        "catena node approve 3fa9 --name web-1 --role web",
+        "catena node approve web-1        # let an untrusted node back in",
+    ),
+)
+@click.argument("node")
+@click.option("--name", help="The node's name from now on (a DNS label).")
+@click.option("--role", help="The node's role: it decides which secrets the node gets.")
+@click.option(
+    "--accept-key",
+    metavar="SHA256",
+    help="Accept this waiting attestation key (`waiting_key` in `node show`) in place of the old.",
+)
+@connection_options
+@output.output_option
+def approve(
+    *,
+    node: str,
+    name: str | None,
+    role: str | None,
+    accept_key: str | None,
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """Give a waiting node its name and role, or let an untrusted one back in.
+
+    The node has to attest once more, and be trusted, before it receives anything.
+    """
+    request = ApprovalRequest(name=name, role=role, accept_key=accept_key)
+    with connection.open() as client:
+        view = client.approve(node, request)
+    output.emit(view, _render_node, as_json=as_json)
+
+
+def _render_list(nodes: tuple[NodeView, ...]) -> None:
+    if not nodes:
+        click.echo("no nodes have enrolled")
+        return
+    output.table(
+        ("id", "name", "role", "state", "because", "last attested"),
+        (
+            (
+                node.id[:SHORT_ID],
+                node.name or "-",
+                node.role or "-",
+                _marked(node),
+                node.state_reason or "-",
+                node.last_attested or "never",
+            )
+            for node in nodes
+        ),
+    )
+
+
+def _marked(node: NodeView) -> str:
+    """The state; a node that nobody had to approve is shown as such everywhere."""
+    return f"{node.state} (open mode)" if node.mode == "open" else node.state
+
+
+def _render_node(node: NodeView) -> None:
+    rows = (
+        ("id", node.id),
+        ("name", node.name or "-"),
+        ("role", node.role or "-"),
+        ("state", _marked(node)),
+        ("because", node.state_reason or "-"),
+        ("TPM endorsed by", node.endorsed_by),
+        ("enrolled", node.enrolled_at),
+        ("approved", node.approved_at or "never"),
+        ("last attested", node.last_attested or "never"),
+        ("last verdict", node.last_verdict or "-"),
+        ("certificate until", node.certificate_expires or "none"),
+        ("boot log", node.boot_log or "-"),
+        ("waiting key", node.waiting_key or "-"),
+        ("calls itself", f"{node.untrusted_name_hint or '-'} (untrusted)"),
+    )
+    for label, value in rows:
+        click.echo(f"{label:<18} {printable(value)}")
+    for reason in node.reasons:
+        click.echo(f"{'reason':<18} {printable(reason.message)} [{reason.code}]")
+        if reason.remedy:
+            click.echo(f"{'':<18} {printable(reason.remedy)}")
+
+
+def _render_explanation(found: ExplanationView) -> None:
+    unclaimed = sum(event.claimed_by is None for event in found.events)
+    click.echo(f"node     {found.name or found.node}, {found.state}")
+    click.echo(f"verdict  {found.verdict} at {found.at}, entry {found.log_entry} of the audit log")
+    click.echo(f"boot     {len(found.events)} events, {unclaimed} unaccounted for")
+    click.echo()
+    output.table(
+        ("", "PCR", "what happened", "accounted for by"),
+        (
+            (
+                "✓" if event.claimed_by else "✗",
+                str(event.pcr),
+                printable(event.description),
+                printable(event.claimed_by or f"nobody: {event.why}"),
+            )
+            for event in found.events
+        ),
+    )
+    for reason in found.reasons:
+        click.echo(f"✗ {printable(reason.message)} [{reason.code}]")

@@ -1,0 +1,272 @@
+r"""Firmware event logs (TCG PC Client Platform Firmware Profile 1.06, clause 10; TCG EFI 1.22).
+
+The first event is always in the old layout. If its data starts with ``Spec ID Event03`` the rest
+of the log is crypto-agile (``TCG_PCR_EVENT2``), otherwise it is a SHA-1 log of TPM 1.2 times::
+
+    TCG_PCR_EVENT    pcrIndex u32 | eventType u32 | digest 20            | size u32 | event
+    TCG_PCR_EVENT2   pcrIndex u32 | eventType u32 | count u32 | digests  | size u32 | event
+                     digests = count × (TPM_ALG_ID u16 | digest, as long as the Spec ID event says)
+
+All integers are little-endian. Firmware reserves a fixed area for the log; what follows the last
+event may be 0x00 or 0xFF throughout, nothing else.
+
+A parsed log is *untrusted*: event types, order between PCRs and most event data are covered by
+no digest. ``measure.replay`` ties it to quoted PCRs, ``measure.grammar`` and ``measure.facts``
+say what then follows from it. Digests of algorithms catena does not use (SM3) are skipped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from catena.errors import FormatError
+from catena.formats.reader import Reader
+from catena.ids import PCR_COUNT, HashAlg, hash_alg_from_tpm_id
+
+LogFormat = Literal["tcg2", "tcg12", "ccel"]
+
+MAX_LOG = 4 * 1024 * 1024
+MAX_EVENTS = 4096
+MAX_EVENT_DATA = 1024 * 1024
+MAX_ALGORITHMS = 8
+MAX_DIGEST = 64
+
+SPEC_ID_03 = b"Spec ID Event03\0"
+STARTUP_LOCALITY = b"StartupLocality\0"
+
+_SHA1_HEADER = struct.Struct("<II20sI")
+_AGILE_HEADER = struct.Struct("<III")
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_CCEL_SPEC_ID_INDEX = 1
+_PADDING = (b"\x00", b"\xff")
+
+
+class EventType(IntEnum):
+    """Event types (PFP 1.06, tables 27 and 28; 1.2 types where logs still use them)."""
+
+    EV_PREBOOT_CERT = 0x00
+    EV_POST_CODE = 0x01
+    EV_NO_ACTION = 0x03
+    EV_SEPARATOR = 0x04
+    EV_ACTION = 0x05
+    EV_EVENT_TAG = 0x06
+    EV_S_CRTM_CONTENTS = 0x07
+    EV_S_CRTM_VERSION = 0x08
+    EV_CPU_MICROCODE = 0x09
+    EV_PLATFORM_CONFIG_FLAGS = 0x0A
+    EV_TABLE_OF_DEVICES = 0x0B
+    EV_COMPACT_HASH = 0x0C
+    EV_IPL = 0x0D
+    EV_IPL_PARTITION_DATA = 0x0E
+    EV_NONHOST_CODE = 0x0F
+    EV_NONHOST_CONFIG = 0x10
+    EV_NONHOST_INFO = 0x11
+    EV_OMIT_BOOT_DEVICE_EVENTS = 0x12
+    EV_POST_CODE2 = 0x13
+    EV_EFI_VARIABLE_DRIVER_CONFIG = 0x80000001
+    EV_EFI_VARIABLE_BOOT = 0x80000002
+    EV_EFI_BOOT_SERVICES_APPLICATION = 0x80000003
+    EV_EFI_BOOT_SERVICES_DRIVER = 0x80000004
+    EV_EFI_RUNTIME_SERVICES_DRIVER = 0x80000005
+    EV_EFI_GPT_EVENT = 0x80000006
+    EV_EFI_ACTION = 0x80000007
+    EV_EFI_PLATFORM_FIRMWARE_BLOB = 0x80000008
+    EV_EFI_HANDOFF_TABLES = 0x80000009
+    EV_EFI_PLATFORM_FIRMWARE_BLOB2 = 0x8000000A
+    EV_EFI_HANDOFF_TABLES2 = 0x8000000B
+    EV_EFI_VARIABLE_BOOT2 = 0x8000000C
+    EV_EFI_GPT_EVENT2 = 0x8000000D
+    EV_EFI_HCRTM_EVENT = 0x80000010
+    EV_EFI_VARIABLE_AUTHORITY = 0x800000E0
+    EV_EFI_SPDM_FIRMWARE_BLOB = 0x800000E1
+    EV_EFI_SPDM_FIRMWARE_CONFIG = 0x800000E2
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One log event; ``offset`` is where it starts, ``type`` may be unknown to ``EventType``.
+
+    ``pcr`` is below 24 unless the event is an ``EV_NO_ACTION``, which extends nothing.
+    """
+
+    index: int
+    pcr: int
+    type: int
+    digests: Mapping[HashAlg, bytes]
+    data: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventLog:
+    """A parsed log, the Spec ID event included as event 0.
+
+    ``banks`` are the hash algorithms the Spec ID event declares; an event
+    may lack one of them. ``format`` is ``ccel`` for logs of confidential VMs, whose ``pcr`` is a
+    measurement-register index and not a PCR.
+    """
+
+    format: LogFormat
+    banks: tuple[HashAlg, ...]
+    events: tuple[Event, ...]
+
+
+def event_type_name(event_type: int) -> str:
+    """The TCG name of an event type, ``0x80000123`` for one that has none."""
+    try:
+        return EventType(event_type).name
+    except ValueError:
+        return f"{event_type:#010x}"
+
+
+def parse(data: bytes) -> EventLog:
+    """Parse a whole log. Raises ``FormatError`` with the offset of the event at fault."""
+    if len(data) > MAX_LOG:
+        raise _fault("event log length", 0, f"at most {MAX_LOG}", len(data))
+    first, offset = _sha1_event(data, 0, 0)
+    if first.type != EventType.EV_NO_ACTION or not first.data.startswith(SPEC_ID_03):
+        return EventLog("tcg12", (HashAlg.SHA1,), _sha1_events(data))
+    sizes = _spec_id_algorithms(data, offset - len(first.data), offset)
+    banks = tuple(alg for alg in map(hash_alg_from_tpm_id, sizes) if alg is not None)
+    log_format: LogFormat = "ccel" if first.pcr == _CCEL_SPEC_ID_INDEX else "tcg2"
+    return EventLog(log_format, banks, _agile_events(data, first, offset, sizes))
+
+
+def _spec_id_algorithms(data: bytes, start: int, end: int) -> dict[int, int]:
+    """TPM_ALG_ID to digest size, from ``TCG_EfiSpecIDEvent`` (PFP 1.06, clause 10.4.5.1)."""
+    reader = Reader(data, order="little", start=start + len(SPEC_ID_03), end=end)
+    reader.take(8, "Spec ID platform class and version")
+    count = reader.uint(4, "Spec ID algorithm count")
+    if not 1 <= count <= MAX_ALGORITHMS:
+        raise _fault("Spec ID algorithm count", reader.offset - 4, f"1 to {MAX_ALGORITHMS}", count)
+    sizes: dict[int, int] = {}
+    for _ in range(count):
+        tpm_id, size = _spec_id_algorithm(reader)
+        if tpm_id in sizes:
+            raise _fault("Spec ID algorithm", reader.offset - 4, "each once", tpm_id)
+        sizes[tpm_id] = size
+    reader.sized(1, 255, "Spec ID vendor info")
+    reader.done("Spec ID event")
+    return sizes
+
+
+def _spec_id_algorithm(reader: Reader) -> tuple[int, int]:
+    start = reader.offset
+    tpm_id, size = reader.uint(2, "algorithm id"), reader.uint(2, "digest size")
+    known = hash_alg_from_tpm_id(tpm_id)
+    if known is not None and size != known.size:
+        raise _fault(f"{known} digest size", start + 2, f"{known.size}", size)
+    if not 1 <= size <= MAX_DIGEST:
+        raise _fault("digest size", start + 2, f"1 to {MAX_DIGEST}", size)
+    return tpm_id, size
+
+
+def _sha1_events(data: bytes) -> tuple[Event, ...]:
+    events: list[Event] = []
+    offset = 0
+    while not _ends(data, offset):
+        event, offset = _sha1_event(data, offset, len(events))
+        events.append(event)
+        _check_bounds(event.type, event.pcr, event.offset, len(events))
+    return tuple(events)
+
+
+def _sha1_event(data: bytes, offset: int, index: int) -> tuple[Event, int]:
+    """One ``TCG_PCR_EVENT`` and the offset behind it."""
+    _need(data, offset, _SHA1_HEADER.size, "event header")
+    pcr, event_type, digest, size = _SHA1_HEADER.unpack_from(data, offset)
+    start = offset + _SHA1_HEADER.size
+    _check_size(data, start, size)
+    content = data[start : start + size]
+    return Event(index, pcr, event_type, {HashAlg.SHA1: digest}, content, offset), start + size
+
+
+def _agile_events(
+    data: bytes, first: Event, offset: int, sizes: Mapping[int, int]
+) -> tuple[Event, ...]:
+    """``first`` and every ``TCG_PCR_EVENT2`` from ``offset`` to the padding or the end."""
+    algorithms = {
+        tpm_id: (hash_alg_from_tpm_id(tpm_id), 2 + size) for tpm_id, size in sizes.items()
+    }
+    events = [first]
+    while not _ends(data, offset):
+        _need(data, offset, _AGILE_HEADER.size, "event header")
+        pcr, event_type, count = _AGILE_HEADER.unpack_from(data, offset)
+        _check_bounds(event_type, pcr, offset, len(events) + 1)
+        digests, at = _digests(data, offset + _AGILE_HEADER.size, count, algorithms)
+        _need(data, at, 4, "event size")
+        size: int = _U32.unpack_from(data, at)[0]
+        start = at + 4
+        _check_size(data, start, size)
+        content = data[start : start + size]
+        events.append(Event(len(events), pcr, event_type, digests, content, offset))
+        offset = start + size
+    return tuple(events)
+
+
+def _digests(
+    data: bytes, at: int, count: int, algorithms: Mapping[int, tuple[HashAlg | None, int]]
+) -> tuple[dict[HashAlg, bytes], int]:
+    """``TPML_DIGEST_VALUES`` and the offset behind it.
+
+    Real firmware lists the algorithms in any order and sometimes fewer than it declared; an
+    algorithm that it never declared, or one twice, has no defined meaning.
+    """
+    if not 1 <= count <= len(algorithms):
+        raise _fault("digest count", at - 4, f"1 to {len(algorithms)}", count)
+    digests: dict[HashAlg, bytes] = {}
+    seen: set[int] = set()
+    for _ in range(count):
+        _need(data, at, 2, "digest algorithm")
+        tpm_id: int = _U16.unpack_from(data, at)[0]
+        if tpm_id in seen or tpm_id not in algorithms:
+            raise _fault("digest algorithm", at, "each declared one once", tpm_id)
+        seen.add(tpm_id)
+        bank, size = algorithms[tpm_id]
+        _need(data, at, size, "digest")
+        if bank is not None:
+            digests[bank] = data[at + 2 : at + size]
+        at += size
+    return digests, at
+
+
+def _ends(data: bytes, offset: int) -> bool:
+    """True at the end of the log or where only 0x00 or only 0xFF is left."""
+    fill = data[offset : offset + 1]
+    if not fill:
+        return True
+    if fill not in _PADDING or data[offset : offset + 8].strip(fill):
+        return False
+    return not data[offset:].strip(fill)
+
+
+def _need(data: bytes, offset: int, size: int, what: str) -> None:
+    if offset + size > len(data):
+        raise FormatError(
+            f"{what} runs past the end",
+            offset=offset,
+            expected=f"{size} bytes",
+            got=f"{len(data) - offset}",
+        )
+
+
+def _check_size(data: bytes, start: int, size: int) -> None:
+    if size > MAX_EVENT_DATA:
+        raise _fault("event size", start - 4, f"at most {MAX_EVENT_DATA}", size)
+    _need(data, start, size, "event data")
+
+
+def _check_bounds(event_type: int, pcr: int, offset: int, count: int) -> None:
+    if pcr >= PCR_COUNT and event_type != EventType.EV_NO_ACTION:
+        raise _fault("PCR index", offset, f"below {PCR_COUNT}", pcr)
+    if count > MAX_EVENTS:
+        raise _fault("number of events", offset, f"at most {MAX_EVENTS}", count)
+
+
+def _fault(what: str, offset: int, expected: str, got: int) -> FormatError:
+    return FormatError(f"wrong {what}", offset=offset, expected=expected, got=f"{got}")

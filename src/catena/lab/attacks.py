@@ -1,0 +1,305 @@
+"""The attack gallery: what an attacker with the machine in hand tries, and where it ends.
+
+Every attack boots a real machine of the lab. It *holds* if the chain stopped it at the
+expected place **and** the log shows that no certificate was issued and no secret was released
+because of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from catena.errors import CatenaError, NotFound, Refusal
+from catena.formats import gpt, pe
+from catena.formats.nodeapi import SealedSecret
+from catena.ids import HashAlg
+from catena.keys.hierarchy import open_folder
+from catena.keys.varstore import disable_secure_boot
+from catena.lab import esp, swtpm
+from catena.lab.running import Lab, Node
+from catena.lab.workspace import AGENT_STARTED, NODE
+from catena.osimage.disk import ROOT_X86_64_TYPE
+
+_BOOT_SECONDS = 180.0
+_FIRMWARE_REFUSAL = ("Access Denied", "Security Violation")
+_KERNEL_SPEAKS = "Linux version"
+_UKI_PATH = "EFI/BOOT/BOOTX64.EFI"
+_GRANTS = ("certificate", "secret-release")
+
+
+class AttackSucceeded(Refusal):
+    """The chain did not stop an attack where it must."""
+
+    code = "attack-succeeded"
+    remedy = "Do not use this build. Keep the lab folder and report what the line above says."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attack ended: the place it was stopped at, and the words seen there."""
+
+    attack: str
+    stopped_by: str
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One entry of the gallery."""
+
+    name: str
+    does: str
+    expected: str
+    run: Callable[[Lab], Outcome]
+
+
+def _unsigned_uki(lab: Lab) -> Outcome:
+    """The release's UKI without its signature, on the release's disk."""
+    machine = "attack-unsigned-uki"
+    disk = _copy_disk(lab, machine)
+    unsigned = esp.unsigned(_release_uki(lab))
+    esp.replace_file(disk, _UKI_PATH, unsigned)
+    lab.start_machine(machine, disk=disk)
+    try:
+        console = lab.wait_for_console(
+            machine,
+            lambda text: any(said in text for said in _FIRMWARE_REFUSAL) or _KERNEL_SPEAKS in text,
+            seconds=_BOOT_SECONDS,
+            what="answer of the firmware",
+        )
+    finally:
+        lab.unit(machine).stop()
+    _require(_KERNEL_SPEAKS not in lab.console(machine), "an unsigned kernel image booted")
+    _require(_no_node_of(lab, machine), "the machine enrolled")
+    return Outcome("unsigned-uki", "firmware", _line_with(console, _FIRMWARE_REFUSAL))
+
+
+def _flipped_bit(lab: Lab) -> Outcome:
+    """One bit of the root partition, in the table of inodes that every boot reads."""
+    disk = _copy_disk(lab, NODE)
+    partition = esp.partition(disk, ROOT_X86_64_TYPE).first_lba * gpt.SECTOR
+    with disk.open("r+b") as image:
+        image.seek(partition + 64)  # squashfs superblock: inode_table_start
+        (table,) = struct.unpack("<Q", image.read(8))
+        image.seek(partition + table + 100)
+        byte = image.read(1)[0]
+        image.seek(partition + table + 100)
+        image.write(bytes([byte ^ 0x10]))
+    before = _last_attested(lab)
+    lab.start_machine(NODE, disk=disk)
+    try:
+        console = lab.wait_for_console(
+            NODE,
+            lambda text: "is corrupted" in text or AGENT_STARTED in text,
+            seconds=_BOOT_SECONDS,
+            what="answer of the kernel",
+        )
+    finally:
+        lab.unit(NODE).stop()
+    _require("is corrupted" in console, "the kernel read a changed block")
+    _require(_last_attested(lab) == before, "the node attested from a changed root file system")
+    return Outcome("flipped-bit", "kernel (dm-verity)", _line_with(console, ("is corrupted",)))
+
+
+def _unreleased_uki(lab: Lab) -> Outcome:
+    """A UKI signed with our own db, command line changed: the insider's or yesterday's image."""
+    keys = open_folder(lab.workspace.keys)
+    rogue = esp.resigned_with(_release_uki(lab), b" systemd.log_level=info", keys)
+    disk = _copy_disk(lab, NODE)
+    esp.replace_file(disk, _UKI_PATH, rogue)
+    digest = pe.parse(rogue).authenticode(HashAlg.SHA256).hex()
+    node = _boot_until_untrusted(lab, disk=disk)
+    reason = next((found for found in node["reasons"] if found.get("digest") == digest), None)
+    _require(reason is not None, "the verdict does not name the unreleased image's digest")
+    return Outcome("unreleased-uki", "attestation", str(reason["message"]) if reason else "")
+
+
+def _secure_boot_off(lab: Lab) -> Outcome:
+    """Secure Boot switched off in the variable store; everything else untouched."""
+    varstore = lab.workspace.machine_folder(NODE) / "secure-boot-off.fd"
+    varstore.unlink(missing_ok=True)
+    disable_secure_boot(lab.workspace.varstore, varstore)
+    node = _boot_until_untrusted(lab, varstore=varstore)
+    reason = next((found for found in node["reasons"] if "SecureBoot" in found["message"]), None)
+    _require(reason is not None, "no reason names the variable SecureBoot")
+    return Outcome("secure-boot-off", "attestation", str(reason["message"]) if reason else "")
+
+
+def _moved_disk(lab: Lab) -> Outcome:
+    """The disk in another machine, and the first machine's sealed secret in both TPMs."""
+    machine = "attack-moved-disk"
+    known = {node["id"] for node in lab.nodes()}
+    lab.start_machine(machine)
+    try:
+        stranger = lab.wait_for_node(
+            lambda nodes: next(
+                (node for node in nodes if node["id"] not in known and node["last_attested"]), None
+            ),
+            machine=machine,
+            seconds=_BOOT_SECONDS,
+            what="enrolment of the other machine",
+        )
+    finally:
+        lab.unit(machine).stop()
+    _require(stranger["state"] != "trusted", "an unknown TPM was trusted")
+    _require(stranger["certificate_expires"] is None, "an unknown TPM got a certificate")
+    elsewhere = _try_to_open(lab, machine)
+    at_home_unbooted = _try_to_open(lab, NODE)
+    _require(elsewhere == "sealed-elsewhere", f"the other TPM answered {elsewhere}")
+    _require(at_home_unbooted == "wrong-boot-state", f"the TPM on the bench: {at_home_unbooted}")
+    seen = (
+        f"new TPM waits for approval; secret: {elsewhere} there, "
+        f"{at_home_unbooted} in its own TPM without the boot"
+    )
+    return Outcome("moved-disk", "enrolment and TPM", seen)
+
+
+GALLERY = (
+    Attack(
+        "unsigned-uki",
+        "put an unsigned kernel image on the ESP",
+        "firmware refuses it, nothing boots",
+        _unsigned_uki,
+    ),
+    Attack(
+        "flipped-bit",
+        "flip one bit of the root partition",
+        "the kernel refuses the block, the node never attests",
+        _flipped_bit,
+    ),
+    Attack(
+        "unreleased-uki",
+        "boot an image signed by our db that is in no release",
+        "boots, untrusted, the unclaimed digest is named",
+        _unreleased_uki,
+    ),
+    Attack(
+        "secure-boot-off",
+        "switch Secure Boot off in the variable store",
+        "boots, untrusted, the variable is named",
+        _secure_boot_off,
+    ),
+    Attack(
+        "moved-disk",
+        "move the disk to a machine with another TPM",
+        "not enrolled, no certificate, sealed secret stays shut",
+        _moved_disk,
+    ),
+)
+
+
+class NoSuchAttack(NotFound):
+    """No attack has this name."""
+
+    code = "no-such-attack"
+    remedy = f"Attacks: {', '.join(attack.name for attack in GALLERY)}, or all."
+
+
+def named(name: str) -> tuple[Attack, ...]:
+    """The attacks that ``name`` or ``all`` stands for. Raises ``NoSuchAttack``."""
+    found = tuple(attack for attack in GALLERY if name in {attack.name, "all"})
+    if not found:
+        raise NoSuchAttack("no such attack", got=ascii(name[:80]))
+    return found
+
+
+def run(attack: Attack, lab: Lab) -> Outcome:
+    """Run one attack against a lab whose server runs and whose first node has joined.
+
+    Raises ``AttackSucceeded`` if the chain did not hold.
+    """
+    before = _grants(lab)
+    outcome = attack.run(lab)
+    granted = _grants(lab)
+    _require(granted == before, f"the log shows grants: {before} before, {granted} after")
+    return outcome
+
+
+def _require(held: bool, otherwise: str) -> None:
+    if not held:
+        raise AttackSucceeded(otherwise)
+
+
+def _grants(lab: Lab) -> dict[str, int]:
+    """How many certificates and secrets the log has recorded as handed out."""
+    summary = lab.operator.run(
+        *("audit", "verify", lab.workspace.log, "--key", lab.workspace.keys / "log.pub")
+    )
+    return {kind: summary["kinds"].get(kind, 0) for kind in _GRANTS}
+
+
+def _boot_until_untrusted(
+    lab: Lab, *, disk: Path | None = None, varstore: Path | None = None
+) -> Node:
+    before = _last_attested(lab)
+    lab.start_machine(NODE, disk=disk, varstore=varstore)
+    try:
+        listed = lab.wait_for_node(
+            lambda nodes: next(
+                (
+                    node
+                    for node in nodes
+                    if node["name"] == NODE and node["last_attested"] != before
+                ),
+                None,
+            ),
+            machine=NODE,
+            seconds=_BOOT_SECONDS,
+            what="attestation",
+        )
+    finally:
+        lab.unit(NODE).stop()
+    node = lab.node(NODE) or listed
+    _require(node["last_verdict"] == "untrusted", "the changed machine was found trusted")
+    _require(node["state"] == "untrusted", "the changed machine keeps its standing")
+    return node
+
+
+def _last_attested(lab: Lab) -> str | None:
+    node = lab.node(NODE)
+    return None if node is None else node["last_attested"]
+
+
+def _no_node_of(lab: Lab, machine: str) -> bool:
+    return AGENT_STARTED not in lab.console(machine)
+
+
+def _try_to_open(lab: Lab, machine: str) -> str:
+    """Try the first node's sealed secret in a machine's TPM on the bench; the error's code."""
+    # Only this attack needs the TPM library, which a host may lack.
+    from catena.agent.delivery import open_sealed  # noqa: PLC0415
+    from catena.tpm.device import open_tpm  # noqa: PLC0415
+
+    text = lab.workspace.sealed_copy(NODE).read_bytes().splitlines()[0]
+    sealed = msgspec.json.decode(text, type=SealedSecret)
+    folder = lab.workspace.machine_folder(machine).absolute()
+    with swtpm.bench(folder / "tpm", folder / "bench.log") as tcti, open_tpm(tcti) as tpm:
+        try:
+            open_sealed(tpm, sealed)
+        except CatenaError as error:
+            return error.code
+    return "opened"
+
+
+def _copy_disk(lab: Lab, machine: str) -> Path:
+    folder = lab.workspace.machine_folder(machine)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / "attacked-disk.img"
+    shutil.copyfile(lab.workspace.disk, copy)
+    return copy
+
+
+def _release_uki(lab: Lab) -> bytes:
+    return (lab.workspace.release / "uki.efi").read_bytes()
+
+
+def _line_with(text: str, words: tuple[str, ...]) -> str:
+    return next(
+        (line.strip() for line in text.splitlines() if any(word in line for word in words)), ""
+    )[:160]

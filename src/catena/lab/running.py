@@ -1,0 +1,177 @@
+"""A running lab: the trust service and its machines as background units, and what they reach."""
+
+from __future__ import annotations
+
+import socket
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from catena.lab.machine import MachineTimeout, plain_console
+from catena.lab.operator import CommandRefused, Operator
+from catena.lab.units import AlreadyRunning, MachineSpec, Unit, UnitSpec, all_units
+from catena.lab.workspace import Workspace
+
+SERVER = "server"
+_SERVER_SECONDS = 30.0
+_POLL_SECONDS = 0.5
+
+Node = dict[str, Any]
+
+
+class Lab:
+    """The units of one workspace. Nothing started here outlives a failure before ``keep``."""
+
+    def __init__(self, workspace: Workspace, operator: Operator) -> None:
+        self.workspace = workspace
+        self.operator = operator
+        self._started: list[Unit] = []
+
+    def refuse_running(self) -> None:
+        """Raise ``AlreadyRunning`` if any unit of this workspace runs."""
+        for unit in all_units(self.workspace.run):
+            if unit.running():
+                raise AlreadyRunning(f"this lab is up already: {unit.name} runs")
+
+    def start_server(self) -> None:
+        """Start the trust service and wait until it answers."""
+        unit = Unit(self.workspace.run, SERVER)
+        unit.start(
+            UnitSpec(
+                name=SERVER,
+                folder=str(self.workspace.run.absolute()),
+                server_folder=str(self.workspace.server.absolute()),
+            )
+        )
+        self._started.append(unit)
+        deadline = time.monotonic() + _SERVER_SECONDS
+        while not _answers(self.server_port()):
+            unit.check()
+            if time.monotonic() > deadline:
+                raise MachineTimeout(f"the trust service does not answer (log: {unit.log})")
+            time.sleep(0.05)
+
+    def server_port(self) -> int:
+        """The port that the server listens on."""
+        settings = tomllib.loads((self.workspace.server / "server.toml").read_text())
+        return int(str(settings["listen"]).rpartition(":")[2])
+
+    def start_machine(
+        self, name: str, *, disk: Path | None = None, varstore: Path | None = None
+    ) -> Unit:
+        """Boot a machine of this lab; other ``disk`` and ``varstore`` are for attacks."""
+        hardware = self.workspace.hardware(name, self.server_port(), disk=disk, varstore=varstore)
+        hardware.folder.mkdir(parents=True, exist_ok=True)
+        hardware.console.write_bytes(b"")
+        unit = Unit(self.workspace.run, name)
+        unit.start(
+            UnitSpec(
+                name=name,
+                folder=str(self.workspace.run.absolute()),
+                machine=MachineSpec(
+                    folder=str(hardware.folder),
+                    disk=str(hardware.disk),
+                    varstore=str(hardware.varstore),
+                    vendor=str(hardware.vendor.folder),
+                    server_port=hardware.server_port,
+                    memory_mib=hardware.memory_mib,
+                    sealed_copy=str(hardware.sealed_copy) if hardware.sealed_copy else None,
+                ),
+            )
+        )
+        self._started.append(unit)
+        return unit
+
+    def unit(self, name: str) -> Unit:
+        """A unit by name, running or not."""
+        return Unit(self.workspace.run, name)
+
+    def keep(self) -> None:
+        """Let everything that was started here run on after this process."""
+        for unit in self._started:
+            unit.keep()
+        self._started.clear()
+
+    def stop_started(self) -> None:
+        """Stop what was started here and not kept, newest first."""
+        for unit in reversed(self._started):
+            unit.stop()
+        self._started.clear()
+
+    def down(self) -> list[str]:
+        """Stop every unit of this workspace; returns the names of those that ran."""
+        stopped = [unit.name for unit in all_units(self.workspace.run) if unit.stop()]
+        self._started.clear()
+        return stopped
+
+    def console(self, name: str) -> str:
+        """The serial console of a machine, as text."""
+        return plain_console(self.workspace.machine_folder(name) / "console.log")
+
+    def nodes(self) -> list[Node]:
+        """All nodes as the server lists them."""
+        listed: list[Node] = self.operator.run("node", "list")
+        return listed
+
+    def node(self, name: str) -> Node | None:
+        """A node by the server's name for it, or None if it has none such."""
+        try:
+            shown: Node = self.operator.run("node", "show", name)
+        except CommandRefused as error:
+            if error.reported in {"unknown-node", "not-found"}:
+                return None
+            raise
+        return shown
+
+    def wait_for_node(
+        self,
+        find: Callable[[list[Node]], Node | None],
+        *,
+        machine: str,
+        seconds: float,
+        what: str,
+    ) -> Node:
+        """Poll the server until ``find`` picks a node. Raises ``MachineTimeout``."""
+        unit = self.unit(machine)
+        deadline = time.monotonic() + seconds
+        while True:
+            found = find(self.nodes())
+            if found is not None:
+                return found
+            unit.check()
+            if time.monotonic() > deadline:
+                last = self.console(machine).strip().splitlines()[-1:] or ["nothing"]
+                raise MachineTimeout(
+                    f"no {what} after {seconds:.0f} s", got=f"console: {last[0][:160]}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def wait_for_console(
+        self, machine: str, reached: Callable[[str], bool], *, seconds: float, what: str
+    ) -> str:
+        """Poll a machine's console until ``reached`` holds; it may have gone off by then."""
+        unit = self.unit(machine)
+        deadline = time.monotonic() + seconds
+        while True:
+            ended = unit.running() is None
+            text = self.console(machine)
+            if reached(text):
+                return text
+            if ended:
+                unit.check()
+            if time.monotonic() > deadline:
+                last = text.strip().splitlines()[-1:] or ["nothing"]
+                raise MachineTimeout(
+                    f"no {what} after {seconds:.0f} s", got=f"console: {last[0][:160]}"
+                )
+            time.sleep(0.1)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""The admin API: what people and their tools call, each with a bearer token.
+
+======  ================================  =========  =========================================
+method  path below ``/v1/admin``          role       answer
+======  ================================  =========  =========================================
+GET     ``/nodes``                        viewer     ``NodeView`` of every node
+GET     ``/nodes/NODE``                   viewer     ``NodeView``
+GET     ``/nodes/NODE/explanation``       viewer     ``ExplanationView``
+POST    ``/nodes/NODE/approval``          admin      ``ApprovalRequest`` → ``NodeView``
+GET     ``/nodes/NODE/capture``           viewer     ``CaptureView``: what would be accepted
+POST    ``/captures``                     admin      ``CaptureRequest`` → ``ReferenceView``
+GET     ``/secrets``                      viewer     ``SecretView`` of every secret
+PUT     ``/secrets/NAME``                 admin      ``SecretRequest`` → ``SecretView``
+DELETE  ``/secrets/NAME``                 admin      ``Removed``
+GET     ``/references``                   viewer     ``ReferenceView`` of every reference
+POST    ``/references``                   admin      a DSSE envelope → ``ReferenceView``
+GET     ``/references/NAME``              viewer     ``ReferenceDetail``
+======  ================================  =========  =========================================
+
+The token is checked before the body is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from catena.formats import nodeapi
+from catena.server.answer import Desk, reply
+from catena.server.tokens import Role, StoredToken, authenticate, require
+from catena.service.trust import TrustService
+from catena.service.views import ApprovalRequest, CaptureRequest, SecretRequest
+from catena.store.database import Database
+
+PREFIX = "/v1/admin"
+
+Verb = Callable[[str, bytes, str], object]
+"""Takes the name in the path, the body, and the actor (the token's label)."""
+
+
+def routes(service: TrustService, database: Database, desk: Desk) -> list[Route]:
+    """The routes of the module's table."""
+    nodes, secrets, references = service.nodes, service.secrets, service.references
+    table: list[tuple[str, str, Verb]] = [
+        ("GET", "/nodes", lambda _, __, ___: nodes.list()),
+        ("GET", "/nodes/{name}", lambda name, _, __: nodes.show(name)),
+        ("GET", "/nodes/{name}/explanation", lambda name, _, __: nodes.explain(name)),
+        ("POST", "/nodes/{name}/approval", _approval(service)),
+        ("GET", "/nodes/{name}/capture", lambda name, _, __: references.preview(name)),
+        ("POST", "/captures", _capture(service)),
+        ("GET", "/secrets", lambda _, __, ___: secrets.list()),
+        ("PUT", "/secrets/{name}", _secret(service)),
+        ("DELETE", "/secrets/{name}", lambda name, _, actor: secrets.remove(name, actor)),
+        ("GET", "/references", lambda _, __, ___: references.list()),
+        ("POST", "/references", lambda _, body, actor: references.accept(body, actor)),
+        ("GET", "/references/{name}", lambda name, _, __: references.show(name)),
+    ]
+    gate = _Gate(database, desk)
+    return [gate.route(method, path, verb) for method, path, verb in table]
+
+
+class _Gate:
+    """Lets a request through to its verb once its token allows it."""
+
+    def __init__(self, database: Database, desk: Desk) -> None:
+        self._database = database
+        self._desk = desk
+
+    def route(self, method: str, path: str, verb: Verb) -> Route:
+        role = Role.VIEWER if method == "GET" else Role.ADMIN
+
+        async def endpoint(request: Request) -> Response:
+            header = request.headers.get("authorization")
+            token = await self._desk.decide(lambda: self._admit(header, role))
+            body = await self._desk.bodies.read(request)
+            name = request.path_params.get("name", "")
+            return await self._desk.decide(lambda: reply(verb(name, body, token.label)))
+
+        return Route(PREFIX + path, self._desk.guarded(endpoint), methods=[method])
+
+    def _admit(self, header: str | None, role: Role) -> StoredToken:
+        with self._database.snapshot() as rows:
+            tokens = rows.tokens.list()
+        token = authenticate(header, tokens)
+        require(token, role)
+        return token
+
+
+def _approval(service: TrustService) -> Verb:
+    return lambda name, body, actor: service.approval.approve(
+        name, nodeapi.decode(body, ApprovalRequest), actor
+    )
+
+
+def _capture(service: TrustService) -> Verb:
+    return lambda _, body, actor: service.references.capture(
+        nodeapi.decode(body, CaptureRequest), actor
+    )
+
+
+def _secret(service: TrustService) -> Verb:
+    return lambda name, body, actor: service.secrets.put(
+        name, nodeapi.decode(body, SecretRequest), actor
+    )

@@ -1,0 +1,87 @@
+"""One request, one answer: read the body, decide in a worker thread, encode, map errors.
+
+Decisions wait for the disk (audit log, database), so they run in a few worker threads and the
+event loop keeps reading other requests meanwhile; ``benchmarks/attestation.py`` has the cost.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio.to_thread
+import msgspec
+from anyio import CapacityLimiter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from catena.errors import CatenaError
+from catena.server import faults
+from catena.server.access import FaultLine, Write, timestamp, write_line
+from catena.server.body import BodyReader
+
+JSON = "application/json"
+_HEADERS = {"cache-control": "no-store"}
+"""Answers hold certificates and sealed secrets: nothing on the way may keep them."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every endpoint needs: bodies, workers, and where faults are written."""
+
+    bodies: BodyReader
+    workers: CapacityLimiter
+    write: Write
+
+    async def decide(self, work: Callable[[], R]) -> R:
+        """Run ``work`` in a worker thread."""
+        return await anyio.to_thread.run_sync(work, limiter=self.workers)
+
+    def guarded(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint with every error turned into its answer."""
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await endpoint(request)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except CatenaError as error:
+                return self.refuse(request, error)
+            except Exception as error:  # noqa: BLE001 - the last door: nothing leaks, all is logged
+                return self._fail(request, error)
+
+        return answered
+
+    def refuse(self, request: Request, error: CatenaError) -> Response:
+        """The answer to an error, which is written down if the fault is ours."""
+        status = faults.status_of(error)
+        request.scope["catena.code"] = error.code
+        if status >= 500:
+            self._note(error.code, f"{error}; {_places(error)}")
+        return Response(faults.body_of(error), status, _HEADERS, JSON)
+
+    def _fail(self, request: Request, error: Exception) -> Response:
+        # The text of a foreign exception may quote input or secrets: only its kind and the
+        # places it passed are written.
+        request.scope["catena.code"] = "internal"
+        self._note("internal", f"{type(error).__name__}; {_places(error)}")
+        return Response(faults.internal_body(), 500, _HEADERS, JSON)
+
+    def _note(self, code: str, detail: str) -> None:
+        write_line(self.write, FaultLine(at=timestamp(), code=code, detail=detail[:2000]))
+
+
+def reply(value: object) -> Response:
+    """A value as JSON, status 200."""
+    return Response(msgspec.json.encode(value), 200, _HEADERS, JSON)
+
+
+def _places(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    cause = f" from {type(error.__cause__).__name__}" if error.__cause__ else ""
+    return " > ".join(f"{frame.name}:{frame.lineno}" for frame in frames) + cause

@@ -1,0 +1,45 @@
+"""The ASGI application: node API, admin API, health, and JSON for everything else."""
+
+from __future__ import annotations
+
+from anyio import CapacityLimiter
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from catena.server import admin, nodes
+from catena.server.access import AccessLog, Write, to_stderr
+from catena.server.answer import Desk, reply
+from catena.server.body import BodyReader
+from catena.server.config import Config
+from catena.server.faults import NoSuchRoute, WrongMethod
+from catena.service.trust import TrustService
+
+
+def build_app(service: TrustService, config: Config, write: Write = to_stderr) -> ASGIApp:
+    """The application over one service; ``write`` takes log lines."""
+    bodies = BodyReader(config.max_body, config.body_budget, config.body_timeout)
+    desk = Desk(bodies, CapacityLimiter(config.workers), write)
+
+    async def no_such_route(request: Request, _: Exception) -> Response:
+        return desk.refuse(request, NoSuchRoute("this API has no such path"))
+
+    async def wrong_method(request: Request, _: Exception) -> Response:
+        return desk.refuse(request, WrongMethod("this path has other methods"))
+
+    routes = [
+        Route("/healthz", _health, methods=["GET"]),
+        *nodes.routes(service, desk),
+        *admin.routes(service, service.setting.database, desk),
+    ]
+    application = Starlette(
+        routes=routes, exception_handlers={404: no_such_route, 405: wrong_method}
+    )
+    application.router.redirect_slashes = False
+    return AccessLog(application, write)
+
+
+async def _health(_: Request) -> Response:
+    return reply({"status": "ok"})

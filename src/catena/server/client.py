@@ -1,0 +1,268 @@
+"""The admin API as the command line calls it.
+
+Where the server is, which CA to trust and where the token lies come from options, from
+``CATENA_SERVER``, ``CATENA_CA`` and ``CATENA_TOKEN_FILE``, or from a profile that ``catena
+server init`` wrote. A token is only ever read from a file, never from an argument.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import msgspec
+
+from catena.errors import CatenaError, ExitCode, NotFound, Refusal, Unavailable, UsageError
+from catena.formats.nodeapi import ErrorBody
+from catena.service.views import (
+    ApprovalRequest,
+    CaptureRequest,
+    CaptureView,
+    ExplanationView,
+    NodeView,
+    ReferenceDetail,
+    ReferenceView,
+    Removed,
+    SecretRequest,
+    SecretView,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+PROFILE_FILE = "admin.toml"
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+TIMEOUT = 30.0
+_MAX_TOKEN_FILE = 1024
+
+T = TypeVar("T")
+
+
+class NoServerNamed(UsageError):
+    """A command that needs a server without being told which."""
+
+    code = "no-server-named"
+    remedy = "Give --profile DIR/admin.toml (written by `catena server init`) or --server."
+
+
+class NoToken(UsageError):
+    """An admin command without a usable token file."""
+
+    code = "no-token"
+    remedy = "Save the token that `catena server init` printed, mode 0600, and name it with --token-file."
+
+
+class ExposedToken(Refusal):
+    """A token file that others may read."""
+
+    code = "exposed-token"
+    remedy = "Run `chmod 600` on the token file, and replace the token if anyone read it."
+
+
+class ServerUnreachable(Unavailable):
+    """The server does not answer, or is not the one the CA vouches for."""
+
+    code = "server-unreachable"
+    remedy = "Check the address and the CA file, and that `catena server run` is running."
+
+
+class UnreadableAnswer(Unavailable):
+    """An answer that is not of this API."""
+
+    code = "unreadable-answer"
+    remedy = "Check that client and server have the same version."
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a server is and how to talk to it; relative paths are beside the profile."""
+
+    server: str
+    ca: str
+    token_file: str | None = None
+
+
+class ServerRefusal(CatenaError):
+    """What the server answered, with its own code, message and remedy."""
+
+    def __init__(self, status: int, body: ErrorBody) -> None:
+        super().__init__(body.message, expected=body.expected, got=body.got)
+        # The instance takes over what its class usually says.
+        self.code = body.code  # type: ignore[misc]
+        self.remedy = body.remedy  # type: ignore[misc]
+        self.exit_code = _exit_code(status, body.code)  # type: ignore[misc]
+
+
+_EXIT_OF_CODE: Mapping[str, ExitCode] = {
+    "unknown-node": ExitCode.UNKNOWN_NODE,
+    "malformed": ExitCode.MALFORMED,
+}
+_EXIT_OF_STATUS: Mapping[int, ExitCode] = {
+    400: ExitCode.USAGE,
+    401: ExitCode.UNTRUSTED,
+    403: ExitCode.UNTRUSTED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.USAGE,
+}
+
+
+def _exit_code(status: int, code: str) -> ExitCode:
+    return _EXIT_OF_CODE.get(code) or _EXIT_OF_STATUS.get(status, ExitCode.INTERNAL)
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile; its paths come back absolute. Raises ``NoServerNamed``."""
+    try:
+        profile = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Profile)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise NoServerNamed(f"cannot use profile {path}: {error}") from error
+    folder = path.parent.resolve()
+    token = None if profile.token_file is None else str(folder / profile.token_file)
+    return Profile(server=profile.server, ca=str(folder / profile.ca), token_file=token)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file that only its owner may touch. Raises ``NoToken``, ``ExposedToken``."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            text = file.read(_MAX_TOKEN_FILE)
+    except OSError as error:
+        raise NoToken(f"cannot read token file {path}") from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ExposedToken("the token file is open to others", expected="0600", got=f"{mode:04o}")
+    token = text.decode("ascii", errors="replace").strip()
+    if not token.isascii() or not token.isprintable() or not token:
+        raise NoToken(f"{path} holds no token")
+    return token
+
+
+class AdminClient:
+    """One server's admin API; close it, or use it as a context manager."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    @classmethod
+    def connect(cls, profile: Profile) -> AdminClient:
+        """A client that trusts the profile's CA and nothing else."""
+        import httpx  # noqa: PLC0415 - only commands that call a server load it
+
+        if profile.token_file is None:
+            raise NoToken("no token file is named")
+        token = read_token(Path(profile.token_file))
+        try:
+            context = ssl.create_default_context(cafile=profile.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise NoServerNamed(f"cannot use CA file {profile.ca}") from error
+        headers = {"authorization": f"Bearer {token}"}
+        return cls(
+            httpx.Client(
+                base_url=profile.server,
+                headers=headers,
+                verify=context,
+                timeout=TIMEOUT,
+                trust_env=False,
+            )
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def nodes(self) -> tuple[NodeView, ...]:
+        """Every node."""
+        return self._call("GET", admin_path("nodes"), tuple[NodeView, ...])
+
+    def node(self, node: str) -> NodeView:
+        """One node."""
+        return self._call("GET", admin_path("nodes", node), NodeView)
+
+    def explanation(self, node: str) -> ExplanationView:
+        """A node's last verdict and boot."""
+        return self._call("GET", admin_path("nodes", node, "explanation"), ExplanationView)
+
+    def approve(self, node: str, request: ApprovalRequest) -> NodeView:
+        """Approve or readmit a node."""
+        return self._call("POST", admin_path("nodes", node, "approval"), NodeView, request)
+
+    def preview_capture(self, node: str) -> CaptureView:
+        """What a capture of this node would accept."""
+        return self._call("GET", admin_path("nodes", node, "capture"), CaptureView)
+
+    def capture(self, request: CaptureRequest) -> ReferenceView:
+        """Accept a node's firmware."""
+        return self._call("POST", admin_path("captures"), ReferenceView, request)
+
+    def secrets(self) -> tuple[SecretView, ...]:
+        """Every secret, without values."""
+        return self._call("GET", admin_path("secrets"), tuple[SecretView, ...])
+
+    def put_secret(self, name: str, request: SecretRequest) -> SecretView:
+        """Store a new version."""
+        return self._call("PUT", admin_path("secrets", name), SecretView, request)
+
+    def remove_secret(self, name: str) -> Removed:
+        """Wipe a secret."""
+        return self._call("DELETE", admin_path("secrets", name), Removed)
+
+    def references(self) -> tuple[ReferenceView, ...]:
+        """Every active reference."""
+        return self._call("GET", admin_path("references"), tuple[ReferenceView, ...])
+
+    def reference(self, name: str) -> ReferenceDetail:
+        """One reference with its document."""
+        return self._call("GET", admin_path("references", name), ReferenceDetail)
+
+    def import_reference(self, envelope: bytes) -> ReferenceView:
+        """Accept a signed document."""
+        return self._call("POST", admin_path("references"), ReferenceView, envelope)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        body: msgspec.Struct | bytes | None = None,
+    ) -> T:
+        """One call. Raises ``ServerRefusal``, ``ServerUnreachable`` or ``UnreadableAnswer``."""
+        import httpx  # noqa: PLC0415 - as above
+
+        content = msgspec.json.encode(body) if isinstance(body, msgspec.Struct) else body
+        try:
+            response = self._http.request(method, path, content=content)
+        except httpx.HTTPError as error:
+            raise ServerUnreachable(
+                f"no answer from {self._http.base_url}: {type(error).__name__}: {error}"
+            ) from error
+        if response.is_success:
+            return _decode(response.content, answer)
+        raise ServerRefusal(response.status_code, _decode(response.content, ErrorBody))
+
+
+def _decode(content: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableAnswer("the server's answer cannot be read") from error
+
+
+class NoSuchName(NotFound):
+    """Something that no node, secret or reference can be called."""
+
+    code = "no-such-name"
+    remedy = "Give a name or the first digits of an id, as the noun's `list` shows them."
+
+
+def admin_path(*segments: str) -> str:
+    """A path of the admin API; what a person typed stays one segment. Raises ``NoSuchName``."""
+    for segment in segments:
+        if not _SEGMENT.fullmatch(segment):
+            raise NoSuchName("not a name", got=ascii(segment[:80]))
+    return "/".join(("/v1/admin", *segments))

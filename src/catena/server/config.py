@@ -1,0 +1,114 @@
+"""``server.toml``: every setting of the trust service, read strictly.
+
+Paths are relative to the server's folder unless absolute. The file holds no secret: private
+keys and symmetric keys are named by path.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from catena.errors import ExitCode, NotFound, UsageError
+from catena.service.setting import Mode
+
+CONFIG_FILE = "server.toml"
+
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+
+
+class NoServerFolder(NotFound):
+    """A folder that holds no server."""
+
+    code = "no-server-folder"
+    remedy = "Make one with `catena server init`."
+
+
+class BadConfig(UsageError):
+    """A server.toml that cannot be read or holds a wrong value."""
+
+    code = "bad-config"
+    exit_code = ExitCode.USAGE
+    remedy = "Correct server.toml; the manual lists every setting."
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings, with their defaults.
+
+    ``listen`` is HOST:PORT (``[::1]:8440`` for IPv6). ``names`` are what the TLS certificate
+    says. ``max_body`` bounds one request body, ``body_budget`` all that are being read, both
+    in bytes.
+    """
+
+    listen: str
+    names: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    trust_domain: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,254}\Z")]
+    mode: Mode = Mode.APPROVE
+    open_role: str = "node"
+    security_floor: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """The lowest security version of a release that is admitted."""
+    interval: Seconds = 30
+    certificate_lifetime: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 600
+    database: str = "sqlite:///catena.db"
+    log: str = "log"
+    log_origin: str
+    ca_key: str
+    ca_certificate: str
+    log_key: str
+    passphrase_file: str | None = None
+    """Opens ``ca_key`` and ``log_key`` if they are encrypted."""
+    release_keys: tuple[str, ...] = ()
+    ek_roots: tuple[str, ...] = ()
+    """PEM bundles of TPM vendors' and enterprise roots."""
+    pinned_eks: tuple[str, ...] = ()
+    """Node ids (SHA-256 of the EK's public area) that need no certificate."""
+    policy: str | None = None
+    """A CEL policy; the built-in one if absent."""
+    max_body: Annotated[int, msgspec.Meta(ge=65_536)] = 12 * 1024 * 1024
+    body_budget: Annotated[int, msgspec.Meta(ge=65_536)] = 128 * 1024 * 1024
+    body_timeout: Seconds = 30
+    idle_timeout: Seconds = 15
+    """Seconds a connection may be open without sending a request."""
+    max_connections: Annotated[int, msgspec.Meta(ge=1)] = 512
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    """Threads that decide; more only help while the disk is waited for."""
+
+
+def load(folder: Path) -> Config:
+    """Read the folder's settings. Raises ``NoServerFolder`` or ``BadConfig``."""
+    try:
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NoServerFolder("not a server folder", got=str(folder)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"cannot read {CONFIG_FILE}") from error
+    try:
+        return msgspec.convert(tomllib.loads(text), Config)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BadConfig(f"{CONFIG_FILE}: {error}") from error
+
+
+def render(config: Config) -> str:
+    """The settings as TOML, all of them, so that a reader sees what can be set."""
+    return "# The catena trust service: every setting, with the value in force.\n" + to_toml(config)
+
+
+def to_toml(value: msgspec.Struct) -> str:
+    """A flat struct as TOML; fields that are None become comments."""
+    lines = (
+        f"# {name} =" if setting is None else f"{name} = {msgspec.json.encode(setting).decode()}"
+        # JSON strings, numbers, booleans and arrays of them are TOML values, too.
+        for name, setting in msgspec.to_builtins(value).items()
+    )
+    return "\n".join(lines) + "\n"
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """HOST:PORT as a pair. Raises ``BadConfig``."""
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise BadConfig("not an address to listen on", expected="HOST:PORT", got=listen[:80])
+    return host.strip("[]"), int(port)

@@ -1,0 +1,126 @@
+"""From errors to answers: every error has one status, in one table, and one body shape.
+
+A failure on our side (5xx) tells the caller its code and nothing else; the operator finds the
+rest in the server's own log.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from catena.errors import (
+    CatenaError,
+    FormatError,
+    LogInconsistent,
+    NotFound,
+    Refusal,
+    Unavailable,
+    UsageError,
+)
+from catena.formats.nodeapi import ErrorBody
+from catena.service.attestation import LogsMissing
+from catena.store.errors import Conflict
+
+
+class BodyTooLarge(UsageError):
+    """A request body above the configured limit."""
+
+    code = "body-too-large"
+    remedy = "Send less, or raise `max_body` in server.toml."
+
+
+class BodyTooSlow(UsageError):
+    """A request body that did not arrive in time."""
+
+    code = "body-too-slow"
+    remedy = "Send the request again over a faster link."
+
+
+class Busy(Unavailable):
+    """Too many requests are being read at once."""
+
+    code = "busy"
+    remedy = "Try again after a pause."
+
+
+class Unauthenticated(Refusal):
+    """An admin call without a token that the server knows."""
+
+    code = "unauthenticated"
+    remedy = "Give the admin token's file (--token-file or CATENA_TOKEN_FILE)."
+
+
+class Forbidden(Refusal):
+    """An admin call that the token's role does not allow."""
+
+    code = "forbidden"
+    remedy = "Use a token with the role `admin`."
+
+
+class NoSuchRoute(NotFound):
+    """A path that this API does not have."""
+
+    code = "no-such-route"
+    remedy = "Check the address, and that client and server have the same version."
+
+
+class WrongMethod(UsageError):
+    """A path that exists, asked with another method than it has."""
+
+    code = "wrong-method"
+    remedy = "Check that client and server have the same version."
+
+
+STATUS: Final[dict[type[CatenaError], HTTPStatus]] = {
+    BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
+    LogsMissing: HTTPStatus.CONFLICT,
+    Conflict: HTTPStatus.CONFLICT,
+    FormatError: HTTPStatus.BAD_REQUEST,
+    UsageError: HTTPStatus.BAD_REQUEST,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Refusal: HTTPStatus.FORBIDDEN,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    LogInconsistent: HTTPStatus.INTERNAL_SERVER_ERROR,
+    CatenaError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""An error has the status of the nearest class above it in this table."""
+
+
+def status_of(error: CatenaError) -> HTTPStatus:
+    """The HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def body_of(error: CatenaError) -> bytes:
+    """The ``ErrorBody`` of an error, without details if the fault is ours."""
+    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return internal_body(error.code)
+    missing = error.missing if isinstance(error, LogsMissing) else ()
+    return msgspec.json.encode(
+        ErrorBody(
+            code=error.code,
+            message=error.message,
+            remedy=error.remedy,
+            expected=error.expected,
+            got=error.got,
+            offset=error.offset if isinstance(error, FormatError) else None,
+            missing_logs=missing,
+        )
+    )
+
+
+def internal_body(code: str = "internal") -> bytes:
+    """What a caller learns about a failure on our side."""
+    return msgspec.json.encode(
+        ErrorBody(
+            code=code,
+            message="the trust service could not decide; nothing was changed",
+            remedy="Try again later; the reason is in the server's own log.",
+        )
+    )

@@ -1,0 +1,213 @@
+"""A server's folder: made by ``catena server init``, opened by ``catena server run``.
+
+::
+
+    server.toml    settings                      admin.toml    how the command line finds it
+    catena.db      database                      log/          transparency log
+    tls.key .crt   TLS identity                  ca.crt        what clients trust
+    nonce.key      authenticates nonces          storage.key   encrypts secrets at rest
+    roots/         who may vouch for TPMs        release-N.pub who may publish references
+
+The keys of the cluster CA and of the log stay in
+the enterprise's key folder; ``server.toml`` names them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
+from catena.appraise.policy import compile_policy, default_policy_text
+from catena.audit.log import TransparencyLog
+from catena.errors import LogInconsistent, UsageError
+from catena.keys.hierarchy import load_certificate
+from catena.keys.signer import (
+    ExposedKey,
+    MissingKey,
+    Signer,
+    UnusableKey,
+    load_public_key,
+    load_signer,
+)
+from catena.server import config as settings
+from catena.server import tls
+from catena.server.config import BadConfig, Config
+from catena.service import trust
+from catena.service.journal import Journal
+from catena.service.setting import KEY_SIZE, ServerKeys, Setting
+from catena.service.trust import TrustService
+from catena.store.database import Database
+
+NONCE_KEY = "nonce.key"
+STORAGE_KEY = "storage.key"
+CA_FILE = "ca.crt"
+
+_SQLITE = "sqlite:///"
+_MAX_PASSPHRASE = 4096
+
+
+class BadRoot(UsageError):
+    """A file of TPM roots that holds no certificates, or has an unknown kind."""
+
+    code = "bad-ek-root"
+    remedy = "Give PEM certificates as [vendor|enterprise|software=]FILE."
+
+
+class UnrememberedLog(LogInconsistent):
+    """The database has never seen the log that the settings name."""
+
+    code = "log-unremembered"
+    remedy = "Check `log` and `log_origin` in server.toml; a log and its database belong together."
+
+
+@dataclass(frozen=True, slots=True)
+class OpenServer:
+    """A folder in use; ``close`` lets another process take it."""
+
+    folder: Path
+    config: Config
+    service: TrustService
+    log: TransparencyLog
+    database: Database
+
+    def close(self) -> None:
+        """Release log and database."""
+        self.log.close()
+        self.database.close()
+
+
+def open_server(
+    folder: Path, *, now: Callable[[], datetime], random: Callable[[int], bytes]
+) -> OpenServer:
+    """Open a folder that ``init`` made, and renew its TLS certificate.
+
+    Raises ``NoServerFolder``, ``BadConfig``, ``MissingKey``, ``ExposedKey``, what the database
+    and the log raise (``SchemaMismatch``, ``LogRewound`` …), and a ``PolicyError``.
+    """
+    config = settings.load(folder)
+    passphrase = None
+    if config.passphrase_file is not None:
+        passphrase = read_passphrase(folder / config.passphrase_file)
+    ca = load_signer(folder / config.ca_key, passphrase)
+    ca_certificate = load_certificate(folder / config.ca_certificate)
+    log_signer = load_signer(folder / config.log_key, passphrase)
+    keys = ServerKeys(nonce=_read_key(folder / NONCE_KEY), storage=_read_key(folder / STORAGE_KEY))
+    roots = load_roots(folder, config)
+    policy = compile_policy(_policy_text(folder, config))
+    release_keys = tuple(load_public_key(folder / path) for path in config.release_keys)
+    tls.renew(folder, ca, ca_certificate, config.names, now())
+    database = Database.open(database_url(folder, config.database))
+    log = _open_log(folder, config, log_signer, database)
+    setting = Setting(
+        database=database,
+        journal=Journal(log, log_signer, database),
+        ca=ca,
+        ca_certificate=ca_certificate,
+        keys=keys,
+        roots=roots,
+        policy=policy,
+        release_keys=release_keys,
+        trust_domain=config.trust_domain,
+        mode=config.mode,
+        open_role=config.open_role,
+        security_floor=config.security_floor,
+        interval=config.interval,
+        certificate_lifetime=timedelta(seconds=config.certificate_lifetime),
+        now=now,
+        random=random,
+    )
+    return OpenServer(folder, config, trust.build(setting), log, database)
+
+
+def database_url(folder: Path, url: str) -> str:
+    """The database's URL with a relative SQLite path made absolute."""
+    path = url.removeprefix(_SQLITE)
+    if path == url or path.startswith("/"):
+        return url
+    return f"{_SQLITE}{folder.resolve() / path}"
+
+
+def split_root(text: str) -> tuple[EndorsementKind, Path]:
+    """``KIND=FILE``, or ``FILE`` for an enterprise's own root. Raises ``BadRoot``."""
+    kind, separator, path = text.partition("=")
+    if not separator:
+        return EndorsementKind.ENTERPRISE, Path(text)
+    try:
+        return EndorsementKind(kind), Path(path)
+    except ValueError as error:
+        raise BadRoot("unknown kind of TPM root", got=ascii(kind[:40])) from error
+
+
+def read_roots(kind: EndorsementKind, path: Path) -> tuple[TrustRoot, ...]:
+    """The certificates of a PEM bundle. Raises ``BadRoot``."""
+    try:
+        certificates = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadRoot(f"{path} holds no PEM certificates") from error
+    return tuple(
+        TrustRoot(
+            name=one.subject.rfc4514_string()[:200],
+            kind=kind,
+            certificate=one.public_bytes(Encoding.DER),
+        )
+        for one in certificates
+    )
+
+
+def load_roots(folder: Path, config: Config) -> TrustRoots:
+    """Everything that may vouch for a TPM. Raises ``BadRoot``."""
+    named = (split_root(text) for text in config.ek_roots)
+    roots = tuple(root for kind, path in named for root in read_roots(kind, folder / path))
+    return TrustRoots(roots=roots, pinned=frozenset(config.pinned_eks))
+
+
+def _open_log(folder: Path, config: Config, signer: Signer, database: Database) -> TransparencyLog:
+    """The log, which must contain what the database remembers of it."""
+    with database.snapshot() as rows:
+        state = rows.log_states.get(config.log_origin)
+    if state is None:
+        raise UnrememberedLog("the database does not know this log", got=config.log_origin)
+    return TransparencyLog.open(folder / config.log, signer, remembered=state.checkpoint)
+
+
+def _policy_text(folder: Path, config: Config) -> str:
+    if config.policy is None:
+        return default_policy_text()
+    try:
+        return (folder / config.policy).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig("cannot read the policy", got=config.policy) from error
+
+
+def read_passphrase(path: Path) -> bytes:
+    """The first line of a file that only its owner may touch."""
+    return _read_owned(path, _MAX_PASSPHRASE).split(b"\n", 1)[0]
+
+
+def _read_key(path: Path) -> bytes:
+    """A symmetric key. Raises ``MissingKey``, ``ExposedKey`` or ``UnusableKey``."""
+    key = _read_owned(path, KEY_SIZE + 1)
+    if len(key) != KEY_SIZE:
+        raise UnusableKey(f"{path.name} is no key", expected=f"{KEY_SIZE} bytes")
+    return key
+
+
+def _read_owned(path: Path, limit: int) -> bytes:
+    """A file that nobody but its owner may touch."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = file.read(limit)
+    except OSError as error:
+        raise MissingKey(f"cannot read {path.name}", got=str(path)) from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ExposedKey(f"{path.name} is open to others", expected="0600", got=f"{mode:04o}")
+    return content

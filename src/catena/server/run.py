@@ -1,0 +1,100 @@
+"""Running the server: one process, one listening socket, a clean end.
+
+``SIGTERM`` and ``SIGINT`` stop accepting, let running requests finish, and return.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from catena.errors import Unavailable
+from catena.server import tls
+from catena.server.app import build_app
+from catena.server.config import split_address
+from catena.server.folder import OpenServer
+from catena.server.limits import bounded_protocol
+
+GRACE_SECONDS = 10
+BACKLOG = 512
+
+
+class AddressInUse(Unavailable):
+    """Another process listens on this address."""
+
+    code = "address-in-use"
+    remedy = "Stop the other process, or choose another address with --listen."
+
+
+class AddressUnusable(Unavailable):
+    """An address that this machine cannot listen on."""
+
+    code = "address-unusable"
+    remedy = "Give an address of this machine, and a port above 1023 unless you are root."
+
+
+def listen(address: str) -> socket.socket:
+    """A listening socket. Raises ``AddressInUse``, ``AddressUnusable`` or ``BadConfig``."""
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse("the address is in use", got=address) from error
+        raise AddressUnusable(f"cannot listen: {error.strerror}", got=address) from error
+
+
+def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str], None]) -> None:
+    """Answer requests until a signal says stop; ``announce`` takes URL and mode."""
+    config = server.config
+    context = tls.server_context(server.folder)
+    uvicorn_config = uvicorn.Config(
+        build_app(server.service, config),
+        loop="uvloop",
+        http=bounded_protocol(config.idle_timeout),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=config.max_connections,
+        timeout_keep_alive=config.idle_timeout,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_context_factory=lambda _config, _default: context,
+    )
+    server_loop = _Server(
+        uvicorn_config, lambda: announce(_url(config.names[0], door), config.mode)
+    )
+    # uvicorn takes these signals over while it runs and raises them once more when it is done:
+    # before and after, too, they mean nothing else than to stop.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, server_loop.stop)
+    server_loop.run(sockets=[door])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Announce once requests are answered."""
+        await super().startup(sockets)
+        self._ready()
+
+    def stop(self, *_: object) -> None:
+        """A signal's handler: finish running requests, then return."""
+        self.should_exit = True
+
+
+def _url(name: str, door: socket.socket) -> str:
+    host = f"[{name}]" if ":" in name else name
+    return f"https://{host}:{door.getsockname()[1]}"

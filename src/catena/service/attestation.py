@@ -1,0 +1,275 @@
+"""Attestation: evidence becomes a verdict, and a verdict becomes identity and secrets.
+
+TRUST, "Attestation": step 1 is ``nonce``, steps 5 to 7 are ``attest``, for one node at a time.
+Replicas are kept apart by the database: the TPM's clock is advanced by compare-and-swap in the
+transaction that lets a verdict take effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from catena.appraise.appraisal import appraise
+from catena.appraise.nonce import LIFETIME, RANDOM_SIZE, make_nonce
+from catena.appraise.refusal import is_authenticated
+from catena.audit.entries import Verdict, abridge
+from catena.errors import Refusal, UsageError
+from catena.evidence import Evidence
+from catena.formats.nodeapi import (
+    AttestResult,
+    NonceRequest,
+    NonceResponse,
+    Reason,
+    Receipt,
+)
+from catena.ids import NodeId, Sha256Hex
+from catena.service.denials import Denials
+from catena.service.grant import NOTHING, Grant, Grants
+from catena.service.judgement import Judgement, judged, known_to_appraise, refused
+from catena.service.nodes import UnknownNode, known
+from catena.service.references import KEPT_APPRAISALS, References
+from catena.service.secrets import entitled
+from catena.service.setting import Setting
+from catena.service.states import Standing, after_verdict
+from catena.store.appraisals import Appraisal as StoredAppraisal
+from catena.store.database import Transaction
+from catena.store.errors import Conflict
+from catena.store.nodes import Node
+
+PRUNE_EVERY = 256
+
+
+class LogsMissing(UsageError):
+    """Evidence names logs that the server does not hold and that were not sent."""
+
+    code = "logs-missing"
+    remedy = "Send the same evidence again with the content of these logs."
+
+    def __init__(self, missing: tuple[Sha256Hex, ...]) -> None:
+        super().__init__(f"{len(missing)} logs are missing")
+        self.missing = missing
+
+
+class RacedAttestation(Conflict):
+    """Another attestation of the same node was concluded first."""
+
+    code = "raced-attestation"
+    remedy = "Attest again with a new nonce."
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """Evidence with the content of its logs; *untrusted* until appraised."""
+
+    evidence: Evidence
+    digest: Sha256Hex
+    wanted: tuple[Sha256Hex, ...]
+    contents: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Conclusion:
+    """A node as it is now, and what was judged about it."""
+
+    node: Node
+    judgement: Judgement
+    evidence: _Submitted
+    at: datetime
+
+
+class Attestation:
+    """The verb *attest*."""
+
+    def __init__(
+        self, setting: Setting, denials: Denials, references: References, grants: Grants
+    ) -> None:
+        self._setting = setting
+        self._denials = denials
+        self._references = references
+        self._grants = grants
+
+    def nonce(self, request: NonceRequest) -> NonceResponse:
+        """Step 1: a nonce for an enrolled node. Raises ``UnknownNode``."""
+        node_id = NodeId(request.node_id)
+        digest = Sha256Hex(hashlib.sha256(node_id.encode()).hexdigest())
+        with self._setting.database.snapshot() as rows:
+            self._known(rows, node_id, "nonce", digest)
+        nonce = make_nonce(
+            self._setting.keys.nonce,
+            node_id,
+            self._setting.now(),
+            self._setting.random(RANDOM_SIZE),
+        )
+        return NonceResponse(nonce=nonce, expires_in=int(LIFETIME.total_seconds()))
+
+    def attest(self, evidence: Evidence) -> AttestResult:
+        """Steps 5 to 7.
+
+        Raises ``FormatError`` and ``UnauthenticatedRefusal`` for evidence that says nothing
+        about the node, ``UnknownNode``, ``LogsMissing``, ``RacedAttestation``, and whatever
+        keeps the log or the database from being written.
+        """
+        now, node_id = self._setting.now(), NodeId(evidence.node_id)
+        with self._setting.journal.deciding(node_id):
+            with self._setting.database.snapshot() as rows:
+                node = self._known(rows, node_id, "attest", evidence_digest(evidence))
+                submitted = _submitted(rows, evidence)
+                secrets = entitled(rows, node.role)
+            judgement = self._judge(node, submitted, now)  # (5)
+            return self._conclude(_Conclusion(node, judgement, submitted, now), secrets)
+
+    def _known(self, rows: Transaction, node_id: NodeId, request: str, digest: Sha256Hex) -> Node:
+        try:
+            return known(rows, node_id)
+        except UnknownNode as error:
+            self._denials.record(request, digest, error, node_id)
+            raise
+
+    def _judge(self, node: Node, evidence: _Submitted, now: datetime) -> Judgement:
+        """Step 5. A refusal that anybody could have caused is logged and changes nothing."""
+        try:
+            return judged(
+                appraise(
+                    evidence.evidence,
+                    logs=evidence.contents,
+                    node=known_to_appraise(node),
+                    nonce_key=self._setting.keys.nonce,
+                    references=self._references.active(),
+                    policy=self._setting.policy,
+                    now=now,
+                )
+            )
+        except Refusal as refusal:
+            if is_authenticated(refusal):
+                return refused(refusal)
+            self._denials.record("attest", evidence.digest, refusal, node.id)
+            raise
+
+    def _conclude(self, found: _Conclusion, secrets: tuple[Secret, ...]) -> AttestResult:
+        """Steps 6 and 7: log, then act."""
+        node, judgement, now = found.node, found.judgement, found.at
+        why = judgement.reasons[0].code if judgement.reasons else ""
+        standing = after_verdict(node, trusted=judgement.trusted, why=why)
+        grant = NOTHING
+        if standing.admitted:
+            grant = self._grants.make(node, judgement.proven, secrets, now)
+        # (6) Durable before any effect.
+        verdict = _verdict_entry(found, standing, self._setting.policy.digest)
+        receipt, *_ = self._setting.journal.record(verdict, *grant.entries(node, now))
+        # (7) Effects, all or none.
+        with self._setting.journal.effect() as rows:
+            _advance_clock(rows, node, judgement)
+            _change_state(rows, node, standing)
+            _remember(rows, found, receipt.index)
+            grant.remember(rows, node, now)
+        return self._answer(found, standing, grant, receipt)
+
+    def _answer(
+        self, found: _Conclusion, standing: Standing, grant: Grant, receipt: Receipt
+    ) -> AttestResult:
+        return AttestResult(
+            verdict=found.judgement.verdict,
+            state=standing.state,
+            name=found.node.name,
+            reasons=_reasons(found.judgement, standing),
+            certificate=grant.pem,
+            secrets=grant.secrets,
+            receipt=receipt,
+            interval=self._setting.interval,
+        )
+
+
+def _submitted(rows: Transaction, evidence: Evidence) -> _Submitted:
+    """The evidence with its logs, sent or held. Raises ``LogsMissing``."""
+    wanted = tuple(Sha256Hex(log.sha256) for log in evidence.manifest)
+    contents: dict[str, bytes] = dict(evidence.logs)
+    missing = []
+    for sha256 in wanted:
+        held = None if sha256 in contents else rows.logs.get(sha256)
+        if held is not None:
+            contents[sha256] = held
+        elif sha256 not in contents:
+            missing.append(sha256)
+    if missing:
+        raise LogsMissing(tuple(missing))
+    return _Submitted(evidence, evidence_digest(evidence), wanted, contents)
+
+
+def evidence_digest(evidence: Evidence) -> Sha256Hex:
+    """SHA-256 of the evidence as JSON without log contents: the manifest has their digests."""
+    bare = msgspec.structs.replace(evidence, logs={})
+    return Sha256Hex(hashlib.sha256(msgspec.json.encode(bare)).hexdigest())
+
+
+def _verdict_entry(found: _Conclusion, standing: Standing, policy: Sha256Hex) -> Verdict:
+    node, judgement = found.node, found.judgement
+    reasons = _reasons(judgement, standing)
+    return Verdict(
+        at=found.at,
+        actor=node.id,
+        node_id=node.id,
+        node_name=node.name,
+        verdict=judgement.verdict,
+        state=standing.state,
+        reasons=abridge(reasons),
+        reasons_total=len(reasons),
+        evidence_sha256=found.evidence.digest,
+        logs=found.evidence.wanted,
+        release=judgement.release,
+        policy_sha256=policy,
+    )
+
+
+def _reasons(judgement: Judgement, standing: Standing) -> tuple[Reason, ...]:
+    """Why the verdict is what it is, then why a trusted one admits nothing."""
+    withheld = () if standing.withheld is None else (standing.withheld,)
+    return (*judgement.reasons, *withheld)
+
+
+def _advance_clock(rows: Transaction, node: Node, judgement: Judgement) -> None:
+    """Compare and swap, so that of two replicas only one concludes."""
+    new = node.clock_triple if judgement.proven is None else judgement.proven.clock
+    if not rows.nodes.advance_clock(node.id, node.clock_triple, new):
+        raise RacedAttestation("another replica concluded an attestation of this node first")
+
+
+def _change_state(rows: Transaction, node: Node, standing: Standing) -> None:
+    """Most attestations change nothing here, and are spared the write."""
+    if (node.state, node.state_reason, node.readmitted) != (
+        standing.state,
+        standing.why,
+        standing.readmitted,
+    ):
+        rows.nodes.set_state(node.id, standing.state, standing.why, readmitted=standing.readmitted)
+
+
+def _remember(rows: Transaction, found: _Conclusion, entry: int) -> None:
+    """The appraisal, and the boot log if it is proven to be this boot's."""
+    node, judgement, evidence = found.node, found.judgement, found.evidence
+    boot_log = node.boot_log
+    if judgement.proven is not None and judgement.proven.boot_log != boot_log:
+        boot_log = rows.logs.put("tcg2", evidence.contents[judgement.proven.boot_log])
+    rows.nodes.record_attestation(
+        node.id, at=found.at, verdict=judgement.verdict, boot_log=boot_log
+    )
+    rows.appraisals.insert(
+        StoredAppraisal(
+            node_id=node.id,
+            at=found.at,
+            verdict=judgement.verdict,
+            reasons=msgspec.json.encode(judgement.reasons),
+            facts=judgement.facts,
+            events=judgement.events,
+            evidence_sha256=evidence.digest,
+            logs=evidence.wanted,
+            entry_index=entry,
+        )
+    )
+    if entry % PRUNE_EVERY == 0:
+        rows.appraisals.prune(node.id, keep=KEPT_APPRAISALS)
+        rows.certificates.prune(before=found.at)

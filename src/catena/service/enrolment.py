@@ -1,0 +1,153 @@
+"""Enrolment: a TPM becomes a node (TRUST, "Enrolment", steps 1 to 7).
+
+Steps 1 to 4 are ``begin``, 5 to 7 ``finish``. Between them the server remembers nothing: the
+ticket does. A node enrols at every boot, because it needs no writable disk; from the second
+time on nothing is new and nothing is logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from catena.appraise.attestation_key import check_attestation_key
+from catena.appraise.endorsement import Endorsement, endorse
+from catena.audit.entries import Enrolment as EnrolmentEntry
+from catena.errors import Refusal
+from catena.formats.nodeapi import ActivateRequest, EnrollChallenge, EnrollRequest, EnrollResult
+from catena.formats.tpm2 import Public, parse_public
+from catena.ids import NodeId, NodeName, Sha256Hex
+from catena.keys.protect import make_credential
+from catena.service import states
+from catena.service.denials import Denials
+from catena.service.setting import Mode, Setting
+from catena.service.ticket import Memory, TicketOffice, WrongActivationSecret, expiry
+from catena.store.nodes import Node, Reenrolment
+
+SECRET_SIZE = 32
+
+
+class Enrolment:
+    """The verb *enrol*."""
+
+    def __init__(self, setting: Setting, denials: Denials) -> None:
+        self._setting = setting
+        self._denials = denials
+        self._tickets = TicketOffice(setting.keys.ticket())
+
+    def begin(self, request: EnrollRequest) -> EnrollChallenge:
+        """Steps 1 to 4: judge EK and AK, and challenge the TPM to hold both.
+
+        Raises ``FormatError``, an ``EndorsementRefusal`` or an ``AttestationKeyRefusal``.
+        """
+        # (1) What the node says about itself.
+        ek, ak = parse_public(request.ek_public), parse_public(request.ak_public)
+        node_id = NodeId(hashlib.sha256(ek.raw).hexdigest())
+        try:
+            # (2) Who vouches for the EK.
+            endorsement = endorse(
+                request.ek_certificates, ek, self._setting.roots, self._setting.now()
+            )
+            # (3) Whether the AK is an attestation key at all.
+            check_attestation_key(ak)
+        except Refusal as refusal:
+            digest = hashlib.sha256(ek.raw + ak.raw).hexdigest()
+            self._denials.record("enroll", Sha256Hex(digest), refusal, node_id)
+            raise
+        # (4) A challenge that exactly this EK opens, for exactly this AK.
+        return self._challenge(node_id, ek, ak, endorsement, request.name_hint)
+
+    def finish(self, request: ActivateRequest) -> EnrollResult:
+        """Steps 5 to 7: the TPM met the challenge; it becomes, or already is, a node.
+
+        Raises ``ForgedTicket``, ``ExpiredTicket`` or ``WrongActivationSecret``.
+        """
+        now = self._setting.now()
+        # (5) Only now does the AK mean this TPM.
+        try:
+            memory = self._tickets.redeem(request.ticket, request.secret, now)
+        except WrongActivationSecret as refusal:
+            digest = hashlib.sha256(request.ticket).hexdigest()
+            self._denials.record("activate", Sha256Hex(digest), refusal, None)
+            raise
+        with self._setting.journal.deciding(memory.node_id):
+            with self._setting.database.snapshot() as rows:
+                known = rows.nodes.get(memory.node_id)
+                pending = rows.reenrolments.get(memory.node_id)
+            if known is None:
+                return self._admit(memory)  # (6)
+            if known.ak_public == memory.ak_public:
+                state, _ = states.shown_state(known, now, self._setting.certificate_lifetime)
+                return EnrollResult(node_id=known.id, state=state, name=known.name)
+            if pending is None or pending.ak_public != memory.ak_public:
+                self._remember_new_key(known, memory)  # (7)
+        return EnrollResult(node_id=known.id, state=states.PENDING, name=known.name)
+
+    def _challenge(
+        self, node_id: NodeId, ek: Public, ak: Public, endorsement: Endorsement, hint: str | None
+    ) -> EnrollChallenge:
+        random = self._setting.random
+        secret = random(SECRET_SIZE)
+        blob, encrypted = make_credential(ek, ak.name(), secret, seed=random(ek.name_alg.size))
+        memory = Memory(
+            node_id=node_id,
+            ek_public=ek.raw,
+            ak_public=ak.raw,
+            endorsed_by=f"{endorsement.kind}:{endorsement.root_name}",
+            name_hint=hint,
+            secret_sha256=hashlib.sha256(secret).digest(),
+            expires=expiry(self._setting.now()),
+        )
+        return EnrollChallenge(
+            node_id=node_id,
+            credential_blob=blob,
+            encrypted_secret=encrypted,
+            ticket=self._tickets.issue(memory, random),
+        )
+
+    def _admit(self, memory: Memory) -> EnrollResult:
+        """(6) A new node. Name and role come from a person, or from us in the mode ``open``."""
+        node = self._new_node(memory)
+        self._setting.journal.record(self._entry(memory, node, again=False))
+        with self._setting.journal.effect() as rows:
+            rows.nodes.insert(node)
+        return EnrollResult(node_id=node.id, state=states.PENDING, name=node.name)
+
+    def _new_node(self, memory: Memory) -> Node:
+        now, is_open = self._setting.now(), self._setting.mode is Mode.OPEN
+        return Node(
+            id=memory.node_id,
+            name=NodeName(f"node-{memory.node_id[:12]}") if is_open else None,
+            role=self._setting.open_role if is_open else None,
+            state=states.PENDING,
+            state_reason=(
+                states.AWAITING_ATTESTATION if is_open else states.AWAITING_APPROVAL.code
+            ),
+            ek_public=memory.ek_public,
+            ak_public=memory.ak_public,
+            ek_root=memory.endorsed_by,
+            name_hint=memory.name_hint,
+            mode=self._setting.mode,
+            enrolled_at=now,
+            approved_at=now if is_open else None,
+        )
+
+    def _remember_new_key(self, known: Node, memory: Memory) -> None:
+        """(7) A known EK with another AK replaces nothing by itself."""
+        self._setting.journal.record(self._entry(memory, known, again=True))
+        with self._setting.journal.effect() as rows:
+            rows.reenrolments.put(
+                Reenrolment(node_id=known.id, ak_public=memory.ak_public, at=self._setting.now())
+            )
+
+    def _entry(self, memory: Memory, node: Node, *, again: bool) -> EnrolmentEntry:
+        return EnrolmentEntry(
+            at=self._setting.now(),
+            actor=node.id,
+            node_id=node.id,
+            node_name=node.name,
+            ak_sha256=hashlib.sha256(memory.ak_public).hexdigest(),
+            ek_root=memory.endorsed_by,
+            mode=self._setting.mode.value,
+            state="pending",
+            again=again,
+        )

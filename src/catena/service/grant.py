@@ -1,0 +1,132 @@
+"""What an admitted node receives: a certificate for its fresh key, and its role's secrets.
+
+A grant is made first, then logged entry by entry, then remembered, and handed out last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from catena.audit.entries import CertificateIssued, Entry, SecretReleased
+from catena.errors import CatenaError
+from catena.formats.nodeapi import SealedSecret
+from catena.keys.authority import issue_node_certificate
+from catena.service.judgement import Proven
+from catena.service.secrets import Secrets
+from catena.service.setting import Setting
+from catena.store.credentials import Certificate
+from catena.store.database import Transaction
+from catena.store.nodes import Node
+from catena.store.secrets import Release, Secret
+
+
+class UnprovenGrant(CatenaError):
+    """A node about to be admitted without proof: a defect, stopped here."""
+
+    code = "unproven-grant"
+    remedy = "This is a defect in catena; report it."
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A certificate and sealed secrets, or nothing."""
+
+    certificate: x509.Certificate | None = None
+    secrets: tuple[SealedSecret, ...] = ()
+
+    @property
+    def pem(self) -> str | None:
+        """The certificate as the node gets it."""
+        if self.certificate is None:
+            return None
+        return self.certificate.public_bytes(Encoding.PEM).decode()
+
+    def entries(self, node: Node, now: datetime) -> tuple[Entry, ...]:
+        """One log entry for each thing that will be handed out."""
+        if self.certificate is None:
+            return ()
+        releases = (
+            SecretReleased(
+                at=now,
+                actor="server",
+                node_id=node.id,
+                node_name=node.name,
+                secret=secret.name,
+                version=secret.version,
+            )
+            for secret in self.secrets
+        )
+        return (_certificate_entry(self.certificate, node, now), *releases)
+
+    def remember(self, rows: Transaction, node: Node, now: datetime) -> None:
+        """Write down what was handed out, for expiry and rotation."""
+        if self.certificate is None:
+            return
+        rows.certificates.insert(
+            Certificate(
+                serial=serial_of(self.certificate),
+                node_id=node.id,
+                issued_at=now,
+                not_after=self.certificate.not_valid_after_utc,
+            )
+        )
+        for secret in self.secrets:
+            rows.secrets.record_release(
+                Release(node_id=node.id, name=secret.name, version=secret.version, at=now)
+            )
+
+
+NOTHING = Grant()
+
+
+class Grants:
+    """Makes grants."""
+
+    def __init__(self, setting: Setting, secrets: Secrets) -> None:
+        self._setting = setting
+        self._secrets = secrets
+
+    def make(
+        self, node: Node, proven: Proven | None, secrets: tuple[Secret, ...], now: datetime
+    ) -> Grant:
+        """Certificate and secrets for an admitted node. Raises ``UnprovenGrant``."""
+        if proven is None or node.name is None:
+            raise UnprovenGrant("only a completed appraisal of a named node admits")
+        certificate = issue_node_certificate(
+            self._setting.ca,
+            self._setting.ca_certificate,
+            proven.public_key,
+            trust_domain=self._setting.trust_domain,
+            node_name=node.name,
+            not_before=now,
+            lifetime=self._setting.certificate_lifetime,
+        )
+        sealed = self._secrets.sealed_for(node, secrets, proven.bank, proven.pcrs)
+        return Grant(certificate, sealed)
+
+
+def serial_of(certificate: x509.Certificate) -> str:
+    """The serial number in lower-case hex."""
+    return f"{certificate.serial_number:x}"
+
+
+def _certificate_entry(
+    certificate: x509.Certificate, node: Node, now: datetime
+) -> CertificateIssued:
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return CertificateIssued(
+        at=now,
+        actor="server",
+        node_id=node.id,
+        node_name=node.name,
+        serial=serial_of(certificate),
+        certificate_sha256=certificate.fingerprint(SHA256()).hex(),
+        spki_sha256=hashlib.sha256(spki).hexdigest(),
+        not_after=certificate.not_valid_after_utc,
+    )

@@ -1,0 +1,79 @@
+"""Log first, act second: the one way by which a decision takes effect.
+
+::
+
+    with journal.deciding(node_id):          # nobody else decides about this node
+        …read, decide…
+        receipts = journal.record(entry, …)  # durable, or LogUnwritable: nothing happens
+        with journal.effect() as rows:       # one transaction
+            …write…
+
+If the transaction fails, the log tells of a decision that had no effect; the other way round
+cannot happen. The effect also remembers the log's checkpoint, so that a log folder restored
+from an older copy is noticed when the server starts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from catena.audit.entries import Entry, seal_entry
+from catena.audit.log import TransparencyLog
+from catena.formats.dsse import Statement
+from catena.formats.nodeapi import Receipt
+from catena.keys.envelope import seal
+from catena.keys.signer import PublicKey, Signer
+from catena.store.database import Database, Transaction
+from catena.store.logstate import LogState
+
+_STRIPES = 64
+
+
+class Journal:
+    """The audit log and the database, in that order. Safe to share between threads."""
+
+    def __init__(self, log: TransparencyLog, signer: Signer, database: Database) -> None:
+        self._log = log
+        self._signer = signer
+        self._database = database
+        # Each guards the decisions about the subjects that hash to it, from read to effect.
+        self._stripes = tuple(threading.RLock() for _ in range(_STRIPES))
+
+    @contextmanager
+    def deciding(self, subject: str) -> Iterator[None]:
+        """Keep other threads of this process from deciding about ``subject`` meanwhile.
+
+        Other replicas are kept out by the database: compare-and-swap, unique columns.
+        """
+        with self._stripes[hash(subject) % _STRIPES]:
+            yield
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The key under which entries, and what ``seal`` signed, verify."""
+        return self._signer.public_key
+
+    def seal(self, statement: Statement) -> bytes:
+        """A statement in an envelope signed by the log key."""
+        return seal(self._signer, statement).encode()
+
+    def record(self, *entries: Entry) -> tuple[Receipt, ...]:
+        """Append entries together; durable when this returns. Raises ``LogUnwritable``."""
+        return self._log.append([seal_entry(self._signer, entry) for entry in entries])
+
+    @contextmanager
+    def effect(self) -> Iterator[Transaction]:
+        """The transaction in which what was recorded takes effect."""
+        with self._database.transaction() as rows:
+            checkpoint = self._log.checkpoint()
+            rows.log_states.advance(
+                LogState(origin=self._log.origin, size=tree_size(checkpoint), checkpoint=checkpoint)
+            )
+            yield rows
+
+
+def tree_size(checkpoint: str) -> int:
+    """The tree size in a checkpoint that our own log made (C2SP tlog-checkpoint, line 2)."""
+    return int(checkpoint.split("\n", 2)[1])

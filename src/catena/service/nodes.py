@@ -1,0 +1,126 @@
+"""Looking at nodes: list, show, explain. Reads only."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+import msgspec
+
+from catena.errors import ExitCode, NotFound
+from catena.formats.nodeapi import NodeState, Reason
+from catena.ids import NodeId
+from catena.service.setting import Setting
+from catena.service.states import shown_state
+from catena.service.views import EventView, ExplanationView, NodeView
+from catena.store.database import Transaction
+from catena.store.nodes import Node
+
+
+class UnknownNode(NotFound):
+    """No TPM with this identity has enrolled."""
+
+    code = "unknown-node"
+    exit_code = ExitCode.UNKNOWN_NODE
+    remedy = "Enrol the machine (`catena agent join`); `catena node list` shows all nodes."
+
+
+class NeverAttested(NotFound):
+    """A node without any appraisal cannot be explained."""
+
+    code = "never-attested"
+    remedy = "Start the agent on the machine and wait for its first attestation."
+
+
+class Nodes:
+    """The verbs *list*, *show* and *explain*."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def list(self) -> tuple[NodeView, ...]:
+        """Every node, oldest enrolment first."""
+        with self._setting.database.snapshot() as rows:
+            return tuple(self.view(rows, node) for node in rows.nodes.list())
+
+    def show(self, name: str) -> NodeView:
+        """One node by name or unique id prefix. Raises ``UnknownNode``, ``AmbiguousNode``."""
+        with self._setting.database.snapshot() as rows:
+            return self.view(rows, find(rows, name))
+
+    def explain(self, name: str) -> ExplanationView:
+        """The node's last verdict and its boot, event by event.
+
+        Raises ``UnknownNode``, ``AmbiguousNode``, ``NeverAttested``.
+        """
+        with self._setting.database.snapshot() as rows:
+            node = find(rows, name)
+            latest = rows.appraisals.latest(node.id)
+        if latest is None:
+            raise NeverAttested("the node has not attested yet")
+        state, _ = self._state(node)
+        return ExplanationView(
+            node=node.id,
+            name=node.name,
+            state=state,
+            verdict="trusted" if latest.verdict == "trusted" else "untrusted",
+            at=rfc3339(latest.at),
+            reasons=msgspec.json.decode(latest.reasons, type=tuple[Reason, ...]),
+            facts=msgspec.json.decode(latest.facts, type=dict[str, object]),
+            events=msgspec.json.decode(latest.events, type=tuple[EventView, ...]),
+            log_entry=latest.entry_index,
+        )
+
+    def view(self, rows: Transaction, node: Node) -> NodeView:
+        """A node's row as people see it."""
+        latest = rows.appraisals.latest(node.id)
+        waiting = rows.reenrolments.get(node.id)
+        valid = rows.certificates.valid(node.id, now=self._setting.now())
+        state, why = self._state(node)
+        return NodeView(
+            id=node.id,
+            name=node.name,
+            role=node.role,
+            state=state,
+            state_reason=why,
+            mode=node.mode,
+            endorsed_by=node.ek_root,
+            untrusted_name_hint=node.name_hint,
+            enrolled_at=rfc3339(node.enrolled_at),
+            approved_at=None if node.approved_at is None else rfc3339(node.approved_at),
+            last_attested=None if node.last_attested is None else rfc3339(node.last_attested),
+            last_verdict=node.last_verdict,
+            reasons=()
+            if latest is None
+            else msgspec.json.decode(latest.reasons, type=tuple[Reason, ...]),
+            boot_log=node.boot_log,
+            waiting_key=None if waiting is None else hashlib.sha256(waiting.ak_public).hexdigest(),
+            certificate_expires=rfc3339(valid[-1].not_after) if valid else None,
+        )
+
+    def _state(self, node: Node) -> tuple[NodeState, str]:
+        return shown_state(node, self._setting.now(), self._setting.certificate_lifetime)
+
+
+def find(rows: Transaction, name: str) -> Node:
+    """The node with this name, or the only one whose id starts so.
+
+    Raises ``UnknownNode`` or ``AmbiguousNode``.
+    """
+    node = rows.nodes.find(name)
+    if node is None:
+        raise UnknownNode("no node has this name or id")
+    return node
+
+
+def known(rows: Transaction, node_id: NodeId) -> Node:
+    """The node with exactly this id. Raises ``UnknownNode``."""
+    node = rows.nodes.get(node_id)
+    if node is None:
+        raise UnknownNode("this TPM has not enrolled")
+    return node
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as people and programs read it, in UTC, to the second."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,300 @@
+"""References: what machines may measure, accepted into the service and kept ready.
+
+Releases and key sets arrive signed by the enterprise's release key. A firmware capture is
+approved by a person and then signed with the log key, so that no row of the database counts
+because it is there: every document is verified each time it is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from catena.appraise.capture import capture_firmware
+from catena.appraise.reference import References as AppraisedReferences
+from catena.appraise.reference import build_references
+from catena.audit.entries import ReferenceAccepted
+from catena.errors import FormatError, NotFound
+from catena.formats.dsse import Statement, Subject
+from catena.formats.references import (
+    FIRMWARE_TYPE,
+    KEYSET_TYPE,
+    RELEASE_TYPE,
+    FirmwareCapture,
+    KeySet,
+    ReleaseManifest,
+    parse_predicate,
+)
+from catena.ids import HashAlg
+from catena.keys.envelope import open_envelope
+from catena.service.nodes import find, rfc3339
+from catena.service.setting import Setting
+from catena.service.views import CaptureRequest, CaptureView, ReferenceDetail, ReferenceView
+from catena.store.database import Transaction
+from catena.store.errors import Conflict
+from catena.store.nodes import Node
+from catena.store.references import StoredReference
+
+Kind = Literal["release", "keyset", "firmware"]
+Document = ReleaseManifest | KeySet | FirmwareCapture
+
+KEPT_APPRAISALS = 64
+"""Per node, for people to look at; the audit log keeps every verdict."""
+
+REFRESH = timedelta(seconds=10)
+"""How long another replica's change may go unnoticed."""
+
+_TYPES: dict[str, tuple[Kind, type[ReleaseManifest | KeySet | FirmwareCapture]]] = {
+    RELEASE_TYPE: ("release", ReleaseManifest),
+    KEYSET_TYPE: ("keyset", KeySet),
+    FIRMWARE_TYPE: ("firmware", FirmwareCapture),
+}
+
+
+class UnknownReferenceKind(FormatError):
+    """A signed statement that is no reference document."""
+
+    code = "unknown-reference-kind"
+    remedy = "Import a release manifest or a key set."
+
+
+class ReferenceTaken(Conflict):
+    """Another document with the same kind, name and version."""
+
+    code = "reference-taken"
+    remedy = "A published version never changes; publish a new version."
+
+
+class NoSuchReference(NotFound):
+    """A reference that does not exist."""
+
+    code = "no-such-reference"
+    remedy = "`catena reference list` shows all references."
+
+
+class NoBootLog(NotFound):
+    """A node whose boot log the server does not hold."""
+
+    code = "no-boot-log"
+    remedy = "Start the agent on the machine and wait for its first attestation."
+
+
+class BootLogMoved(Conflict):
+    """The node has booted again since the person looked."""
+
+    code = "boot-log-moved"
+    remedy = "Look at the new boot log and capture again."
+
+
+@dataclass(slots=True)
+class _Ready:
+    """The active references, prepared; None until loaded."""
+
+    references: AppraisedReferences | None = None
+    loaded: datetime | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)  # guards the two above
+
+
+class References:
+    """The verbs *import*, *capture*, *list* and *show*, and the active set for appraisal."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._ready = _Ready()
+
+    def active(self) -> AppraisedReferences:
+        """Every active document, verified and prepared for appraisal."""
+        now, ready = self._setting.now(), self._ready
+        with ready.lock:
+            stale = ready.loaded is None or not ready.loaded <= now < ready.loaded + REFRESH
+            if ready.references is None or stale:
+                ready.references, ready.loaded = self._load(), now
+            return ready.references
+
+    def accept(self, envelope: bytes, actor: str) -> ReferenceView:
+        """Import a document signed by a release key.
+
+        Raises ``FormatError``, ``ReferenceTaken``, or the refusals of ``keys.envelope``.
+        """
+        kind, document = _read(open_envelope(envelope, self._setting.release_keys))
+        return self._keep(kind, document, envelope, actor)
+
+    def preview(self, name: str) -> CaptureView:
+        """What ``capture`` would accept. Raises ``UnknownNode``, ``NoBootLog``."""
+        with self._setting.database.snapshot() as rows:
+            node = find(rows, name)
+            log, banks = _boot_log(rows, node), _proven_banks(rows, node)
+        document = capture_firmware(log, banks, name="preview", version="0", node=node.id)
+        return CaptureView(
+            node=node.id,
+            name=node.name,
+            boot_log=document.boot_log_sha256,
+            events=document.events,
+        )
+
+    def capture(self, request: CaptureRequest, actor: str) -> ReferenceView:
+        """Accept the firmware part of a node's boot log, which a person has looked at.
+
+        Raises ``UnknownNode``, ``NoBootLog``, ``BootLogMoved`` or ``ReferenceTaken``.
+        """
+        with self._setting.database.snapshot() as rows:
+            node = find(rows, request.node)
+            log, banks = _boot_log(rows, node), _proven_banks(rows, node)
+        if node.boot_log != request.boot_log:
+            raise BootLogMoved(
+                "the node has another boot log by now",
+                expected=request.boot_log[:16],
+                got=(node.boot_log or "")[:16],
+            )
+        document = capture_firmware(
+            log, banks, name=request.name, version=request.boot_log[:12], node=node.id
+        )
+        predicate = msgspec.json.encode(document)
+        statement = Statement(
+            subject=(Subject(name=node.id, digest={"sha256": document.boot_log_sha256}),),
+            predicate_type=FIRMWARE_TYPE,
+            predicate=msgspec.Raw(predicate),
+        )
+        return self._keep("firmware", document, self._setting.journal.seal(statement), actor)
+
+    def list(self) -> tuple[ReferenceView, ...]:
+        """All active references, in the order of their acceptance."""
+        with self._setting.database.snapshot() as rows:
+            stored = rows.references.list(active_only=True)
+        return tuple(_view(row, self._open(row)) for row in stored)
+
+    def show(self, name: str) -> ReferenceDetail:
+        """One reference by name, ``name-version`` or digest prefix; the newest if several.
+
+        Raises ``NoSuchReference``.
+        """
+        with self._setting.database.snapshot() as rows:
+            stored = rows.references.list(active_only=True)
+        for row in reversed(stored):
+            if name in {row.name, f"{row.name}-{row.version}"} or row.sha256.startswith(name):
+                document = self._open(row)
+                raw = msgspec.json.decode(msgspec.json.encode(document), type=dict[str, object])
+                return ReferenceDetail(
+                    reference=_view(row, document), events=document.events, document=raw
+                )
+        raise NoSuchReference("there is no such reference")
+
+    def _keep(self, kind: Kind, document: Document, content: bytes, actor: str) -> ReferenceView:
+        setting, now = self._setting, self._setting.now()
+        digest = hashlib.sha256(content).hexdigest()
+        build_references(**{_PLURAL[kind]: [document]})  # type: ignore[arg-type] # one of the three
+        with setting.journal.deciding(f"reference:{kind}:{document.name}"):
+            with setting.database.snapshot() as rows:
+                _require_free(rows, kind, document, digest)
+            setting.journal.record(
+                ReferenceAccepted(
+                    at=now,
+                    actor=actor,
+                    name=document.name,
+                    type=kind,
+                    version=document.version,
+                    document_sha256=digest,
+                )
+            )
+            with setting.journal.effect() as rows:
+                row = rows.references.put(
+                    name=document.name,
+                    kind=kind,
+                    version=document.version,
+                    document=content,
+                    at=now,
+                )
+        with self._ready.lock:
+            self._ready.loaded = None
+        return _view(row, document)
+
+    def _load(self) -> AppraisedReferences:
+        with self._setting.database.snapshot() as rows:
+            stored = rows.references.list(active_only=True)
+        documents = [self._open(row) for row in stored]
+        return build_references(
+            releases=[one for one in documents if isinstance(one, ReleaseManifest)],
+            keysets=[one for one in documents if isinstance(one, KeySet)],
+            firmware=[one for one in documents if isinstance(one, FirmwareCapture)],
+            floor=self._setting.security_floor,
+        )
+
+    def _open(self, row: StoredReference) -> Document:
+        """Verify a stored document again. Only captures may be signed by the log key."""
+        keys = self._setting.release_keys
+        if row.kind == "firmware":
+            keys = (*keys, self._setting.journal.public_key)
+        kind, document = _read(open_envelope(row.document, keys))
+        if kind != row.kind:
+            raise UnknownReferenceKind(
+                "a stored reference is of another kind", expected=row.kind, got=kind
+            )
+        return document
+
+
+_PLURAL = {"release": "releases", "keyset": "keysets", "firmware": "firmware"}
+
+
+def _read(statement: Statement) -> tuple[Kind, Document]:
+    known = _TYPES.get(statement.predicate_type)
+    if known is None:
+        raise UnknownReferenceKind(
+            "not a reference document", got=ascii(statement.predicate_type[:80])
+        )
+    kind, form = known
+    return kind, parse_predicate(statement.predicate, form)
+
+
+def _require_free(rows: Transaction, kind: Kind, document: Document, digest: str) -> None:
+    for row in rows.references.list():
+        same = (row.kind, row.name, row.version) == (kind, document.name, document.version)
+        if same and row.sha256 != digest:
+            raise ReferenceTaken(
+                "another document has this name and version",
+                expected=row.sha256[:16],
+                got=digest[:16],
+            )
+
+
+def _boot_log(rows: Transaction, node: Node) -> bytes:
+    log = None if node.boot_log is None else rows.logs.get(node.boot_log)
+    if log is None:
+        raise NoBootLog("the server holds no boot log of this node")
+    return log
+
+
+def _proven_banks(rows: Transaction, node: Node) -> tuple[HashAlg, ...]:
+    """The banks in which a quote has proven the node's boot log.
+
+    Only a completed appraisal has facts; its bank is the one that was quoted. The log's digests
+    in other banks are the node's own word.
+    """
+    proven = {
+        msgspec.json.decode(appraisal.facts, type=_QuotedBank).bank
+        for appraisal in rows.appraisals.recent(node.id, limit=KEPT_APPRAISALS)
+        if node.boot_log in appraisal.logs
+    }
+    return tuple(HashAlg(bank) for bank in sorted(bank for bank in proven if bank))
+
+
+class _QuotedBank(msgspec.Struct, frozen=True):
+    """The one fact that a capture needs of an appraisal."""
+
+    bank: str | None = None
+
+
+def _view(row: StoredReference, document: Document) -> ReferenceView:
+    kind, _ = next(known for known in _TYPES.values() if isinstance(document, known[1]))
+    return ReferenceView(
+        name=row.name,
+        kind=kind,
+        version=row.version,
+        sha256=row.sha256,
+        accepted_at=rfc3339(row.accepted_at),
+        events=len(document.events),
+    )

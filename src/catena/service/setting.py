@@ -1,0 +1,69 @@
+"""Everything the service works with, handed in once: keys, roots, policy, clock, randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from catena.appraise.endorsement import TrustRoots
+from catena.appraise.policy import Policy
+from catena.keys.signer import PublicKey, Signer
+from catena.service.journal import Journal
+from catena.store.database import Database
+
+KEY_SIZE = 32
+
+
+class Mode(StrEnum):
+    """How an unknown TPM becomes a node (TRUST, enrolment step 6)."""
+
+    APPROVE = "approve"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerKeys:
+    """Symmetric keys that all replicas share; never shown.
+
+    ``nonce`` authenticates nonces, ``storage`` encrypts secrets at rest.
+    """
+
+    nonce: bytes = field(repr=False)
+    storage: bytes = field(repr=False)
+
+    def ticket(self) -> bytes:
+        """The key of enrolment tickets, derived so that it is never a nonce key."""
+        return HKDF(hashes.SHA256(), KEY_SIZE, salt=None, info=b"catena/ticket/v1").derive(
+            self.nonce
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What all verbs share. ``now`` gives aware UTC times, ``random`` that many random bytes."""
+
+    database: Database
+    journal: Journal
+    ca: Signer
+    ca_certificate: x509.Certificate
+    keys: ServerKeys
+    roots: TrustRoots
+    policy: Policy
+    release_keys: tuple[PublicKey, ...]
+    trust_domain: str
+    mode: Mode = Mode.APPROVE
+    open_role: str = "node"
+    """The role that the mode ``open`` gives to every node."""
+    security_floor: int = 0
+    """The lowest security version of a release that is admitted."""
+    interval: int = 30
+    """Seconds between two attestations of a node."""
+    certificate_lifetime: timedelta = timedelta(minutes=10)
+    now: Callable[[], datetime]
+    random: Callable[[int], bytes]

@@ -1,0 +1,45 @@
+"""The trust service: all verbs over one setting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from catena.service.approval import Approval
+from catena.service.attestation import Attestation
+from catena.service.denials import Denials
+from catena.service.enrolment import Enrolment
+from catena.service.grant import Grants
+from catena.service.nodes import Nodes
+from catena.service.references import References
+from catena.service.secrets import Secrets
+from catena.service.setting import Setting
+
+
+@dataclass(frozen=True, slots=True)
+class TrustService:
+    """The verbs, grouped by what they are about; made by ``build``."""
+
+    setting: Setting
+    enrolment: Enrolment
+    attestation: Attestation
+    approval: Approval
+    nodes: Nodes
+    secrets: Secrets
+    references: References
+
+
+def build(setting: Setting) -> TrustService:
+    """Put the verbs together."""
+    denials = Denials(setting.journal, setting.now)
+    nodes = Nodes(setting)
+    secrets = Secrets(setting)
+    references = References(setting)
+    return TrustService(
+        setting=setting,
+        enrolment=Enrolment(setting, denials),
+        attestation=Attestation(setting, denials, references, Grants(setting, secrets)),
+        approval=Approval(setting, nodes),
+        nodes=nodes,
+        secrets=secrets,
+        references=references,
+    )

@@ -1,0 +1,153 @@
+"""What the trust service tells people: one struct for the admin API and for ``-o json``.
+
+Views carry no secret and nothing unbounded. What only the node said has *untrusted* in its
+name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from catena.formats.nodeapi import NodeState, Reason
+from catena.formats.references import ExpectedEvent
+
+# Patterns end in \Z: $ would also match before a final newline.
+Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")]
+"""A DNS label: names of nodes, roles, secrets' owners. Safe in a URL, a path and a SPIFFE ID."""
+
+SecretName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?\Z")]
+"""A file name below ``/run/catena/secrets``: no slash, never ``.`` or ``..``."""
+
+MAX_SECRET = 1_000_000
+
+
+class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all views and admin requests: strict, immutable, named fields."""
+
+
+class NodeView(View, frozen=True, kw_only=True):
+    """One node as the service knows it; times are RFC 3339 in UTC."""
+
+    id: str
+    name: str | None
+    role: str | None
+    state: NodeState
+    state_reason: str
+    mode: str
+    """How it came in: ``approve`` or ``open``."""
+    endorsed_by: str
+    """The root that vouches for its TPM."""
+    untrusted_name_hint: str | None
+    enrolled_at: str
+    approved_at: str | None
+    last_attested: str | None
+    last_verdict: str | None
+    reasons: tuple[Reason, ...] = ()
+    boot_log: str | None = None
+    waiting_key: str | None = None
+    """SHA-256 of another attestation key that this TPM enrolled and nobody approved."""
+    certificate_expires: str | None = None
+
+
+class EventView(View, frozen=True, kw_only=True):
+    """One event of a boot: what it measured and which reference accounts for it."""
+
+    index: int
+    pcr: int
+    type: str
+    digest: str
+    description: str
+    claimed_by: str | None
+    why: str | None = None
+    """Set when nothing claims the event: why not, and the nearest reference."""
+
+
+class ExplanationView(View, frozen=True, kw_only=True):
+    """A node's last verdict with the boot that led to it, event by event."""
+
+    node: str
+    name: str | None
+    state: NodeState
+    verdict: Literal["trusted", "untrusted"]
+    at: str
+    reasons: tuple[Reason, ...]
+    facts: dict[str, object]
+    events: tuple[EventView, ...]
+    log_entry: int
+    """Index of the verdict in the audit log."""
+
+
+class SecretView(View, frozen=True, kw_only=True):
+    """A secret's name, version and audience; never its value."""
+
+    name: str
+    version: int
+    roles: tuple[str, ...]
+    created_at: str
+
+
+class ReferenceView(View, frozen=True, kw_only=True):
+    """One accepted reference document."""
+
+    name: str
+    kind: Literal["release", "keyset", "firmware"]
+    version: str
+    sha256: str
+    accepted_at: str
+    events: int
+
+
+class ReferenceDetail(View, frozen=True, kw_only=True):
+    """A reference with what it explains; ``document`` is all of it (``formats.references``)."""
+
+    reference: ReferenceView
+    events: tuple[ExpectedEvent, ...]
+    document: dict[str, object]
+
+
+class CaptureView(View, frozen=True, kw_only=True):
+    """What a person accepts with a capture: the firmware's own measurements."""
+
+    node: str
+    name: str | None
+    boot_log: str
+    events: tuple[ExpectedEvent, ...]
+
+
+class ApprovalRequest(View, frozen=True, kw_only=True):
+    """What a person decides about a node.
+
+    ``name`` and ``role`` are for a node that waits for its first approval. ``accept_key`` is
+    the SHA-256 of the waiting attestation key that shall replace the present one.
+    """
+
+    name: Label | None = None
+    role: Label | None = None
+    accept_key: str | None = None
+
+
+class SecretRequest(View, frozen=True, kw_only=True):
+    """A new version of a secret."""
+
+    roles: Annotated[tuple[Label, ...], msgspec.Meta(min_length=1, max_length=32)]
+    value: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_SECRET)]
+
+
+class CaptureRequest(View, frozen=True, kw_only=True):
+    """Accept the firmware part of a node's boot log as a reference.
+
+    ``boot_log`` is the log that the person looked at, so that no newer one slips in.
+    """
+
+    node: str
+    name: Label
+    boot_log: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class Removed(View, frozen=True, kw_only=True):
+    """A secret that is gone, and the nodes that have held it."""
+
+    name: str
+    held_by: tuple[str, ...]

@@ -1,0 +1,99 @@
+"""What lets somebody in: hashes of admin tokens, and certificates issued to nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, delete, insert, select
+
+from catena.ids import NodeId
+from catena.store import schema
+
+_tokens = schema.tokens
+_certificates = schema.certificates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """An admin token, known only by its hash."""
+
+    hash: str
+    role: str
+    label: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A certificate issued to a node; ``serial`` is lower-case hex."""
+
+    serial: str
+    node_id: NodeId
+    issued_at: datetime
+    not_after: datetime
+
+
+_TOKEN = select(_tokens).where(_tokens.c.hash == bindparam("hash"))
+_INSERT_CERTIFICATE = insert(_certificates)
+_VALID = (
+    select(_certificates)
+    .where(_certificates.c.node_id == bindparam("node_id"))
+    .where(_certificates.c.not_after > bindparam("now"))
+    .order_by(_certificates.c.issued_at)
+)
+
+
+class Tokens:
+    """The tokens of one transaction."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def insert(self, token: Token) -> None:
+        """Add a token."""
+        values = {name: getattr(token, name) for name in Token.__dataclass_fields__}
+        self._connection.execute(insert(_tokens), values)
+
+    def get(self, token_hash: str) -> Token | None:
+        """The token with this hash."""
+        row = self._connection.execute(_TOKEN, {"hash": token_hash}).mappings().first()
+        return None if row is None else Token(**row)
+
+    def list(self) -> tuple[Token, ...]:
+        """All tokens, oldest first."""
+        rows = self._connection.execute(select(_tokens).order_by(_tokens.c.created_at)).mappings()
+        return tuple(Token(**row) for row in rows)
+
+    def remove(self, token_hash: str) -> bool:
+        """Forget a token; False if it was not there."""
+        gone = self._connection.execute(delete(_tokens).where(_tokens.c.hash == token_hash))
+        return gone.rowcount > 0
+
+
+class Certificates:
+    """The issued certificates of one transaction."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def insert(self, certificate: Certificate) -> None:
+        """Remember one. A serial number already used raises ``Conflict``."""
+        values = {name: getattr(certificate, name) for name in Certificate.__dataclass_fields__}
+        self._connection.execute(_INSERT_CERTIFICATE, values)
+
+    def valid(self, node_id: NodeId, *, now: datetime) -> tuple[Certificate, ...]:
+        """The node's certificates that have not expired at ``now``, oldest first."""
+        rows = self._connection.execute(_VALID, {"node_id": node_id, "now": now}).mappings()
+        return tuple(Certificate(**row) for row in rows)
+
+    def prune(self, *, before: datetime) -> int:
+        """Forget certificates that expired before ``before``; how many went."""
+        gone = self._connection.execute(
+            delete(_certificates).where(_certificates.c.not_after < before)
+        )
+        return gone.rowcount

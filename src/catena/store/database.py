@@ -1,0 +1,235 @@
+"""One database: opened or created, and its transactions.
+
+SQLite runs with a write-ahead log, ``synchronous=FULL`` (a commit survives power loss) and
+enforced foreign keys. A writing transaction takes SQLite's write lock at once (``BEGIN
+IMMEDIATE``), so it never fails half-way for having started as a reader.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+)
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from catena.errors import UsageError
+from catena.store import schema
+from catena.store.appraisals import Appraisals
+from catena.store.credentials import Certificates, Tokens
+from catena.store.errors import (
+    Conflict,
+    DatabaseExists,
+    DatabaseGone,
+    DatabaseMissing,
+    DriverMissing,
+    SchemaMismatch,
+)
+from catena.store.logs import Logs
+from catena.store.logstate import LogStates
+from catena.store.nodes import Nodes, Reenrolments
+from catena.store.references import References
+from catena.store.secrets import Secrets
+
+BUSY_TIMEOUT_MS = 5000
+_SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA secure_delete=ON",
+)
+_READ_ONLY = "catena_read_only"
+_URL_SHAPE = "sqlite:///PATH or postgresql+psycopg://HOST/NAME"
+
+
+class Transaction:
+    """The collections of rows, all on one connection inside one transaction."""
+
+    __slots__ = (
+        "appraisals",
+        "certificates",
+        "log_states",
+        "logs",
+        "nodes",
+        "reenrolments",
+        "references",
+        "secrets",
+        "tokens",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self.nodes = Nodes(connection)
+        self.reenrolments = Reenrolments(connection)
+        self.logs = Logs(connection)
+        self.appraisals = Appraisals(connection, self.logs)
+        self.secrets = Secrets(connection)
+        self.references = References(connection)
+        self.tokens = Tokens(connection)
+        self.certificates = Certificates(connection)
+        self.log_states = LogStates(connection)
+
+
+class Database:
+    """An open database; safe to share between threads, one transaction per thread at a time."""
+
+    __slots__ = ("_engine", "_reader")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reader = engine.execution_options(**{_READ_ONLY: True, "postgresql_readonly": True})
+
+    @classmethod
+    def create(cls, url: str) -> Database:
+        """Make the schema in an empty database. Raises ``DatabaseExists``, ``DatabaseGone``."""
+        parsed = _parse(url)
+        path = _sqlite_path(parsed)
+        engine = _engine(parsed, BUSY_TIMEOUT_MS)
+        with _new_file(path), _translated(), engine.begin() as connection:
+            if inspect(connection).has_table(schema.schema_version.name):
+                raise DatabaseExists("the database has catena's tables already")
+            schema.metadata.create_all(connection)
+            connection.execute(
+                insert(schema.schema_version), {"id": 1, "version": schema.SCHEMA_VERSION}
+            )
+        return cls(engine)
+
+    @classmethod
+    def open(cls, url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> Database:
+        """Open a database that ``create`` made.
+
+        SQLite waits ``busy_timeout_ms`` for other writers. Raises ``DatabaseMissing``,
+        ``DatabaseGone``, ``SchemaMismatch``, ``DriverMissing``.
+        """
+        parsed = _parse(url)
+        path = _sqlite_path(parsed)
+        if path is not None and not path.is_file():
+            raise DatabaseMissing("there is no database file at this path")
+        engine = _engine(parsed, busy_timeout_ms)
+        with _translated(), engine.connect() as connection:
+            if not inspect(connection).has_table(schema.schema_version.name):
+                raise SchemaMismatch("this is not a catena database")
+            found = connection.execute(select(schema.schema_version.c.version)).scalar()
+        if found != schema.SCHEMA_VERSION:
+            raise SchemaMismatch(
+                "the database has another schema version",
+                expected=str(schema.SCHEMA_VERSION),
+                got=str(found),
+            )
+        return cls(engine)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Read and write; commits on leaving, rolls back on any exception.
+
+        Raises ``DatabaseGone`` (nothing happened, or it is unknown whether the commit did)
+        and ``Conflict`` (nothing happened).
+        """
+        with _translated(), self._engine.begin() as connection:
+            yield Transaction(connection)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """Read only, from one consistent state, without waiting for writers."""
+        with _translated(), self._reader.begin() as connection:
+            yield Transaction(connection)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Driver errors as typed ones. Only the driver's class is shown: its text may quote rows."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict("the database refused a row that contradicts another") from error
+    except DBAPIError as error:
+        raise DatabaseGone("the database failed", got=type(error.orig).__name__) from error
+    except PoolExhausted as error:
+        raise DatabaseGone("no connection to the database became free") from error
+
+
+@contextmanager
+def _new_file(path: Path | None) -> Iterator[None]:
+    """An empty file for SQLite, its owner's alone from the start; gone again on failure.
+
+    SQLite gives its write-ahead log the same mode.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError as error:
+        raise DatabaseExists("there is a file at the database's path already") from error
+    except OSError as error:
+        raise DatabaseGone("the database file cannot be made", got=error.strerror) from error
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise UsageError("not a database URL", expected=_URL_SHAPE) from error
+
+
+def _sqlite_path(url: URL) -> Path | None:
+    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return Path(url.database) if is_file and url.database else None
+
+
+def _engine(url: URL, busy_timeout_ms: int) -> Engine:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    try:
+        # hide_parameters: ciphertext and tokens must not reach a traceback.
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=not is_sqlite)
+    except ArgumentError as error:
+        raise UsageError("no such kind of database", expected=_URL_SHAPE) from error
+    except ImportError as error:
+        raise DriverMissing("the database's driver is not installed", got=error.name) from error
+    if is_sqlite:
+        event.listen(engine, "connect", _sqlite_setup(busy_timeout_ms))
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _sqlite_setup(busy_timeout_ms: int) -> Callable[[DBAPIConnection, ConnectionPoolEntry], None]:
+    def configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # we send BEGIN ourselves
+        cursor = connection.cursor()
+        for pragma in (*_SQLITE_PRAGMAS, f"PRAGMA busy_timeout={busy_timeout_ms}"):
+            cursor.execute(pragma)
+        cursor.close()
+
+    return configure
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    memory = connection.info  # of this pooled connection
+    if memory.get(_READ_ONLY) != read_only:
+        connection.exec_driver_sql(f"PRAGMA query_only={int(read_only)}")
+        memory[_READ_ONLY] = read_only
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

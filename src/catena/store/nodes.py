@@ -1,0 +1,249 @@
+"""Nodes and their pending second enrolments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from catena.ids import NodeId, NodeName, Sha256Hex
+from catena.store import schema
+from catena.store.errors import AmbiguousNode, NameTaken, NoSuchRow
+
+_nodes = schema.nodes
+_pending = schema.reenrolments
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The TPM's clock triple of the last accepted quote (TPMS_CLOCK_INFO)."""
+
+    reset_count: int = 0
+    restart_count: int = 0
+    clock: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One row per TPM. ``name`` and ``role`` are the server's; ``name_hint`` is *untrusted*."""
+
+    id: NodeId
+    name: NodeName | None = None
+    role: str | None = None
+    state: str
+    state_reason: str = ""
+    ek_public: bytes
+    ak_public: bytes
+    ek_root: str
+    name_hint: str | None = None
+    mode: str
+    enrolled_at: datetime
+    approved_at: datetime | None = None
+    readmitted: bool = False
+    reset_count: int = 0
+    restart_count: int = 0
+    clock: int = 0
+    last_attested: datetime | None = None
+    last_verdict: str | None = None
+    boot_log: Sha256Hex | None = None
+
+    @property
+    def clock_triple(self) -> Clock:
+        """The three clock columns as one value, to compare and swap."""
+        return Clock(self.reset_count, self.restart_count, self.clock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reenrolment:
+    """A known EK that came back with another AK and waits for approval."""
+
+    node_id: NodeId
+    ak_public: bytes
+    at: datetime
+
+
+_COLUMNS = tuple(_nodes.c[name] for name in Node.__dataclass_fields__)
+_ALL = select(*_COLUMNS).order_by(_nodes.c.enrolled_at, _nodes.c.id)
+_GET = select(*_COLUMNS).where(_nodes.c.id == bindparam("id"))
+_BY_NAME = select(*_COLUMNS).where(_nodes.c.name == bindparam("name"))
+_ADVANCE = (
+    update(_nodes)
+    .where(
+        _nodes.c.id == bindparam("node"),
+        _nodes.c.reset_count == bindparam("old_reset"),
+        _nodes.c.restart_count == bindparam("old_restart"),
+        _nodes.c.clock == bindparam("old_clock"),
+    )
+    .values(
+        reset_count=bindparam("new_reset"),
+        restart_count=bindparam("new_restart"),
+        clock=bindparam("new_clock"),
+    )
+)
+_ATTESTED = (
+    update(_nodes)
+    .where(_nodes.c.id == bindparam("node"))
+    .values(
+        last_attested=bindparam("at"),
+        last_verdict=bindparam("verdict"),
+        boot_log=bindparam("log"),
+    )
+)
+
+
+class Nodes:
+    """The nodes of one transaction."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, node_id: NodeId) -> Node | None:
+        """The node with exactly this id."""
+        row = self._connection.execute(_GET, {"id": node_id}).mappings().first()
+        return None if row is None else Node(**row)
+
+    def find(self, name_or_prefix: str) -> Node | None:
+        """The node with this name, or the only one whose id starts so.
+
+        Raises ``AmbiguousNode``.
+        """
+        row = self._connection.execute(_BY_NAME, {"name": name_or_prefix}).mappings().first()
+        if row is not None or not name_or_prefix:
+            return None if row is None else Node(**row)
+        query = _ALL.where(_nodes.c.id.startswith(name_or_prefix, autoescape=True)).limit(2)
+        rows = self._connection.execute(query).mappings().all()
+        if len(rows) > 1:
+            raise AmbiguousNode("several nodes have an id that starts like this")
+        return Node(**rows[0]) if rows else None
+
+    def list(self) -> tuple[Node, ...]:
+        """All nodes, oldest enrolment first."""
+        rows = self._connection.execute(_ALL).mappings()
+        return tuple(Node(**row) for row in rows)
+
+    def insert(self, node: Node) -> None:
+        """Add a node. Raises ``NameTaken``, or ``Conflict`` if its id is known (on leaving the
+        transaction at the latest).
+        """
+        if node.name is not None:
+            self._refuse_taken_name(node.id, node.name)
+        values = {name: getattr(node, name) for name in Node.__dataclass_fields__}
+        self._connection.execute(insert(_nodes), values)
+
+    def replace_ak(self, node_id: NodeId, ak_public: bytes) -> None:
+        """Make ``ak_public`` the node's AK; the clock starts anew with the new key."""
+        self._change(
+            node_id, {"ak_public": ak_public, "reset_count": 0, "restart_count": 0, "clock": 0}
+        )
+
+    def approve(
+        self,
+        node_id: NodeId,
+        *,
+        name: NodeName,
+        role: str,
+        state: str,
+        at: datetime,
+        reason: str = "",
+        readmitted: bool = False,
+    ) -> None:
+        """Give the node its name, role and state. Raises ``NameTaken`` and ``NoSuchRow``."""
+        self._refuse_taken_name(node_id, name)
+        try:
+            self._change(
+                node_id,
+                {
+                    "name": name,
+                    "role": role,
+                    "state": state,
+                    "state_reason": reason,
+                    "approved_at": at,
+                    "readmitted": readmitted,
+                },
+            )
+        except IntegrityError as error:
+            raise NameTaken("another node was given this name at the same time") from error
+
+    def set_state(
+        self, node_id: NodeId, state: str, reason: str, *, readmitted: bool | None = None
+    ) -> None:
+        """Change state and its reason, and on request the readmission mark."""
+        values: dict[str, object] = {"state": state, "state_reason": reason}
+        if readmitted is not None:
+            values["readmitted"] = readmitted
+        self._change(node_id, values)
+
+    def advance_clock(self, node_id: NodeId, old: Clock, new: Clock) -> bool:
+        """Compare and swap the clock triple; False if somebody else moved it since ``old``."""
+        result = self._connection.execute(
+            _ADVANCE,
+            {
+                "node": node_id,
+                "old_reset": old.reset_count,
+                "old_restart": old.restart_count,
+                "old_clock": old.clock,
+                "new_reset": new.reset_count,
+                "new_restart": new.restart_count,
+                "new_clock": new.clock,
+            },
+        )
+        return result.rowcount == 1
+
+    def record_attestation(
+        self, node_id: NodeId, *, at: datetime, verdict: str, boot_log: Sha256Hex | None
+    ) -> None:
+        """Remember the last appraisal; ``boot_log`` must be stored already."""
+        result = self._connection.execute(
+            _ATTESTED, {"node": node_id, "at": at, "verdict": verdict, "log": boot_log}
+        )
+        _require_one(result.rowcount)
+
+    def _change(self, node_id: NodeId, values: dict[str, object]) -> None:
+        statement = update(_nodes).where(_nodes.c.id == node_id).values(values)
+        _require_one(self._connection.execute(statement).rowcount)
+
+    def _refuse_taken_name(self, node_id: NodeId, name: NodeName) -> None:
+        holder = self._connection.execute(_BY_NAME, {"name": name}).mappings().first()
+        if holder is not None and holder["id"] != node_id:
+            raise NameTaken("another node already has this name", got=name[:80])
+
+
+class Reenrolments:
+    """Second enrolments that wait for approval, at most one per node: the latest."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def put(self, pending: Reenrolment) -> None:
+        """Remember it, replacing an older one of the same node."""
+        self.remove(pending.node_id)
+        self._connection.execute(
+            insert(_pending),
+            {"node_id": pending.node_id, "ak_public": pending.ak_public, "at": pending.at},
+        )
+
+    def get(self, node_id: NodeId) -> Reenrolment | None:
+        """The pending enrolment of this node."""
+        query = select(_pending).where(_pending.c.node_id == node_id)
+        row = self._connection.execute(query).mappings().first()
+        return None if row is None else Reenrolment(**row)
+
+    def list(self) -> tuple[Reenrolment, ...]:
+        """All of them, oldest first."""
+        rows = self._connection.execute(select(_pending).order_by(_pending.c.at)).mappings()
+        return tuple(Reenrolment(**row) for row in rows)
+
+    def remove(self, node_id: NodeId) -> None:
+        """Forget it: approved or rejected."""
+        self._connection.execute(delete(_pending).where(_pending.c.node_id == node_id))
+
+
+def _require_one(changed: int) -> None:
+    if changed != 1:
+        raise NoSuchRow("this node is not in the database")

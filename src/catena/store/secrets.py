@@ -1,0 +1,133 @@
+"""Secrets, encrypted by the caller, and the record of who received which version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+
+from catena.ids import NodeId
+from catena.store import schema
+
+_secrets = schema.secrets
+_releases = schema.releases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """One version of a secret, as ciphertext under the server's key; its repr shows neither."""
+
+    name: str
+    version: int
+    roles: tuple[str, ...]
+    nonce: bytes = field(repr=False)
+    ciphertext: bytes = field(repr=False)
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A version of a secret that a node received, and when it last did."""
+
+    node_id: NodeId
+    name: str
+    version: int
+    at: datetime
+
+
+_COLUMNS = tuple(_secrets.c[name] for name in Secret.__dataclass_fields__)
+_newest = (
+    select(_secrets.c.name, func.max(_secrets.c.version).label("version"))
+    .where(_secrets.c.removed_at.is_(None))
+    .group_by(_secrets.c.name)
+    .subquery()
+)
+_CURRENT = (
+    select(*_COLUMNS)
+    .join(
+        _newest,
+        (_newest.c.name == _secrets.c.name) & (_newest.c.version == _secrets.c.version),
+    )
+    .order_by(_secrets.c.name)
+)
+_LATEST = (
+    select(*_COLUMNS)
+    .where(_secrets.c.name == bindparam("name"), _secrets.c.removed_at.is_(None))
+    .order_by(_secrets.c.version.desc())
+    .limit(1)
+)
+_RELEASED_AGAIN = (
+    update(_releases)
+    .where(
+        _releases.c.node_id == bindparam("node"),
+        _releases.c.name == bindparam("secret"),
+        _releases.c.version == bindparam("number"),
+    )
+    .values(at=bindparam("at"))
+)
+
+
+class Secrets:
+    """The secrets of one transaction. A version number is never used twice for a name."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def next_version(self, name: str) -> int:
+        """The number the next version must have; removed versions count."""
+        query = select(func.max(_secrets.c.version)).where(_secrets.c.name == name)
+        return int(self._connection.execute(query).scalar() or 0) + 1
+
+    def put(self, secret: Secret) -> None:
+        """Add a version. A number already used raises ``Conflict`` on leaving the transaction."""
+        values = {name: getattr(secret, name) for name in Secret.__dataclass_fields__}
+        self._connection.execute(insert(_secrets), values)
+
+    def list(self) -> tuple[Secret, ...]:
+        """The newest version of every secret that was not removed, by name."""
+        return tuple(Secret(**row) for row in self._connection.execute(_CURRENT).mappings())
+
+    def latest(self, name: str) -> Secret | None:
+        """The newest version, unless the secret was removed."""
+        row = self._connection.execute(_LATEST, {"name": name}).mappings().first()
+        return None if row is None else Secret(**row)
+
+    def remove(self, name: str, *, at: datetime) -> bool:
+        """Wipe every version's ciphertext and keep the numbers; False if there was none."""
+        result = self._connection.execute(
+            update(_secrets)
+            .where(_secrets.c.name == name, _secrets.c.removed_at.is_(None))
+            .values(nonce=b"", ciphertext=b"", removed_at=at)
+        )
+        return result.rowcount > 0
+
+    def record_release(self, release: Release) -> None:
+        """Remember that a node received this version."""
+        again = self._connection.execute(
+            _RELEASED_AGAIN,
+            {
+                "node": release.node_id,
+                "secret": release.name,
+                "number": release.version,
+                "at": release.at,
+            },
+        )
+        if again.rowcount == 0:
+            values = {name: getattr(release, name) for name in Release.__dataclass_fields__}
+            self._connection.execute(insert(_releases), values)
+
+    def held_by(self, node_id: NodeId) -> tuple[Release, ...]:
+        """What the node received: these need rotation when it is revoked."""
+        query = (
+            select(_releases)
+            .where(_releases.c.node_id == node_id)
+            .order_by(_releases.c.name, _releases.c.version)
+        )
+        return tuple(Release(**row) for row in self._connection.execute(query).mappings())
+
+    def forget_releases(self, node_id: NodeId) -> None:
+        """Forget what the node received, after rotation."""
+        self._connection.execute(delete(_releases).where(_releases.c.node_id == node_id))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from catena.formats import efi
+from catena.formats.efi import VariableData
+from catena.formats.tcglog import EventType
+from catena.ids import HashAlg
+from catena.measure.binding import Binding, binding, is_bound, section_name
+
+SHA256 = HashAlg.SHA256
+BOOT_ORDER = VariableData(efi.EFI_GLOBAL_VARIABLE, "BootOrder", b"\1\0")
+
+
+def test_whole_data_is_bound(measured):
+    assert binding(measured(5, EventType.EV_EFI_ACTION, b"x"), SHA256) is Binding.WHOLE
+
+
+def test_edited_data_is_not_bound(measured):
+    event = replace(measured(5, EventType.EV_EFI_ACTION, b"x"), data=b"y")
+    assert binding(event, SHA256) is Binding.NONE
+    assert not is_bound(event, SHA256)
+
+
+def test_nothing_is_bound_in_a_bank_without_digest(measured):
+    assert binding(measured(5, EventType.EV_EFI_ACTION, b"x"), HashAlg.SHA512) is Binding.NONE
+
+
+@pytest.mark.parametrize("tail", ["", "\0"])
+def test_section_name_is_bound_in_pcr_11_only(measured, tail):
+    data = f".linux{tail}".encode("utf-16-le")
+    event = measured(11, EventType.EV_IPL, data, hashed=b".linux\0")
+    assert binding(event, SHA256) is Binding.SECTION_NAME
+    assert binding(replace(event, pcr=12), SHA256) is Binding.NONE
+    assert binding(replace(event, data=".initrd\0".encode("utf-16-le")), SHA256) is Binding.NONE
+
+
+def test_boot_variable_hashed_by_value_binds_its_value_in_pcr_1_only(measured):
+    event = measured(1, EventType.EV_EFI_VARIABLE_BOOT, BOOT_ORDER.encode(), hashed=b"\1\0")
+    assert binding(event, SHA256) is Binding.CONTENT
+    renamed = replace(BOOT_ORDER, name="Timeout").encode()
+    assert binding(replace(event, data=renamed), SHA256) is Binding.CONTENT
+    assert binding(replace(event, pcr=7), SHA256) is Binding.NONE
+
+
+def test_grub_line_binds_its_text_without_its_kind(measured):
+    event = measured(8, EventType.EV_IPL, b"grub_cmd: set a: b\0", hashed=b"set a: b")
+    assert binding(event, SHA256) is Binding.CONTENT
+    assert binding(replace(event, pcr=9), SHA256) is Binding.NONE
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0", b"\0\0", b"\1\0", b"\xe9\0", b"a\0" * 65, b"\0\xd8a\0"]
+)
+def test_what_is_no_ascii_text_is_no_section_name(data):
+    assert not section_name(data)

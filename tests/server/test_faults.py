@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import msgspec
+import pytest
+
+import catena
+from catena.errors import CatenaError, FormatError, Refusal, Unavailable
+from catena.formats.nodeapi import ErrorBody
+from catena.server.client import ServerRefusal
+from catena.server.faults import body_of, status_of
+from catena.service.attestation import LogsMissing
+from catena.service.nodes import UnknownNode
+from catena.store.errors import Conflict, NameTaken
+
+
+def every_error() -> list[type[CatenaError]]:
+    for module in pkgutil.walk_packages(catena.__path__, "catena."):
+        if module.name.split(".")[1] in {"audit", "appraise", "keys", "service", "server", "store"}:
+            importlib.import_module(module.name)
+    found, queue = [], [CatenaError]
+    while queue:
+        kind = queue.pop()
+        found.append(kind)
+        queue += kind.__subclasses__()
+    return found
+
+
+def test_every_error_has_one_status_and_says_what_to_do():
+    for kind in every_error():
+        error = kind.__new__(kind)
+        assert 400 <= status_of(error) < 600, kind
+        assert kind.code, kind
+        if kind.__module__.startswith(("catena.service", "catena.server")):
+            # A ServerRefusal repeats what another process said, remedy included.
+            assert kind.remedy or kind is ServerRefusal, kind
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (FormatError("x", offset=3), 400),
+        (Refusal("x"), 403),
+        (UnknownNode("x"), 404),
+        (NameTaken("x"), 409),
+        (Conflict("x"), 409),
+        (LogsMissing(("ab" * 32,)), 409),
+        (Unavailable("x"), 503),
+        (CatenaError("x"), 500),
+    ],
+)
+def test_statuses(error, status):
+    assert status_of(error) == status
+
+
+def test_a_refusal_says_what_was_expected_and_got():
+    error = FormatError("bad", offset=3, expected="a", got="b")
+    body = msgspec.json.decode(body_of(error), type=ErrorBody)
+    assert (body.message, body.expected, body.got, body.offset) == ("bad", "a", "b", 3)
+
+
+def test_a_failure_of_ours_says_only_its_code():
+    body = body_of(Unavailable("disk /dev/sda", expected="a", got="b"))
+    assert b"sda" not in body
+    assert msgspec.json.decode(body, type=ErrorBody).code == "unavailable"

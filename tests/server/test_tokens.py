@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+import pytest
+
+from catena.server.faults import Forbidden, Unauthenticated
+from catena.server.tokens import Role, authenticate, new_token, require, token_hash
+from catena.store.credentials import Token
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def stored(token: str, role: Role = Role.ADMIN) -> Token:
+    return Token(hash=token_hash(token), role=role, label="t", created_at=NOW)
+
+
+def test_tokens_have_256_random_bits_and_a_prefix_for_scanners():
+    assert new_token(os.urandom) != new_token(os.urandom)
+    assert new_token(bytes) == "catena_" + "A" * 43
+
+
+def test_the_right_token_is_found_among_several():
+    tokens = [stored("a"), stored("b"), stored("c")]
+    assert authenticate("Bearer b", tokens) is tokens[1]
+    assert authenticate("bearer b", tokens) is tokens[1]
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "b", "Bearer", "Bearer B", "Basic b", "Bearer " + "b" * 9999]
+)
+def test_anything_else_is_refused(header):
+    with pytest.raises(Unauthenticated):
+        authenticate(header, [stored("b")])
+
+
+def test_no_token_is_ever_valid_on_an_empty_list():
+    with pytest.raises(Unauthenticated):
+        authenticate("Bearer b", [])
+
+
+def test_roles():
+    require(stored("a", Role.ADMIN), Role.ADMIN)
+    require(stored("a", Role.VIEWER), Role.VIEWER)
+    with pytest.raises(Forbidden):
+        require(stored("a", Role.VIEWER), Role.ADMIN)
+    with pytest.raises(Forbidden):
+        require(Token(hash="", role="ADMIN", label="", created_at=NOW), Role.ADMIN)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from appraise.forged import firmware_of, keyset_of, release_of
+from catena.formats.references import FIRMWARE_TYPE, KEYSET_TYPE, RELEASE_TYPE
+from catena.keys.envelope import ForgedEnvelope, UntrustedSigner
+from catena.keys.hierarchy import KeyName
+from catena.service.references import (
+    BootLogMoved,
+    NoBootLog,
+    NoSuchReference,
+    ReferenceTaken,
+    UnknownReferenceKind,
+)
+from catena.service.views import CaptureRequest
+from service.fixtures import capture, signed
+from swtpm import needs_swtpm
+
+
+def test_signed_release_and_key_set_become_active_and_are_logged(server, boot):
+    server.import_references(boot)
+    listed = {(one.kind, one.name) for one in server.service.references.list()}
+    assert listed == {("keyset", "acme"), ("release", "lab")}
+    active = server.service.references.active()
+    assert (len(active.releases), len(active.keysets)) == (1, 1)
+    assert server.kinds()[-2:] == ["reference", "reference"]
+
+
+def test_an_import_counts_at_once(server, boot):
+    assert server.service.references.active().releases == ()
+    server.import_references(boot)
+    assert len(server.service.references.active().releases) == 1
+
+
+def test_importing_the_same_document_again_changes_nothing(server, boot):
+    document = signed(server.keys, RELEASE_TYPE, release_of(boot))
+    first = server.service.references.accept(document, "alice")
+    assert server.service.references.accept(document, "alice") == first
+    assert len(server.service.references.list()) == 1
+
+
+def test_a_published_version_never_changes(server, boot):
+    server.service.references.accept(signed(server.keys, RELEASE_TYPE, release_of(boot)), "a")
+    other = release_of(boot, security_version=9)
+    with pytest.raises(ReferenceTaken):
+        server.service.references.accept(signed(server.keys, RELEASE_TYPE, other), "a")
+
+
+@pytest.mark.parametrize("signer", [KeyName.LOG, KeyName.CA, KeyName.DB])
+def test_a_document_by_another_key_is_refused(server, boot, signer):
+    document = signed(server.keys, RELEASE_TYPE, release_of(boot), signer)
+    with pytest.raises(UntrustedSigner):
+        server.service.references.accept(document, "alice")
+    assert server.service.references.list() == ()
+
+
+def test_a_document_changed_after_signing_is_refused(server, boot):
+    from catena.formats import dsse
+
+    envelope = dsse.parse(signed(server.keys, KEYSET_TYPE, keyset_of(boot)))
+    changed = msgspec.structs.replace(envelope, payload=envelope.payload + b" ")
+    with pytest.raises(ForgedEnvelope):
+        server.service.references.accept(changed.encode(), "alice")
+
+
+def test_a_signed_statement_of_another_kind_is_refused(server, boot):
+    document = signed(server.keys, "urn:example:other", keyset_of(boot))
+    with pytest.raises(UnknownReferenceKind):
+        server.service.references.accept(document, "alice")
+
+
+def test_a_firmware_reference_of_the_enterprise_is_accepted_too(server, boot):
+    document = signed(server.keys, FIRMWARE_TYPE, firmware_of(boot))
+    assert server.service.references.accept(document, "alice").kind == "firmware"
+
+
+def test_a_row_that_was_slipped_into_the_database_does_not_count(server, boot):
+    forged = signed(server.keys, RELEASE_TYPE, release_of(boot), KeyName.LOG)
+    with server.opened.database.transaction() as rows:
+        rows.references.put(
+            name="lab", kind="release", version="1", document=forged, at=server.clock()
+        )
+    with pytest.raises(UntrustedSigner):
+        server.service.references.active()
+
+
+def test_a_reference_is_shown_by_name_version_or_digest(server, boot):
+    server.import_references(boot)
+    (release,) = (one for one in server.service.references.list() if one.kind == "release")
+    for name in ("lab", "lab-1", release.sha256[:8]):
+        detail = server.service.references.show(name)
+        assert detail.reference.name == "lab"
+        assert detail.document["security_version"] == 1
+        assert len(detail.events) == detail.reference.events
+    with pytest.raises(NoSuchReference):
+        server.service.references.show("nope")
+
+
+@needs_swtpm
+@pytest.mark.tpm
+def test_a_capture_is_what_the_person_saw_signed_and_logged(trusting, machine):
+    machine.enrol(trusting.call)
+    with pytest.raises(NoBootLog):
+        trusting.service.references.preview(machine.node_id)
+    machine.attest(trusting.call)
+    seen = trusting.service.references.preview(machine.node_id)
+    assert {event.pcr for event in seen.events} <= {0, 1, 2, 3, 6}
+    with pytest.raises(BootLogMoved):
+        trusting.service.references.capture(
+            CaptureRequest(node=machine.node_id, name="ovmf", boot_log="0" * 64), "alice"
+        )
+    capture(trusting.service, machine.node_id)
+    detail = trusting.service.references.show("ovmf")
+    assert detail.events == seen.events
+    assert trusting.entries()[-1].document_sha256 == detail.reference.sha256
+    trusting.reopen()
+    assert len(trusting.service.references.active().firmware) == 1
