@@ -81,14 +81,21 @@ def make_modules(folder: Path, release: str = KERNEL_RELEASE) -> Path:
 
 
 def make_tree(root: Path) -> Path:
-    """A root file system with a dynamic ``dmsetup`` (really ``true``) and its libraries."""
+    """A root file system whose programs need no libraries (and do nothing)."""
     for name in ("usr/bin", "usr/sbin", "usr/lib/x86_64-linux-gnu", "usr/lib64", "etc", "var/log"):
         (root / name).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
-    busybox = shutil.which("busybox") or shutil.which("true")
-    assert busybox is not None
-    shutil.copy(busybox, root / "usr/bin/busybox")
+    (root / "usr/bin/busybox").write_bytes(small_module("busybox"))
+    (root / "usr/sbin/dmsetup").write_bytes(small_module("dmsetup"))
+    (root / "etc/os-release").write_text("ID=test\nVERSION_ID=1\n")
+    (root / "var/log/noise").write_text("not in the image")
+    return root
+
+
+def make_linked_tree(root: Path) -> Path:
+    """As ``make_tree``, but ``dmsetup`` is a dynamic program (really ``true``) with libraries."""
+    make_tree(root)
     program = shutil.which("true")
     assert program is not None
     shutil.copy(program, root / "usr/sbin/dmsetup")
@@ -100,8 +107,6 @@ def make_tree(root: Path) -> Path:
             shutil.copy(word, place)
             if not os.path.lexists(root / word[1:]):
                 (root / word[1:]).symlink_to(Path(word).resolve())
-    (root / "etc/os-release").write_text("ID=test\nVERSION_ID=1\n")
-    (root / "var/log/noise").write_text("not in the image")
     return root
 
 

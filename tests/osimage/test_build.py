@@ -15,8 +15,8 @@ from catena.osimage import authenticode, predict, release, rootfs, tool
 from catena.osimage.build import (
     KernelMismatch,
     MissingInput,
-    NoSpace,
     ReleaseExists,
+    ReleaseUnwritable,
     build,
 )
 from catena.osimage.modules import MissingModule
@@ -149,7 +149,7 @@ def _folder_without_release_key(keys, tmp_path):
 
 
 def test_unwritable_place_is_reported(recipe, keys, tmp_path):
-    with pytest.raises(NoSpace):
+    with pytest.raises(ReleaseUnwritable):
         build(recipe, keys, tmp_path / "no/out")
 
 
@@ -158,6 +158,6 @@ def test_full_disk_is_reported_and_leaves_nothing(built, recipe, keys, tmp_path,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(rootfs, "build", full)
-    with pytest.raises(NoSpace, match="no space left"):
+    with pytest.raises(ReleaseUnwritable, match="no space left"):
         build(recipe, keys, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from catena.formats.dsse import Subject
 from catena.formats.references import KeySet
 from catena.keys.documents import seal_document
 from catena.keys.hierarchy import KeyName
+from catena.osimage import modules
 
 PCRS = {"sha256": {"7": "ab" * 32}, "sha384": {"7": "cd" * 48}}
 KEYSET = KeySet(name="k", version="1", owner="o", certificates={}, events=(), pcrs=PCRS)
@@ -21,7 +22,8 @@ def catena(capsys, *words):
 
 
 @pytest.fixture
-def build_words(recipe, keys, tmp_path):
+def build_words(recipe, keys, tmp_path, monkeypatch):
+    monkeypatch.setattr(modules, "DEFAULT_MODULES", ("disk", "tpm"))
     return (
         *("os", "build", tmp_path / "made", "--keys", keys.path, "--root", recipe.tree),
         *("--kernel", recipe.kernel, "--modules", recipe.modules, "--stub", recipe.stub),
@@ -29,16 +31,7 @@ def build_words(recipe, keys, tmp_path):
     )
 
 
-@pytest.fixture
-def few_modules(monkeypatch):
-    from catena.osimage import modules
-
-    monkeypatch.setattr(modules, "DEFAULT_MODULES", ("disk", "tpm"))
-
-
-def test_build_prints_the_manifest_it_signed(
-    built, capsys, build_words, few_modules, keys, tmp_path
-):
+def test_build_prints_the_manifest_it_signed(built, capsys, build_words, keys, tmp_path):
     keyset = tmp_path / "keyset.dsse.json"
     keyset.write_bytes(seal_document(KEYSET, SUBJECT, keys.signer(KeyName.RELEASE)))
     code, document = catena(capsys, *build_words, "--module", "net", "--keyset", keyset)
@@ -52,9 +45,7 @@ def test_build_prints_the_manifest_it_signed(
     assert verified == (0, document)
 
 
-def test_build_takes_only_key_sets_of_its_own_release_key(
-    capsys, build_words, few_modules, keys, tmp_path
-):
+def test_build_takes_only_key_sets_of_its_own_release_key(capsys, build_words, keys, tmp_path):
     keyset = tmp_path / "keyset.dsse.json"
     keyset.write_bytes(seal_document(KEYSET, SUBJECT, keys.signer(KeyName.LOG)))
     code, document = catena(capsys, *build_words, "--keyset", keyset)
@@ -62,7 +53,7 @@ def test_build_takes_only_key_sets_of_its_own_release_key(
     assert not (tmp_path / "made").exists()
 
 
-def test_only_standard_exclusions_can_be_kept(capsys, build_words, few_modules):
+def test_only_standard_exclusions_can_be_kept(capsys, build_words):
     code, document = catena(capsys, *build_words, "--keep", "nonsense/*")
     assert (code, document["error"]["code"]) == (2, "usage")
 

@@ -74,7 +74,7 @@ def signed(stub):
         (signed(STUB), "signed already"),
         (uki.assemble(STUB, PARTS), "assembled image already"),
         (small_pe(()), "no sections"),
-        (small_pe(tuple((f".s{n}", b"x") for n in range(14))), "no room"),
+        (small_pe(tuple((f".s{n}", b"x") for n in range(16))), "no room"),
     ],
 )
 def test_unusable_stubs_are_refused(stub, why):

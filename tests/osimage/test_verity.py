@@ -18,7 +18,7 @@ def image_of(tmp_path, blocks):
     return path
 
 
-@pytest.mark.parametrize("blocks", [2, 127, 128, 129, 300, 128 * 128 + 1])
+@pytest.mark.parametrize("blocks", [1, 2, 127, 128, 129, 300, 128 * 128 + 1])
 def test_tree_equals_that_of_veritysetup(tmp_path, blocks):
     veritysetup = shutil.which("veritysetup", path="/usr/sbin:/sbin:/usr/bin")
     if veritysetup is None:
@@ -63,3 +63,8 @@ def test_root_hash_names_both_partitions():
     data, tree = verity.partition_guids("00112233445566778899aabbccddeeff" + "f" * 32)
     assert str(data) == "00112233-4455-6677-8899-aabbccddeeff"
     assert tree == uuid.UUID(int=2**128 - 1)
+
+
+def test_empty_image_is_refused(tmp_path):
+    with pytest.raises(verity.EmptyImage):
+        verity.build(image_of(tmp_path, 0), salt=SALT, identity=IDENTITY)

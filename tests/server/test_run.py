@@ -1,4 +1,4 @@
-"""The real thing: ``catena server run`` as a process, spoken to over TLS."""
+"""``catena server run`` as a process, spoken to over TLS."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -19,51 +15,10 @@ import msgspec
 import pytest
 
 from catena.server.run import AddressInUse, AddressUnusable, listen
+from server.live import *  # noqa: F403 - fixtures
+from server.live import SECONDS, end, start
 from service.fixtures import make_server
 from swtpm import needs_swtpm
-
-SECONDS = 20
-
-
-@dataclass
-class Running:
-    """A server process."""
-
-    process: subprocess.Popen[str]
-    url: str
-    folder: Path
-    token: str
-
-    def http(self) -> httpx.Client:
-        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
-        return httpx.Client(base_url=self.url, verify=context, trust_env=False)
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "catena.cli.main", "server", "run", str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def running(tmp_path, keys, request) -> Iterator[Running]:
-    settings = getattr(request, "param", {})
-    server = make_server(tmp_path / "server", keys, **settings)
-    server.opened.close()
-    process = start(server.folder)
-    line = process.stdout.readline()
-    assert line.startswith("catena trust service at https://"), process.communicate()
-    yield Running(process, line.split()[4].rstrip(","), server.folder, server.token)
-    process.kill()
-    process.communicate()
-
-
-def end(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, errors = process.communicate(timeout=SECONDS)
-    return process.returncode, errors
 
 
 def test_it_answers_over_tls_and_ends_cleanly_on_sigterm(running):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -57,7 +58,6 @@ class Server:
     token: str
     clock: Clock
     opened: OpenServer
-    calls: list[str] = field(default_factory=list)
 
     @property
     def service(self) -> TrustService:
@@ -126,10 +126,16 @@ def put_secret(service: TrustService, name: str, role: str, value: bytes = PASSW
     service.secrets.put(name, SecretRequest(roles=(role,), value=value), "admin")
 
 
+@functools.cache
+def enterprise(base: Path) -> KeyFolder:
+    """Made once per run, however many rooms import the fixture: RSA keys take their time."""
+    folder = base / "enterprise-keys"
+    return hierarchy.init(folder, organisation="Acme", now=datetime.now(UTC))
+
+
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory) -> KeyFolder:
-    folder = tmp_path_factory.mktemp("enterprise") / "keys"
-    return hierarchy.init(folder, organisation="Acme", now=datetime.now(UTC))
+    return enterprise(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,7 @@ def test_a_ticket_of_another_server_is_refused(trusting, server, machine):
     answer = machine.answer(challenge_of(trusting, machine))
     with pytest.raises(ForgedTicket):
         finish(server, answer)
+    assert server.entries()[-1].code == "forged-ticket"
 
 
 def test_a_slow_enrolment_starts_over(trusting, machine):

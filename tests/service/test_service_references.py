@@ -8,10 +8,12 @@ from catena.formats.references import FIRMWARE_TYPE, KEYSET_TYPE, RELEASE_TYPE
 from catena.keys.envelope import ForgedEnvelope, UntrustedSigner
 from catena.keys.hierarchy import KeyName
 from catena.service.references import (
+    BadReferenceName,
     BootLogMoved,
     NoBootLog,
     NoSuchReference,
     ReferenceTaken,
+    TamperedReference,
     UnknownReferenceKind,
 )
 from catena.service.views import CaptureRequest
@@ -71,6 +73,14 @@ def test_a_signed_statement_of_another_kind_is_refused(server, boot):
         server.service.references.accept(document, "alice")
 
 
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\x1b[31m", "caf\u00e9"])
+def test_a_name_that_could_not_be_shown_is_refused(server, boot, name):
+    document = msgspec.structs.replace(keyset_of(boot), name=name)
+    with pytest.raises(BadReferenceName):
+        server.service.references.accept(signed(server.keys, KEYSET_TYPE, document), "alice")
+    assert server.kinds() == ["admin-token"]
+
+
 def test_a_firmware_reference_of_the_enterprise_is_accepted_too(server, boot):
     document = signed(server.keys, FIRMWARE_TYPE, firmware_of(boot))
     assert server.service.references.accept(document, "alice").kind == "firmware"
@@ -82,7 +92,7 @@ def test_a_row_that_was_slipped_into_the_database_does_not_count(server, boot):
         rows.references.put(
             name="lab", kind="release", version="1", document=forged, at=server.clock()
         )
-    with pytest.raises(UntrustedSigner):
+    with pytest.raises(TamperedReference):
         server.service.references.active()
 
 

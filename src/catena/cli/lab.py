@@ -38,15 +38,6 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     stopped: list[str]
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """How one attack ended."""
-
-    attack: str
-    held: bool
-    stopped_by: str
-    seen: str
-
-
 DEMO_INTERVAL = 3
 """The demo waits for attestations; a fleet would not ask this often."""
 
@@ -176,6 +167,7 @@ def boot(machine: str, folder: Path, cache: Path, interval: int, *, as_json: boo
     from catena.lab.workspace import AGENT_STARTED
 
     workspace, lab = _open(folder, cache, interval)
+    lab.require_up()
     try:
         lab.start_machine(machine)
         lab.wait_for_console(
@@ -203,27 +195,27 @@ def attack(name: str, folder: Path, cache: Path, interval: int, *, as_json: bool
 
     The machine is switched off first and stays off. Ends with 10 if an attack got through.
     """
+    from rich.console import Console
+
     from catena.lab import attacks
+    from catena.lab.narration import Narrator
+    from catena.lab.story import attack_all
     from catena.lab.workspace import NODE
 
     _, lab = _open(folder, cache, interval)
     gallery = attacks.named(name)
+    lab.require_up()
     lab.unit(NODE).stop()
-    ended = []
     try:
-        for one in gallery:
-            outcome = attacks.run(one, lab)
-            ended.append(
-                Ended(
-                    attack=outcome.attack,
-                    held=True,
-                    stopped_by=outcome.stopped_by,
-                    seen=outcome.seen,
-                )
-            )
+        told = attack_all(lab, Narrator(Console(stderr=True, highlight=False)), gallery)
     finally:
         lab.stop_started()
-    output.emit(ended, _render_ended, as_json=as_json)
+
+    def render(_: object) -> None:
+        rows = [(one.attack, one.expected, one.stopped_by) for one in told]
+        output.table(("attack", "expected", "stopped by"), rows)
+
+    output.emit(told, render, as_json=as_json)
 
 
 @noun.command(examples=("catena lab down",))
@@ -280,10 +272,3 @@ def _render_running(running: Running) -> None:
         click.echo(f"next     catena node explain {node}")
         click.echo(f"         catena reference capture {node} --name lab-firmware")
         click.echo(f"         catena node approve {node} --name node-1 --role worker")
-
-
-def _render_ended(ended: list[Ended]) -> None:
-    output.table(
-        ("attack", "stopped by", "seen"),
-        [(one.attack, one.stopped_by, one.seen) for one in ended],
-    )

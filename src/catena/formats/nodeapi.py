@@ -20,7 +20,7 @@ import msgspec
 from catena.errors import FormatError
 
 Blob = Annotated[bytes, msgspec.Meta(max_length=8192)]
-Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
 Hint = Annotated[str, msgspec.Meta(max_length=253)]
 
 NodeState = Literal["pending", "trusted", "untrusted"]

@@ -188,7 +188,7 @@ def _qemu_command(hardware: Hardware, variables: Path, control: Path) -> list[st
     if hardware.sealed_copy is not None:
         command += [
             *("-device", "virtio-serial-pci"),
-            *("-chardev", f"file,id=sealed,path={_quoted(hardware.sealed_copy)}"),
+            *("-chardev", f"file,id=sealed,path={_quoted(hardware.sealed_copy)},append=on"),
             *("-device", "virtserialport,chardev=sealed,name=catena.sealed"),
         ]
     return command

@@ -58,6 +58,10 @@ class Narrator:
                 status.stop()
             self._line(mark, style, time.monotonic() - began, title, step.findings)
 
+    def line(self, title: str, found: list[str]) -> None:
+        """Tell something that was already timed as a part of another step."""
+        self._line("✓", "green", None, title, found)
+
     def chapter(self, title: str) -> None:
         """Start a new part of the story."""
         self.console.print()
@@ -80,8 +84,11 @@ class Narrator:
         """Seconds since this narrator began."""
         return time.monotonic() - self._began
 
-    def _line(self, mark: str, style: str, seconds: float, title: str, found: list[str]) -> None:
-        line = Text.assemble((f"{mark} ", style), (f"{seconds:6.1f} s  ", "dim"), title)
+    def _line(
+        self, mark: str, style: str, seconds: float | None, title: str, found: list[str]
+    ) -> None:
+        took = " " * 10 if seconds is None else f"{seconds:6.1f} s  "
+        line = Text.assemble((f"{mark} ", style), (took, "dim"), title)
         if found:
             line.append(": " + "; ".join(found))
         self.console.print(line, soft_wrap=True)

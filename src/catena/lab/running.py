@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from catena.errors import UsageError
 from catena.lab.machine import MachineTimeout, plain_console
 from catena.lab.operator import CommandRefused, Operator
 from catena.lab.units import AlreadyRunning, MachineSpec, Unit, UnitSpec, all_units
@@ -19,6 +20,13 @@ _SERVER_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 
 Node = dict[str, Any]
+
+
+class LabDown(UsageError):
+    """A command that needs a running lab."""
+
+    code = "lab-down"
+    remedy = "Start it: catena lab up --yes."
 
 
 class Lab:
@@ -34,6 +42,11 @@ class Lab:
         for unit in all_units(self.workspace.run):
             if unit.running():
                 raise AlreadyRunning(f"this lab is up already: {unit.name} runs")
+
+    def require_up(self) -> None:
+        """Raise ``LabDown`` unless the trust service runs."""
+        if not self.unit(SERVER).running():
+            raise LabDown("this lab is not up", got=str(self.workspace.folder))
 
     def start_server(self) -> None:
         """Start the trust service and wait until it answers."""

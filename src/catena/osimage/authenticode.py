@@ -32,6 +32,7 @@ from catena.keys.signer import (
 _Layout = list[tuple[object, ...]]
 """How asn1crypto wants a structure described: names, types, tags."""
 
+_SIGNED_DATA = "1.2.840.113549.1.7.2"
 _SPC_INDIRECT_DATA = "1.3.6.1.4.1.311.2.1.4"
 _SPC_PE_IMAGE_DATA = "1.3.6.1.4.1.311.2.1.15"
 _SET_OF = 0x31
@@ -177,7 +178,8 @@ def _verify_one(
     """One signature, in the order of Authenticode's "Verifying"."""
     # (1) the structure: one signer, SHA-256, SpcIndirectDataContent
     try:
-        signed = _ContentInfo.load(signature)["content"]
+        outer = _ContentInfo.load(signature)
+        signed, outer_type = outer["content"], outer["content_type"].native
         content_info, infos = signed["content_info"], signed["signer_infos"]
         content = content_info["content"]
         digest_info = content["digest_info"]
@@ -194,7 +196,8 @@ def _verify_one(
         signer_hash = info["digest_algorithm"]["algorithm"].native
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ForgedImage("image signature is malformed") from error
-    if len(infos) != 1 or {hash_name, signer_hash} != {"sha256"}:
+    kind = (len(infos), outer_type, hash_name, signer_hash)
+    if kind != (1, _SIGNED_DATA, "sha256", "sha256"):
         raise ForgedImage("image signature is of an unsupported kind", got=ascii(hash_name)[:40])
     # (2) the digest in the signature is the image's
     actual = image.authenticode(HashAlg.SHA256)
@@ -263,9 +266,7 @@ def _signed_data(digest: bytes, signer: Signer, certificate: x509.Certificate) -
             "signer_infos": [info],
         }
     )
-    encoded: bytes = _ContentInfo(
-        {"content_type": "1.2.840.113549.1.7.2", "content": signed}
-    ).dump()
+    encoded: bytes = _ContentInfo({"content_type": _SIGNED_DATA, "content": signed}).dump()
     return encoded
 
 

@@ -58,10 +58,10 @@ class KernelMismatch(UsageError):
     remedy = "Give the kernel and the modules folder of the same package."
 
 
-class NoSpace(Unavailable):
+class ReleaseUnwritable(Unavailable):
     """The disk is full, or the folder is not writable."""
 
-    code = "build-unwritable"
+    code = "release-unwritable"
     remedy = "Free some space; a build needs about three times the size of the packed tree."
 
 
@@ -171,7 +171,7 @@ def _manifest(
     root: _Root,
     table: PartitionTable,
 ) -> ReleaseManifest:
-    events = predict.release_events(image, table)
+    events = (*predict.release_events(image, table), *predict.module_events(image))
     pcrs = predict.pcr_values(events)
     if recipe.keyset is not None:
         for bank, values in pcrs.items():
@@ -228,6 +228,6 @@ def _flush(room: Path) -> None:
             os.close(descriptor)
 
 
-def _unwritable(output: Path, error: OSError) -> NoSpace:
+def _unwritable(output: Path, error: OSError) -> ReleaseUnwritable:
     reason = "no space left" if error.errno == errno.ENOSPC else str(error.strerror)
-    return NoSpace(f"cannot write the release: {reason}", got=str(output))
+    return ReleaseUnwritable(f"cannot write the release: {reason}", got=str(output))

@@ -11,7 +11,13 @@ import stat
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from catena.errors import FormatError
+from catena.formats.reader import Reader
+
 _TRAILER = "TRAILER!!!"
+_MAGIC = b"070701"
+_FIELDS = 13
+_MODE, _FILE_SIZE, _NAME_SIZE = 1, 6, 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,37 @@ def archive(entries: list[Entry]) -> bytes:
     parts = [_encode(entry, number) for number, entry in enumerate(ordered, start=1)]
     parts.append(_encode(Entry(PurePosixPath("/", _TRAILER), 0), 0))
     return b"".join(parts)
+
+
+def read_files(data: bytes) -> dict[PurePosixPath, bytes]:
+    """Path and content of every regular file of one archive. Raises ``FormatError``."""
+    reader = Reader(data, order="big")
+    found: dict[PurePosixPath, bytes] = {}
+    while True:
+        start = reader.offset
+        if reader.take(len(_MAGIC), "archive entry") != _MAGIC:
+            raise FormatError("not a newc archive entry", offset=start)
+        fields = [_hex(reader) for _ in range(_FIELDS)]
+        name = reader.take(fields[_NAME_SIZE], "entry name").rstrip(b"\0")
+        _skip_padding(reader)
+        content = reader.take(fields[_FILE_SIZE], "entry content")
+        _skip_padding(reader)
+        if name == _TRAILER.encode():
+            return found
+        if stat.S_ISREG(fields[_MODE]):
+            found[PurePosixPath("/", name.decode("utf-8", errors="replace"))] = content
+
+
+def _hex(reader: Reader) -> int:
+    start = reader.offset
+    digits = reader.take(8, "entry field")
+    if not all(digit in b"0123456789ABCDEFabcdef" for digit in digits):
+        raise FormatError("archive field is not hexadecimal", offset=start, got=ascii(digits))
+    return int(digits, 16)
+
+
+def _skip_padding(reader: Reader) -> None:
+    reader.take(-reader.offset % 4, "padding")
 
 
 def _parents(path: PurePosixPath) -> list[PurePosixPath]:

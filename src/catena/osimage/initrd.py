@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
+from catena.errors import FormatError
 from catena.osimage import cpio, elf, modules
 from catena.osimage.tool import Tool, run_filter
 from catena.osimage.tree import Tree
@@ -48,6 +49,20 @@ def build(tree: Tree, module_folder: Path, module_names: Sequence[str]) -> bytes
         *_programs(tree, ("busybox", "dmsetup")),
     ]
     return run_filter(Tool.ZSTD, ("-19", "-T1", "--no-check"), cpio.archive(entries))
+
+
+def loaded_modules(initrd: bytes) -> dict[PurePosixPath, bytes]:
+    """The kernel modules that an initrd of ours loads, by the path it loads them from.
+
+    Raises ``FormatError`` or ``ToolFailed``.
+    """
+    files = cpio.read_files(run_filter(Tool.ZSTD, ("-d", "-q", "-c"), initrd))
+    order = files.get(_path("modules/order"), b"").decode("ascii", errors="replace")
+    paths = [_path(f"modules/{name}") for name in order.splitlines()]
+    missing = [path for path in paths if path not in files]
+    if missing:
+        raise FormatError("the initrd lacks a module that it loads", got=ascii(str(missing[0])))
+    return {path: files[path] for path in paths}
 
 
 def _programs(tree: Tree, names: Sequence[str]) -> list[cpio.Entry]:

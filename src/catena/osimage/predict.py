@@ -9,6 +9,7 @@ PCR   extended with, in order
 5     separator, UEFI_GPT_DATA, "Exit Boot Services Invocation", "… Returned with Success"
 9     kernel: LoadOptions (the command line in UTF-16 with NUL), the initrd
 11    stub: of each section in its order, the name with NUL, the content
+10    kernel (IMA): boot_aggregate, then every module that is loaded (lockdown, Secure Boot)
 12    nothing: the command line is a section, and the stub takes no other
 ====  ==================================================================================
 
@@ -18,14 +19,17 @@ The stub's section list depends on its version: a stub that is not in the table 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
 from catena.errors import FormatError
+from catena.formats import ima
 from catena.formats.gpt import PartitionTable
 from catena.formats.pe import PeImage
 from catena.formats.references import ExpectedEvent, PcrTable
 from catena.ids import HashAlg
+from catena.osimage import initrd
 
 BANKS = (HashAlg.SHA256, HashAlg.SHA384)
 RELEASE_PCRS = (4, 5, 9, 11, 12)
@@ -68,6 +72,26 @@ def release_events(uki: PeImage, table: PartitionTable) -> tuple[ExpectedEvent, 
             "load-options", 9, "kernel command line as the kernel received it", load_options(uki)
         ),
         _event("initrd", 9, "initrd as the kernel received it", section_content(uki, ".initrd")),
+    )
+
+
+def module_events(uki: PeImage) -> tuple[ExpectedEvent, ...]:
+    """What the kernel's own IMA policy measures with Secure Boot on: every module it loads.
+
+    Template ima-sig without a signature. PCR 10 has no final value: user space may load the
+    modules of its release, or not.
+    """
+    modules = initrd.loaded_modules(section_content(uki, ".initrd"))
+    return tuple(
+        _event(
+            f"module:{path.name}",
+            10,
+            f"kernel module {path}",
+            ima.encode_fields(
+                b"sha256:\0" + hashlib.sha256(content).digest(), f"{path}\0".encode(), b""
+            ),
+        )
+        for path, content in modules.items()
     )
 
 

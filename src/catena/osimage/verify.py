@@ -94,7 +94,7 @@ def _verify_disk(path: Path, manifest: ReleaseManifest) -> PartitionTable:
 
 
 def _verify_prediction(manifest: ReleaseManifest, image: PeImage, table: PartitionTable) -> None:
-    events = predict.release_events(image, table)
+    events = (*predict.release_events(image, table), *predict.module_events(image))
     _same("expected events", manifest.events, events)
     for bank, values in predict.pcr_values(events).items():
         stated = manifest.pcrs.get(bank, {})

@@ -13,10 +13,17 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from catena.errors import FormatError
 from catena.formats.references import VerityRoot
 
 BLOCK = 4096
 _DIGEST = 32
+
+
+class EmptyImage(FormatError):
+    """An image without a single block has no root hash."""
+
+    code = "empty-image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +35,14 @@ class HashTree:
 
 
 def build(image: Path, *, salt: bytes, identity: uuid.UUID) -> HashTree:
-    """The hash tree of a file that is a whole number of blocks."""
+    """The hash tree of a file that is a whole number of blocks. Raises ``EmptyImage``."""
     with image.open("rb") as file:
         level = [_hash(salt, block) for block in iter(lambda: file.read(BLOCK), b"")]
     data_blocks = len(level)
+    if not data_blocks:
+        raise EmptyImage(f"{image.name} is empty")
     levels: list[bytes] = []
-    while len(level) > 1 or not levels:
+    while len(level) > 1:
         packed = _packed(level)
         levels.append(packed)
         level = [_hash(salt, packed[at : at + BLOCK]) for at in range(0, len(packed), BLOCK)]

@@ -101,6 +101,7 @@ def _furnish(room: Path, sources: Sources) -> str:
     config = _import_files(room, sources)
     ca, certificate = sources.keys.signer(KeyName.CA), sources.keys.certificate(KeyName.CA)
     write_new(room / settings.CONFIG_FILE, settings.render(config).encode(), mode=0o644)
+    settings.load(room)  # what `run` would refuse is refused here
     write_new(room / CA_FILE, certificate.public_bytes(Encoding.PEM), mode=0o644)
     write_new(room / NONCE_KEY, sources.random(KEY_SIZE), mode=0o600)
     write_new(room / STORAGE_KEY, sources.random(KEY_SIZE), mode=0o600)

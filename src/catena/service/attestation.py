@@ -33,7 +33,6 @@ from catena.service.grant import NOTHING, Grant, Grants
 from catena.service.judgement import Judgement, judged, known_to_appraise, refused
 from catena.service.nodes import UnknownNode, known
 from catena.service.references import KEPT_APPRAISALS, References
-from catena.service.secrets import entitled
 from catena.service.setting import Setting
 from catena.service.states import Standing, after_verdict
 from catena.store.appraisals import Appraisal as StoredAppraisal
@@ -119,9 +118,8 @@ class Attestation:
             with self._setting.database.snapshot() as rows:
                 node = self._known(rows, node_id, "attest", evidence_digest(evidence))
                 submitted = _submitted(rows, evidence)
-                secrets = entitled(rows, node.role)
             judgement = self._judge(node, submitted, now)  # (5)
-            return self._conclude(_Conclusion(node, judgement, submitted, now), secrets)
+            return self._conclude(_Conclusion(node, judgement, submitted, now))
 
     def _known(self, rows: Transaction, node_id: NodeId, request: str, digest: Sha256Hex) -> Node:
         try:
@@ -132,6 +130,7 @@ class Attestation:
 
     def _judge(self, node: Node, evidence: _Submitted, now: datetime) -> Judgement:
         """Step 5. A refusal that anybody could have caused is logged and changes nothing."""
+        references = self._references.active()
         try:
             return judged(
                 appraise(
@@ -139,7 +138,7 @@ class Attestation:
                     logs=evidence.contents,
                     node=known_to_appraise(node),
                     nonce_key=self._setting.keys.nonce,
-                    references=self._references.active(),
+                    references=references,
                     policy=self._setting.policy,
                     now=now,
                 )
@@ -150,14 +149,12 @@ class Attestation:
             self._denials.record("attest", evidence.digest, refusal, node.id)
             raise
 
-    def _conclude(self, found: _Conclusion, secrets: tuple[Secret, ...]) -> AttestResult:
+    def _conclude(self, found: _Conclusion) -> AttestResult:
         """Steps 6 and 7: log, then act."""
         node, judgement, now = found.node, found.judgement, found.at
         why = judgement.reasons[0].code if judgement.reasons else ""
         standing = after_verdict(node, trusted=judgement.trusted, why=why)
-        grant = NOTHING
-        if standing.admitted:
-            grant = self._grants.make(node, judgement.proven, secrets, now)
+        grant = self._grants.make(node, judgement.proven, now) if standing.admitted else NOTHING
         # (6) Durable before any effect.
         verdict = _verdict_entry(found, standing, self._setting.policy.digest)
         receipt, *_ = self._setting.journal.record(verdict, *grant.entries(node, now))

@@ -20,7 +20,7 @@ from catena.keys.protect import make_credential
 from catena.service import states
 from catena.service.denials import Denials
 from catena.service.setting import Mode, Setting
-from catena.service.ticket import Memory, TicketOffice, WrongActivationSecret, expiry
+from catena.service.ticket import Memory, TicketOffice, expiry
 from catena.store.nodes import Node, Reenrolment
 
 SECRET_SIZE = 32
@@ -37,7 +37,8 @@ class Enrolment:
     def begin(self, request: EnrollRequest) -> EnrollChallenge:
         """Steps 1 to 4: judge EK and AK, and challenge the TPM to hold both.
 
-        Raises ``FormatError``, an ``EndorsementRefusal`` or an ``AttestationKeyRefusal``.
+        Raises ``FormatError``, an ``EndorsementRefusal``, an ``AttestationKeyRefusal`` or
+        ``UnsupportedEndorsementKey``.
         """
         # (1) What the node says about itself.
         ek, ak = parse_public(request.ek_public), parse_public(request.ak_public)
@@ -49,12 +50,12 @@ class Enrolment:
             )
             # (3) Whether the AK is an attestation key at all.
             check_attestation_key(ak)
+            # (4) A challenge that exactly this EK opens, for exactly this AK.
+            return self._challenge(node_id, ek, ak, endorsement, request.name_hint)
         except Refusal as refusal:
             digest = hashlib.sha256(ek.raw + ak.raw).hexdigest()
             self._denials.record("enroll", Sha256Hex(digest), refusal, node_id)
             raise
-        # (4) A challenge that exactly this EK opens, for exactly this AK.
-        return self._challenge(node_id, ek, ak, endorsement, request.name_hint)
 
     def finish(self, request: ActivateRequest) -> EnrollResult:
         """Steps 5 to 7: the TPM met the challenge; it becomes, or already is, a node.
@@ -65,7 +66,7 @@ class Enrolment:
         # (5) Only now does the AK mean this TPM.
         try:
             memory = self._tickets.redeem(request.ticket, request.secret, now)
-        except WrongActivationSecret as refusal:
+        except Refusal as refusal:
             digest = hashlib.sha256(request.ticket).hexdigest()
             self._denials.record("activate", Sha256Hex(digest), refusal, None)
             raise

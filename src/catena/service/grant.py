@@ -23,7 +23,7 @@ from catena.service.setting import Setting
 from catena.store.credentials import Certificate
 from catena.store.database import Transaction
 from catena.store.nodes import Node
-from catena.store.secrets import Release, Secret
+from catena.store.secrets import Release
 
 
 class UnprovenGrant(CatenaError):
@@ -92,9 +92,7 @@ class Grants:
         self._setting = setting
         self._secrets = secrets
 
-    def make(
-        self, node: Node, proven: Proven | None, secrets: tuple[Secret, ...], now: datetime
-    ) -> Grant:
+    def make(self, node: Node, proven: Proven | None, now: datetime) -> Grant:
         """Certificate and secrets for an admitted node. Raises ``UnprovenGrant``."""
         if proven is None or node.name is None:
             raise UnprovenGrant("only a completed appraisal of a named node admits")
@@ -107,8 +105,7 @@ class Grants:
             not_before=now,
             lifetime=self._setting.certificate_lifetime,
         )
-        sealed = self._secrets.sealed_for(node, secrets, proven.bank, proven.pcrs)
-        return Grant(certificate, sealed)
+        return Grant(certificate, self._secrets.sealed_for(node, proven.bank, proven.pcrs))
 
 
 def serial_of(certificate: x509.Certificate) -> str:

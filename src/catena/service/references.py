@@ -19,7 +19,7 @@ from catena.appraise.capture import capture_firmware
 from catena.appraise.reference import References as AppraisedReferences
 from catena.appraise.reference import build_references
 from catena.audit.entries import ReferenceAccepted
-from catena.errors import FormatError, NotFound
+from catena.errors import FormatError, NotFound, Refusal, Unavailable
 from catena.formats.dsse import Statement, Subject
 from catena.formats.references import (
     FIRMWARE_TYPE,
@@ -43,6 +43,7 @@ from catena.store.references import StoredReference
 Kind = Literal["release", "keyset", "firmware"]
 Document = ReleaseManifest | KeySet | FirmwareCapture
 
+MAX_NAME = 128
 KEPT_APPRAISALS = 64
 """Per node, for people to look at; the audit log keeps every verdict."""
 
@@ -61,6 +62,20 @@ class UnknownReferenceKind(FormatError):
 
     code = "unknown-reference-kind"
     remedy = "Import a release manifest or a key set."
+
+
+class BadReferenceName(FormatError):
+    """A document whose name or version cannot be logged, listed or typed."""
+
+    code = "bad-reference-name"
+    remedy = "Publish the document with a short name and version of printable ASCII characters."
+
+
+class TamperedReference(Unavailable):
+    """A stored document that no accepted key signed: nothing is judged against such a set."""
+
+    code = "tampered-reference"
+    remedy = "Somebody changed the database, or a release key was removed from server.toml."
 
 
 class ReferenceTaken(Conflict):
@@ -229,11 +244,12 @@ class References:
         keys = self._setting.release_keys
         if row.kind == "firmware":
             keys = (*keys, self._setting.journal.public_key)
-        kind, document = _read(open_envelope(row.document, keys))
+        try:
+            kind, document = _read(open_envelope(row.document, keys))
+        except (Refusal, FormatError) as error:
+            raise TamperedReference("a stored reference does not verify", got=error.code) from error
         if kind != row.kind:
-            raise UnknownReferenceKind(
-                "a stored reference is of another kind", expected=row.kind, got=kind
-            )
+            raise TamperedReference("a stored reference is of another kind", got=kind)
         return document
 
 
@@ -247,7 +263,11 @@ def _read(statement: Statement) -> tuple[Kind, Document]:
             "not a reference document", got=ascii(statement.predicate_type[:80])
         )
     kind, form = known
-    return kind, parse_predicate(statement.predicate, form)
+    document = parse_predicate(statement.predicate, form)
+    for text in (document.name, document.version):
+        if not (1 <= len(text) <= MAX_NAME and text.isascii() and text.isprintable()):
+            raise BadReferenceName("name or version of a reference", got=ascii(text[:80]))
+    return kind, document
 
 
 def _require_free(rows: Transaction, kind: Kind, document: Document, digest: str) -> None:

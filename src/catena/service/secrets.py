@@ -93,9 +93,11 @@ class Secrets:
         return Removed(name=name, held_by=holders)
 
     def sealed_for(
-        self, node: Node, secrets: tuple[Secret, ...], bank: HashAlg, pcrs: Mapping[int, bytes]
+        self, node: Node, bank: HashAlg, pcrs: Mapping[int, bytes]
     ) -> tuple[SealedSecret, ...]:
-        """The secrets, each openable only by this node's TPM while its boot PCRs are these."""
+        """The secrets of the node's role, for its TPM while its boot PCRs are these."""
+        with self._setting.database.snapshot() as rows:
+            secrets = [secret for secret in rows.secrets.list() if node.role in secret.roles]
         ek = parse_public(node.ek_public)
         values = {pcr: pcrs[pcr] for pcr in SEALED_PCRS}
         return tuple(
@@ -110,11 +112,6 @@ class Secrets:
             )
             for secret in secrets
         )
-
-
-def entitled(rows: Transaction, role: str | None) -> tuple[Secret, ...]:
-    """The secrets whose audience includes this role."""
-    return tuple(secret for secret in rows.secrets.list() if role in secret.roles)
 
 
 def _holders(rows: Transaction, name: str) -> tuple[str, ...]:
