@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 
 import pytest
 
 from catena.keys import hierarchy
 from catena.osimage.build import Recipe, build
-from catena.osimage.tool import Tool
+from catena.osimage.tool import BUILD_TOOLS
 from catena.osimage.tree import Tree
 from small_images import make_modules, make_tree, small_kernel, small_stub
 
-PROGRAMS = "/usr/bin:/usr/sbin:/bin:/sbin"
-MISSING = [tool.program for tool in Tool if shutil.which(tool.program, path=PROGRAMS) is None]
+MISSING = [tool.name for tool in BUILD_TOOLS if tool.find() is None]
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@
 
 Certificate and key that a reader finds by resolving ``current`` once belong together.
 Directories are 0700, files 0600. ``withdraw`` removes all of it. RUNTIME_DIR has to be a tmpfs:
-what was given to a proven boot must not survive it on a disk.
+what was given to a proven boot must not survive it on a disk. It has to be the agent's own, too:
+whoever may rename entries in it could hand readers another identity and other secrets.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +82,13 @@ class RuntimeOnDisk(Refusal):
     remedy = "Use a directory below /run, or set `allow_disk = true` and know why."
 
 
+class ExposedRuntime(Refusal):
+    """Another user made the runtime directory, or may change what is in it."""
+
+    code = "runtime-exposed"
+    remedy = "Name a directory that the agent's user owns and nobody else may write to."
+
+
 class DeliveryFailed(Unavailable):
     """Identity or secrets could not be written or removed."""
 
@@ -118,9 +127,10 @@ class Delivery:
     held: dict[str, int] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Make the directory, refuse a disk, and remove what an earlier run left."""
+        """Make the directory, refuse a disk or an exposed one, remove what an earlier run left."""
         with _failing("prepare"):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _require_own(self.folder)
         if not self.allow_disk and not is_memory_backed(self.folder):
             raise RuntimeOnDisk(f"{self.folder} is not on a tmpfs")
         self.withdraw()
@@ -232,6 +242,18 @@ def is_memory_backed(path: Path) -> bool:
         if mount.split()[_MOUNT_DEVICE] == wanted:
             return source.split()[0] in _MEMORY_FILE_SYSTEMS
     return False
+
+
+def _require_own(folder: Path) -> None:
+    """Raises ``ExposedRuntime`` for a link, another user's directory, or one others may write to."""
+    found = folder.lstat()
+    others_may_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or others_may_write:
+        raise ExposedRuntime(
+            f"{folder} is not the agent's own directory",
+            expected=f"a directory of user {os.geteuid()} that only it may write to",
+            got=f"{stat.filemode(found.st_mode)} of user {found.st_uid}",
+        )
 
 
 def _bank(sealed: SealedSecret) -> HashAlg:

@@ -63,7 +63,8 @@ def write(folder: Path, status: AgentStatus) -> None:
     """Replace the status file at once. It says nothing secret, but stays in a 0700 folder."""
     temporary = folder / f".{FILE}"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        descriptor = os.open(temporary, flags, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(msgspec.json.encode(status))
         temporary.replace(folder / FILE)

@@ -6,9 +6,6 @@ library. The agent's own modules load inside the verbs, so that ``--help`` needs
 
 from __future__ import annotations
 
-import random
-import signal
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,19 +68,9 @@ def run(config_path: Path) -> None:
     While this machine is trusted, `runtime_dir` holds node.crt, node.key and secrets/.
     They are removed when it is not, when the certificate expires, and when the agent ends.
     """
-    from catena.agent import config
-    from catena.agent.daemon import Daemon
-    from catena.agent.events import json_lines
+    from catena.agent.serving import serve
 
-    daemon = Daemon(
-        config.load(config_path),
-        emit=json_lines(sys.stdout, _now),
-        now=_now,
-        random=random.SystemRandom().random,
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop.set())
-    daemon.run()
+    serve(config_path)
 
 
 @noun.command(

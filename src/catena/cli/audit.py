@@ -12,6 +12,7 @@ from catena.audit.checkpoint import require_log_key
 from catena.audit.entries import NodeEntry
 from catena.audit.verify import LogSummary, VerifiedEntry, verify_folder
 from catena.cli import output
+from catena.cli.home import in_home
 from catena.errors import ExitCode
 from catena.keys.signer import load_public_key
 
@@ -48,25 +49,34 @@ def noun() -> None:
         "catena audit verify ./copy-of-log --key log.pub --entries -o json",
     ),
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument(
+    "folder",
+    type=click.Path(path_type=Path),
+    required=False,
+    default=lambda: in_home("server", "log"),
+)
 @click.option(
     "--key",
     "key_path",
     required=True,
     type=click.Path(path_type=Path),
+    default=lambda: in_home("keys", "log.pub"),
+    show_default=".catena/keys/log.pub, if it is there",
     help="The log's public key.",
 )
 @click.option("--origin", help="Refuse the log unless it has this origin.")
 @click.option("--entries", "list_entries", is_flag=True, help="List every entry, too.")
 @output.output_option
 def verify(
-    folder: Path, key_path: Path, origin: str | None, *, list_entries: bool, as_json: bool
+    folder: Path | None, key_path: Path, origin: str | None, *, list_entries: bool, as_json: bool
 ) -> None:
-    """Verify the log in FOLDER against its public key and nothing else.
+    """Verify the log in FOLDER (a lab's own, if left out) against its public key alone.
 
     Checks the checkpoint's signature, every entry's signature, every tile against the entries,
     and that no file is missing or too many.
     """
+    if folder is None:
+        raise click.UsageError("Missing argument 'FOLDER': there is no lab here to verify.")
     key = require_log_key(load_public_key(key_path))
     listed: list[ListedEntry] = []
     summary = verify_folder(

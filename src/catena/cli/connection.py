@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from catena.cli.home import in_home
+
 if TYPE_CHECKING:
     from catena.server.client import AdminClient
 
@@ -65,6 +67,8 @@ def connection_options(function: Callable[..., None]) -> Callable[..., None]:
             envvar="CATENA_PROFILE",
             show_envvar=True,
             type=_FILE,
+            default=lambda: in_home("server", "admin.toml"),
+            show_default=".catena/server/admin.toml, if it is there",
             help="admin.toml of the server's folder: address and CA in one.",
         ),
         click.option(

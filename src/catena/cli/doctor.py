@@ -5,17 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
 from catena.cli import output
 from catena.errors import ExitCode
-
-
-class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole examination; ``ok`` only if every check is."""
-
-    ok: bool
-    checks: tuple[object, ...]
 
 
 @click.command(
@@ -35,22 +27,21 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 def noun(*, quiet: bool, folder: Path, as_json: bool) -> int:
     """Check this machine: Python, privileges, tools, firmware, disk space.
 
-    Ends with 1 if anything is missing; each line that fails names its remedy.
+    Ends with 1 if anything is missing; one command installs all packages that are.
     """
     from catena.lab import requirements
 
-    found = requirements.checks(folder.absolute())
-    diagnosis = Diagnosis(ok=all(check.ok for check in found), checks=found)
+    diagnosis = requirements.examine(folder.absolute())
 
-    def render(_: Diagnosis) -> None:
-        shown = [check for check in found if not (quiet and check.ok)]
+    def render(found: requirements.Diagnosis) -> None:
         rows = [
             ("ok" if check.ok else "MISSING", check.name, check.found, check.purpose)
-            for check in shown
+            for check in found.checks
+            if not (quiet and check.ok)
         ]
         if rows:
             output.table(("", "check", "found", "needed to"), rows)
-        for remedy in dict.fromkeys(check.remedy for check in shown if not check.ok):
+        for remedy in found.remedies:
             click.echo(f"remedy: {remedy}")
 
     output.emit(diagnosis, render, as_json=as_json)

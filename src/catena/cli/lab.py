@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from catena.cli import output
+from catena.cli.home import home
 from catena.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def workspace_options(function: F, interval: int = 30) -> F:
         click.option(
             "--cache",
             type=click.Path(path_type=Path),
-            default=Path(os.environ.get("CATENA_CACHE", ".cache")),
+            default=lambda: Path(os.environ.get("CATENA_CACHE", ".cache")),
             show_default=".cache, or CATENA_CACHE",
             help="Downloads; can be deleted at any time.",
         ),
@@ -63,7 +64,7 @@ def workspace_options(function: F, interval: int = 30) -> F:
             "--dir",
             "folder",
             type=click.Path(path_type=Path),
-            default=Path(os.environ.get("CATENA_HOME", ".catena")),
+            default=home,
             show_default=".catena, or CATENA_HOME",
             help="The lab's folder.",
         ),
@@ -88,19 +89,17 @@ def demo(folder: Path, cache: Path, interval: int, *, as_json: bool) -> None:
 
     Ends with 0 only if every step and every attack ended as it must.
     """
-    import shutil
-
     from rich.console import Console
 
     from catena.lab.narration import Narrator
     from catena.lab.story import show, tell
 
     workspace, lab = _open(folder, cache, interval)
-    lab.down()
-    _refuse_foreign(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    narrator = Narrator(Console(stderr=as_json, highlight=False))
-    summary = tell(workspace, narrator)
+    with lab.claimed():
+        lab.down()
+        workspace.clear()
+        narrator = Narrator(Console(stderr=as_json, highlight=False))
+        summary = tell(workspace, narrator)
     output.emit(summary, lambda told: show(told, narrator), as_json=as_json)
 
 
@@ -135,18 +134,15 @@ def up(folder: Path, cache: Path, interval: int, mode: str, *, yes: bool, as_jso
 
     workspace, lab = _open(folder, cache, interval)
     narrator = Narrator(Console(stderr=as_json, highlight=False))
-    lab.refuse_running()
-    try:
+    with lab.claimed():
+        lab.refuse_running()
         prepare(workspace, lab.operator, narrator, mode=mode)
         with narrator.step("trust service started") as step:
             lab.start_server()
             step.checked(f"https://127.0.0.1:{lab.server_port()}")
         accept_references(workspace, lab.operator, narrator)
         node = story.bring_up(lab, narrator, yes=yes)
-    except BaseException:
-        lab.stop_started()
-        raise
-    lab.keep()
+        lab.keep()
     running = _running(workspace, lab, NODE, node)
     output.emit(running, _render_running, as_json=as_json)
 
@@ -168,7 +164,7 @@ def boot(machine: str, folder: Path, cache: Path, interval: int, *, as_json: boo
 
     workspace, lab = _open(folder, cache, interval)
     lab.require_up()
-    try:
+    with lab.claimed():
         lab.start_machine(machine)
         lab.wait_for_console(
             machine,
@@ -176,10 +172,7 @@ def boot(machine: str, folder: Path, cache: Path, interval: int, *, as_json: boo
             seconds=BOOT_SECONDS,
             what="agent on the console",
         )
-    except BaseException:
-        lab.stop_started()
-        raise
-    lab.keep()
+        lab.keep()
     output.emit(_running(workspace, lab, machine, None), _render_running, as_json=as_json)
 
 
@@ -205,11 +198,9 @@ def attack(name: str, folder: Path, cache: Path, interval: int, *, as_json: bool
     _, lab = _open(folder, cache, interval)
     gallery = attacks.named(name)
     lab.require_up()
-    lab.unit(NODE).stop()
-    try:
+    with lab.claimed():
+        lab.unit(NODE).stop()
         told = attack_all(lab, Narrator(Console(stderr=True, highlight=False)), gallery)
-    finally:
-        lab.stop_started()
 
     def render(_: object) -> None:
         rows = [(one.attack, one.expected, one.stopped_by) for one in told]
@@ -230,14 +221,6 @@ def down(folder: Path, cache: Path, interval: int, *, as_json: bool) -> None:
         click.echo(f"stopped: {', '.join(stopped.stopped) or 'nothing was running'}")
 
     output.emit(stopped, render, as_json=as_json)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """The demo starts over: it deletes a lab, and nothing that is not one."""
-    from catena.errors import UsageError
-
-    if folder.exists() and any(folder.iterdir()) and not (folder / "keys").is_dir():
-        raise UsageError(f"{folder} is no lab folder; the demo would delete what is in it")
 
 
 def _open(folder: Path, cache: Path, interval: int) -> tuple[Workspace, Lab]:

@@ -6,15 +6,19 @@ needs none of the server's libraries.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
 
 from catena import __version__
 from catena.cli import output
-from catena.errors import CatenaError, ExitCode
+from catena.errors import CatenaError, ExitCode, NotFound, Unavailable
 
 NOUNS = {
     "keys": "make enterprise keys and put them into firmware",
@@ -27,6 +31,66 @@ NOUNS = {
     "audit": "verify the log of every decision",
     "lab": "boot real virtual machines and attack them",
     "doctor": "check this machine, with a remedy for all that is missing",
+}
+
+DEBUG = "CATENA_DEBUG"
+"""Environment variable: not empty, and a traceback follows an error that nobody foresaw."""
+
+_MAX_TEXT = 300
+_SIGNAL = 128
+"""Exit codes above this one say which signal ended the command, as shells do."""
+
+
+class NoSpace(Unavailable):
+    """A disk is full, or a quota is used up."""
+
+    code = "no-space"
+    remedy = "Free some space, or choose a folder on another disk."
+
+
+class AccessDenied(Unavailable):
+    """The operating system does not let this user do it."""
+
+    code = "access-denied"
+    remedy = "Check the owner and the mode of what is named; some commands need root."
+
+
+class NoSuchFile(NotFound):
+    """A file or a folder is not there."""
+
+    code = "no-such-file"
+    remedy = "Check the path."
+
+
+class IoFailed(Unavailable):
+    """The operating system could not do what was asked of it."""
+
+    code = "io-error"
+    remedy = "The message is the operating system's; `catena doctor` checks this machine."
+
+
+class Stopped(CatenaError):
+    """The command was told to end before it was done."""
+
+    code = "stopped"
+    remedy = "What was half made is removed; run the command again."
+
+
+class Defect(CatenaError):
+    """Nobody foresaw this."""
+
+    code = "internal"
+    remedy = f"A defect of catena. Please report it, with what {DEBUG}=1 prints."
+
+
+_OS_ERRORS: dict[int | None, type[CatenaError]] = {
+    errno.ENOSPC: NoSpace,
+    errno.EDQUOT: NoSpace,
+    errno.EACCES: AccessDenied,
+    errno.EPERM: AccessDenied,
+    errno.EROFS: AccessDenied,
+    errno.ENOENT: NoSuchFile,
+    errno.ENOTDIR: NoSuchFile,
 }
 
 
@@ -52,21 +116,34 @@ class Catena(click.Group):
         with formatter.section("Nouns"):
             formatter.write_dl(list(NOUNS.items()))
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Exit codes of all nouns, then examples."""
+        del ctx
+        output.write_epilog(
+            formatter, tuple(ExitCode), ("catena doctor", "catena lab up", "catena node --help")
+        )
+
 
 @click.group(cls=Catena, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="catena")
 def catena() -> None:
-    """A chain of trust from firmware keys to every container and cluster.
-
-    Exit codes: 0 trusted or done, 1 internal error, 2 usage, 3 not found, 10 untrusted,
-    11 stale, 12 unknown node, 13 policy error, 14 malformed input, 20 log inconsistent.
-    """
+    """A chain of trust from firmware keys to every container and cluster."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``catena`` command; never returns."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run(words))
+    # Like Ctrl-C, an order to end leaves time to remove what is half made.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+            signal.signal(number, _end)
+    status = run(words)
+    if status > _SIGNAL:
+        # Whoever waits for us is to see what it was: a service manager takes that for a clean end.
+        sys.stdout.flush()
+        signal.signal(status - _SIGNAL, signal.SIG_DFL)
+        os.kill(os.getpid(), status - _SIGNAL)
+    sys.exit(status)
 
 
 def run(words: Sequence[str]) -> int:
@@ -74,20 +151,53 @@ def run(words: Sequence[str]) -> int:
     as_json = output.wants_json(words)
     try:
         result = catena.main(list(words), prog_name="catena", standalone_mode=False)
-    except CatenaError as error:
-        output.report(error, as_json=as_json)
-        return error.exit_code
     except click.ClickException as error:
         output.report_usage(error, as_json=as_json)
         return ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        return 128 + 2
+        return _stopped(signal.SIGINT, as_json=as_json)
+    except _Ended as ended:
+        return _stopped(ended.number, as_json=as_json)
     except BrokenPipeError:
-        # The reader of a pipe went away (`catena … | head`): not an error of ours.
-        sys.stderr.close()
+        # The reader of a pipe went away (`catena … | head`): not an error of ours. What is
+        # still in a buffer goes nowhere, or Python would complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except Exception as error:  # noqa: BLE001 - the last place where it can be told well
+        told = _told(error)
+        output.report(told, as_json=as_json)
+        if isinstance(told, Defect) and os.environ.get(DEBUG):
+            traceback.print_exception(error)
+        return told.exit_code
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _told(error: Exception) -> CatenaError:
+    """Any error as one that has a code and a remedy."""
+    if isinstance(error, CatenaError):
+        return error
+    if isinstance(error, OSError):
+        kind = _OS_ERRORS.get(error.errno, IoFailed)
+        place = f": {error.filename}" if error.filename else ""
+        return kind(f"{error.strerror or type(error).__name__}{place}"[:_MAX_TEXT])
+    return Defect(f"{type(error).__name__}: {ascii(str(error))[1:-1]}"[:_MAX_TEXT])
+
+
+class _Ended(BaseException):
+    """A signal told this command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _end(number: int, _frame: object) -> None:
+    raise _Ended(number)
+
+
+def _stopped(number: int, *, as_json: bool) -> int:
+    output.report(Stopped(f"stopped by {signal.Signals(number).name}"), as_json=as_json)
+    return _SIGNAL + number
 
 
 if __name__ == "__main__":

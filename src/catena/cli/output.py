@@ -6,6 +6,7 @@ With ``-o json`` standard output holds exactly one JSON document, errors include
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -52,18 +53,32 @@ class Verb(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Exit codes, then examples."""
         del ctx
-        with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), _EXIT_MEANING[code]) for code in self.exits])
-        if self.examples:
-            with formatter.section("Examples"):
-                for example in self.examples:
-                    formatter.write_text(example)
+        write_epilog(formatter, self.exits, self.examples)
 
 
 class Noun(click.Group):
-    """A group whose verbs are ``Verb`` by default."""
+    """A group whose verbs are ``Verb`` by default; its help ends with what its verbs have."""
 
     command_class = Verb
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Exit codes of all verbs, then the first example of each."""
+        del ctx
+        verbs = [verb for verb in self.commands.values() if isinstance(verb, Verb)]
+        exits = sorted({code for verb in verbs for code in verb.exits}, key=int)
+        write_epilog(formatter, exits, [verb.examples[0] for verb in verbs if verb.examples])
+
+
+def write_epilog(
+    formatter: click.HelpFormatter, exits: Sequence[ExitCode], examples: Sequence[str]
+) -> None:
+    """The end of a help text: exit codes, then examples."""
+    with formatter.section("Exit codes"):
+        formatter.write_dl([(str(int(code)), _EXIT_MEANING[code]) for code in exits])
+    if examples:
+        with formatter.section("Examples"):
+            for example in examples:
+                formatter.write_text(example)
 
 
 def output_option(function: F) -> F:
@@ -121,8 +136,10 @@ def wants_json(words: Sequence[str]) -> bool:
 def report(error: CatenaError, *, as_json: bool) -> None:
     """Print an error as HOUSE asks: what happened, expected, got, remedy."""
     if as_json:
-        _print_json({"error": error.as_dict()})
-        return
+        with contextlib.suppress(OSError):
+            _print_json({"error": error.as_dict()})
+            return
+        # Standard output itself is broken: the error goes where it can still be seen.
     click.echo(f"error: {error} [{error.code}]", err=True)
     if error.remedy:
         click.echo(f"remedy: {error.remedy}", err=True)

@@ -8,7 +8,6 @@ because of it.
 from __future__ import annotations
 
 import shutil
-import struct
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,7 +29,11 @@ from catena.osimage.disk import ROOT_X86_64_TYPE
 
 _BOOT_SECONDS = 180.0
 _FIRMWARE_REFUSAL = ("Access Denied", "Security Violation")
-_KERNEL_SPEAKS = "Linux version"
+_KERNEL_SPEAKS = ("Linux version", "EFI stub:")
+_CORRUPTED = "is corrupted"
+_SQUASHFS_INODE_TABLE = 64
+"""Offset of inode_table_start in the superblock (squashfs 4.0)."""
+_INTO_INODE_TABLE = 100
 _UKI_PATH = "EFI/BOOT/BOOTX64.EFI"
 _GRANTS = ("certificate", "secret-release")
 
@@ -76,42 +79,44 @@ def _unsigned_uki(lab: Lab) -> Outcome:
     try:
         console = lab.wait_for_console(
             machine,
-            lambda text: any(said in text for said in _FIRMWARE_REFUSAL) or _KERNEL_SPEAKS in text,
+            lambda text: any(said in text for said in (*_FIRMWARE_REFUSAL, *_KERNEL_SPEAKS)),
             seconds=_BOOT_SECONDS,
             what="answer of the firmware",
         )
     finally:
         lab.unit(machine).stop()
-    _require(_KERNEL_SPEAKS not in lab.console(machine), "an unsigned kernel image booted")
-    _require(_no_node_of(lab, machine), "the machine enrolled")
+    spoke = any(said in lab.console(machine) for said in _KERNEL_SPEAKS)
+    _require(not spoke, "an unsigned kernel image booted")
+    _require(_never_attested(lab, machine), "the machine came up")
     return Outcome("unsigned-uki", "firmware", _line_with(console, _FIRMWARE_REFUSAL))
 
 
 def _flipped_bit(lab: Lab) -> Outcome:
     """One bit of the root partition, in the table of inodes that every boot reads."""
-    disk = _copy_disk(lab, NODE)
+    machine = "attack-flipped-bit"
+    disk = _copy_disk(lab, machine)
     partition = esp.partition(disk, ROOT_X86_64_TYPE).first_lba * gpt.SECTOR
     with disk.open("r+b") as image:
-        image.seek(partition + 64)  # squashfs superblock: inode_table_start
-        (table,) = struct.unpack("<Q", image.read(8))
-        image.seek(partition + table + 100)
+        image.seek(partition + _SQUASHFS_INODE_TABLE)
+        place = partition + int.from_bytes(image.read(8), "little") + _INTO_INODE_TABLE
+        image.seek(place)
         byte = image.read(1)[0]
-        image.seek(partition + table + 100)
+        image.seek(place)
         image.write(bytes([byte ^ 0x10]))
-    before = _last_attested(lab)
-    lab.start_machine(NODE, disk=disk)
+    lab.start_machine(machine, disk=disk)
     try:
         console = lab.wait_for_console(
-            NODE,
-            lambda text: "is corrupted" in text or AGENT_STARTED in text,
+            machine,
+            lambda text: _CORRUPTED in text or AGENT_STARTED in text,
             seconds=_BOOT_SECONDS,
             what="answer of the kernel",
         )
+        _require(_CORRUPTED in console, "the kernel read a changed block")
+        lab.wait_off(machine, seconds=_BOOT_SECONDS)
     finally:
-        lab.unit(NODE).stop()
-    _require("is corrupted" in console, "the kernel read a changed block")
-    _require(_last_attested(lab) == before, "the node attested from a changed root file system")
-    return Outcome("flipped-bit", "kernel (dm-verity)", _line_with(console, ("is corrupted",)))
+        lab.unit(machine).stop()
+    _require(_never_attested(lab, machine), "the machine came up from a changed root file system")
+    return Outcome("flipped-bit", "kernel (dm-verity)", _line_with(console, (_CORRUPTED,)))
 
 
 def _unreleased_uki(lab: Lab) -> Outcome:
@@ -183,6 +188,7 @@ GALLERY = (
         "flip one bit of the root partition",
         "the kernel refuses the block, the node never attests",
         _flipped_bit,
+        on_first_machine=False,
     ),
     Attack(
         "unreleased-uki",
@@ -279,7 +285,8 @@ def _last_attested(lab: Lab) -> str | None:
     return None if node is None else node["last_attested"]
 
 
-def _no_node_of(lab: Lab, machine: str) -> bool:
+def _never_attested(lab: Lab, machine: str) -> bool:
+    """Whether no agent ever started there: no line of it on the console."""
     return AGENT_STARTED not in lab.console(machine)
 
 

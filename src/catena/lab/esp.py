@@ -14,11 +14,10 @@ from catena.errors import NotFound
 from catena.formats import gpt, pe
 from catena.keys.hierarchy import KeyFolder, KeyName
 from catena.lab import tools
-from catena.lab.tools import EFI_STUB, Tool
 from catena.osimage import authenticode, uki
 from catena.osimage.disk import ESP_TYPE
+from catena.osimage.tool import EFI_STUB, MCOPY
 
-_MCOPY = Tool("mcopy", "mtools")
 _SECONDS = 60.0
 _HEAD = 64 * 1024
 _PARTS = (".osrel", ".cmdline", ".initrd", ".linux")
@@ -48,7 +47,7 @@ def replace_file(disk: Path, path: str, content: bytes) -> None:
         source.write(content)
         source.flush()
         tools.run(
-            _MCOPY, ("-o", "-i", f"{disk}@@{offset}", source.name, f"::{path}"), seconds=_SECONDS
+            MCOPY, ("-o", "-i", f"{disk}@@{offset}", source.name, f"::{path}"), seconds=_SECONDS
         )
 
 

@@ -133,6 +133,9 @@ class Machine:
 
     def check(self) -> None:
         """Raise ``ChildDied`` if the firmware's or the TPM's process is gone."""
+        # A TPM ends in order when its machine goes off; any other end is why the machine went.
+        if self._tpm.status not in {None, 0}:
+            self._tpm.check()
         self._qemu.check()
         self._tpm.check()
 

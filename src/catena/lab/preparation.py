@@ -31,10 +31,10 @@ def prepare(workspace: Workspace, operator: Operator, narrator: Narrator, *, mod
 
     Each part is made once and kept; a part that failed half-way leaves nothing behind.
     """
-    workspace.folder.mkdir(parents=True, exist_ok=True)
+    workspace.found()
     if not workspace.keys.exists():
         _keys(workspace, operator, narrator)
-    if not workspace.varstore.exists():
+    if not workspace.keyset.exists():
         _firmware(workspace, operator, narrator)
     if not workspace.release.exists():
         _release(workspace, operator, narrator)
@@ -51,6 +51,7 @@ def _keys(workspace: Workspace, operator: Operator, narrator: Narrator) -> None:
 def _firmware(workspace: Workspace, operator: Operator, narrator: Narrator) -> None:
     with narrator.step("firmware enrolled") as step:
         workspace.varstore.parent.mkdir(exist_ok=True)
+        workspace.varstore.unlink(missing_ok=True)  # one without its key set is half made
         document = operator.run("keys", "enroll", workspace.keys, "--varstore", workspace.varstore)
         step.checked(f"only our PK, KEK, db; Secure Boot on; PCR 7 will be {_pcr(document, '7')}")
 
@@ -113,7 +114,12 @@ def _server(workspace: Workspace, operator: Operator, narrator: Narrator, mode: 
             *("--interval", str(workspace.interval)),
             *roots,
         )
-        _save_token(workspace, document["admin_token"])
+        try:
+            _save_token(workspace, document["admin_token"])
+        except BaseException:
+            # Nobody else knows the token: without it the server is of no use.
+            shutil.rmtree(workspace.server, ignore_errors=True)
+            raise
         step.checked(f"SQLite, TLS from the cluster CA, mode {mode}")
 
 

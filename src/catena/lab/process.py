@@ -1,12 +1,12 @@
 """Child processes that cannot outlive the lab.
 
-Every child gets ``PR_SET_PDEATHSIG``: when the lab dies, even by SIGKILL, the kernel ends the
-child. A child that dies by itself is an error with its last words, found by ``check``.
+When the lab dies, even by SIGKILL, the kernel ends its children. A child that dies by itself
+is an error with its last words, found by ``check``.
 """
 
 from __future__ import annotations
 
-import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -16,12 +16,10 @@ from types import TracebackType
 from typing import Self
 
 from catena.errors import Unavailable
+from catena.osimage.tool import die_with
 
-_PR_SET_PDEATHSIG = 1
 _GRACE = 5.0
 _LAST_WORDS = 600
-# Looked up before any fork: between fork and exec only the call itself may run.
-_PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 
 
 class ChildDied(Unavailable):
@@ -29,10 +27,6 @@ class ChildDied(Unavailable):
 
     code = "child-died"
     remedy = "Its last words are in the message; bring the lab down and up again."
-
-
-def _die_with_parent() -> None:
-    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:
@@ -49,6 +43,7 @@ class Child:
         self.name = name
         self.log = log
         with log.open("ab") as output:
+            self._began = output.tell()
             self._process = subprocess.Popen(  # noqa: S603 - arguments are ours, no shell
                 [str(word) for word in command],
                 stdin=subprocess.DEVNULL,
@@ -56,7 +51,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(environment) if environment is not None else None,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - only calls prctl
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - only calls prctl
             )
 
     @property
@@ -65,21 +60,32 @@ class Child:
         return self._process.pid
 
     @property
+    def status(self) -> int | None:
+        """How it ended (as ``subprocess`` counts, signals are negative); None while it runs."""
+        return self._process.poll()
+
+    @property
     def running(self) -> bool:
         """Whether it still runs."""
-        return self._process.poll() is None
+        return self.status is None
 
     def check(self) -> None:
         """Raise ``ChildDied`` with the last words if it ended."""
-        status = self._process.poll()
-        if status is None:
-            return
-        said = self.log.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
-        raise ChildDied(f"{self.name} ended: {said or 'without a word'}", got=f"status {status}")
+        status = self.status
+        if status is not None:
+            ended = f"{self.name} ended: {self._last_words() or 'without a word'}"
+            raise ChildDied(ended, got=_told(status))
+
+    def _last_words(self) -> str:
+        """The end of what this child, and none before it, wrote to the log; one line."""
+        with self.log.open("rb") as log:
+            log.seek(self._began)
+            said = log.read()[-_LAST_WORDS:]
+        return " ".join(said.decode(errors="replace").split())
 
     def stop(self) -> None:
         """End it: SIGTERM, then SIGKILL; returns when it is gone."""
-        if self._process.poll() is None:
+        if self.running:
             self._process.terminate()
             try:
                 self._process.wait(_GRACE)
@@ -104,3 +110,7 @@ class Child:
 def catena_command(*words: str | Path) -> list[str]:
     """The command line that runs this very catena, whatever is on the path."""
     return [sys.executable, "-m", "catena.cli.main", *map(str, words)]
+
+
+def _told(status: int) -> str:
+    return f"status {status}" if status >= 0 else signal.Signals(-status).name

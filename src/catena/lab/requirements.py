@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from catena.lab import tools
+from catena.osimage.tool import Tool, install_command
 
 FREE_MIB = 4096
 """Disk space that a demo with an empty cache needs."""
 
 PYTHON = (3, 11)
+
+GROUPS = {
+    "build releases": tools.RELEASE_TOOLS,
+    "boot machines": tools.MACHINE_TOOLS,
+    "make the lab's root file system": tools.TREE_TOOLS,
+}
+"""Programs and files of other projects, by what they are needed for."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,18 +37,34 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-def checks(folder: Path) -> tuple[Check, ...]:
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole examination; ``ok`` only if every check is.
+
+    ``remedies`` is the shortest list that repairs everything: one command for all packages.
+    """
+
+    ok: bool
+    checks: tuple[Check, ...]
+    remedies: tuple[str, ...]
+
+
+def examine(folder: Path) -> Diagnosis:
     """Look at this machine: Python, privileges, libraries, tools, space in ``folder``."""
-    return (
-        _python(),
-        _debian(),
-        _root(),
-        _library("tpm2_pytss", "talk to a TPM", "scripts/setup as root (compiles tpm2-pytss)"),
-        *_tools("build releases", tools.RELEASE_TOOLS),
-        *_tools("boot machines", tools.MACHINE_TOOLS),
-        *_tools("make the lab's root file system", tools.TREE_TOOLS),
-        _space(folder),
+    surroundings = (_python(), _debian(), _root(), _tpm_library(), _space(folder))
+    needed = [(tool, purpose) for purpose, group in GROUPS.items() for tool in group]
+    found = [_tool(tool, purpose) for tool, purpose in needed]
+    missing = [tool for (tool, _), check in zip(needed, found, strict=True) if not check.ok]
+    checks = (*surroundings, *found)
+    return Diagnosis(
+        ok=all(check.ok for check in checks),
+        checks=checks,
+        remedies=_remedies(surroundings, missing),
     )
+
+
+def _remedies(checks: Sequence[Check], missing: Sequence[Tool]) -> tuple[str, ...]:
+    others = [check.remedy for check in checks if not check.ok]
+    return (*([install_command(missing)] if missing else []), *others)
 
 
 def _python() -> Check:
@@ -79,37 +103,39 @@ def _root() -> Check:
         purpose="make file systems with device nodes and foreign owners",
         ok=os.geteuid() == 0,
         found=name,
-        remedy="sudo make demo",
+        remedy="run as root: sudo make demo",
     )
 
 
-def _library(module: str, purpose: str, remedy: str) -> Check:
-    present = importlib.util.find_spec(module) is not None
-    return Check(
-        name=module,
-        purpose=purpose,
-        ok=present,
-        found="installed" if present else "missing",
-        remedy=remedy,
-    )
-
-
-def _tools(purpose: str, needed: Iterable[tools.Tool]) -> Sequence[Check]:
-    return [_tool(tool, purpose) for tool in needed]
-
-
-def _tool(tool: tools.Tool, purpose: str) -> Check:
+def _tpm_library() -> Check:
     try:
-        found, remedy = str(tool.path()), ""
-    except tools.MissingTool as error:
-        found, remedy = "missing", error.remedy
+        importlib.import_module("tpm2_pytss")
+        found = "works"
+    except (ImportError, OSError, RuntimeError) as error:  # missing, or without its C libraries
+        found = f"missing ({type(error).__name__})"
     return Check(
-        name=Path(tool.name).name, purpose=purpose, ok=not remedy, found=found, remedy=remedy
+        name="tpm2-pytss",
+        purpose="talk to a TPM",
+        ok=found == "works",
+        found=found,
+        remedy="scripts/setup as root (compiles tpm2-pytss)",
+    )
+
+
+def _tool(tool: Tool, purpose: str) -> Check:
+    found = tool.find()
+    return Check(
+        name=Path(tool.name).name,
+        purpose=purpose,
+        ok=found is not None,
+        found=str(found or "missing"),
+        remedy="" if found else install_command([tool]),
     )
 
 
 def _space(folder: Path) -> Check:
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    # os.path.exists, unlike Path.exists, takes a folder that may not be looked into for absent.
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))  # noqa: PTH110
     free = shutil.disk_usage(there).free // 2**20
     return Check(
         name="disk space",

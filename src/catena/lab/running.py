@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import socket
+import fcntl
+import os
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from catena.errors import UsageError
 from catena.lab.machine import MachineTimeout, plain_console
 from catena.lab.operator import CommandRefused, Operator
 from catena.lab.units import AlreadyRunning, MachineSpec, Unit, UnitSpec, all_units
-from catena.lab.workspace import Workspace
+from catena.lab.workspace import SERVER, Workspace
 
-SERVER = "server"
 _SERVER_SECONDS = 30.0
 _POLL_SECONDS = 0.5
+_READY = b"catena trust service at "
 
 Node = dict[str, Any]
 
@@ -29,6 +31,13 @@ class LabDown(UsageError):
     remedy = "Start it: catena lab up --yes."
 
 
+class LabBusy(UsageError):
+    """Two commands at once would start things in the same lab."""
+
+    code = "lab-busy"
+    remedy = "Wait until the other `catena lab` command is done, or give --dir another folder."
+
+
 class Lab:
     """The units of one workspace. Nothing started here outlives a failure before ``keep``."""
 
@@ -36,12 +45,30 @@ class Lab:
         self.workspace = workspace
         self.operator = operator
         self._started: list[Unit] = []
+        self._abandoned = False
 
     def refuse_running(self) -> None:
         """Raise ``AlreadyRunning`` if any unit of this workspace runs."""
         for unit in all_units(self.workspace.run):
             if unit.running():
                 raise AlreadyRunning(f"this lab is up already: {unit.name} runs")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold this lab: of two commands that start things in it, the second is refused.
+
+        Whatever was started and not kept is stopped at the end. Raises ``LabBusy`` or
+        ``NotALab``.
+        """
+        self.workspace.found()
+        # The folder itself is locked: nothing to leave behind, and gone with this process.
+        claim = os.open(self.workspace.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _lock(claim)
+            yield
+        finally:
+            self.stop_started()
+            os.close(claim)
 
     def require_up(self) -> None:
         """Raise ``LabDown`` unless the trust service runs."""
@@ -50,7 +77,11 @@ class Lab:
 
     def start_server(self) -> None:
         """Start the trust service and wait until it answers."""
+        self._refuse_abandoned()
         unit = Unit(self.workspace.run, SERVER)
+        # Its own word that it is ready: on its port somebody else might answer.
+        announced = self.workspace.run / "server.out"
+        announced.unlink(missing_ok=True)
         unit.start(
             UnitSpec(
                 name=SERVER,
@@ -60,7 +91,7 @@ class Lab:
         )
         self._started.append(unit)
         deadline = time.monotonic() + _SERVER_SECONDS
-        while not _answers(self.server_port()):
+        while not (announced.exists() and _READY in announced.read_bytes()):
             unit.check()
             if time.monotonic() > deadline:
                 raise MachineTimeout(f"the trust service does not answer (log: {unit.log})")
@@ -75,10 +106,12 @@ class Lab:
         self, name: str, *, disk: Path | None = None, varstore: Path | None = None
     ) -> Unit:
         """Boot a machine of this lab; other ``disk`` and ``varstore`` are for attacks."""
+        self._refuse_abandoned()
         hardware = self.workspace.hardware(name, self.server_port(), disk=disk, varstore=varstore)
+        unit = Unit(self.workspace.run, name)
+        unit.refuse_running()
         hardware.folder.mkdir(parents=True, exist_ok=True)
         hardware.console.write_bytes(b"")
-        unit = Unit(self.workspace.run, name)
         unit.start(
             UnitSpec(
                 name=name,
@@ -113,6 +146,15 @@ class Lab:
             unit.stop()
         self._started.clear()
 
+    def abandon(self) -> None:
+        """Stop what was started here and start nothing more: work in other threads ends soon."""
+        self._abandoned = True
+        self.stop_started()
+
+    def _refuse_abandoned(self) -> None:
+        if self._abandoned:
+            raise LabDown("this lab is being taken down")
+
     def down(self) -> list[str]:
         """Stop every unit of this workspace; returns the names of those that ran."""
         stopped = [unit.name for unit in all_units(self.workspace.run) if unit.stop()]
@@ -133,7 +175,7 @@ class Lab:
         try:
             shown: Node = self.operator.run("node", "show", name)
         except CommandRefused as error:
-            if error.reported in {"unknown-node", "not-found"}:
+            if error.code in {"unknown-node", "not-found"}:
                 return None
             raise
         return shown
@@ -161,6 +203,15 @@ class Lab:
                 )
             time.sleep(_POLL_SECONDS)
 
+    def wait_off(self, machine: str, *, seconds: float) -> None:
+        """Wait until a machine has no power any more. Raises ``MachineTimeout``."""
+        unit = self.unit(machine)
+        deadline = time.monotonic() + seconds
+        while unit.running():
+            if time.monotonic() > deadline:
+                raise MachineTimeout(f"{machine} still runs after {seconds:.0f} s")
+            time.sleep(0.1)
+
     def wait_for_console(
         self, machine: str, reached: Callable[[str], bool], *, seconds: float, what: str
     ) -> str:
@@ -182,9 +233,8 @@ class Lab:
             time.sleep(0.1)
 
 
-def _answers(port: int) -> bool:
+def _lock(folder: int) -> None:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LabBusy("another command is starting things in this lab") from error

@@ -143,7 +143,18 @@ def bring_up(lab: Lab, narrator: Narrator, *, yes: bool) -> Node:
             seconds=BOOT_SECONDS,
             what="attestation",
         )
-        step.checked(f"{NODE} is {node['state']}")
+        step.checked(f"verdict {node['last_verdict']}, {NODE} is {node['state']}")
+    if yes and node["last_verdict"] == "trusted" and node["state"] == "untrusted":
+        node = _readmit(lab, narrator)
+    return node
+
+
+def _readmit(lab: Lab, narrator: Narrator) -> Node:
+    """A machine that was once untrusted proves itself again, and a person lets it back in."""
+    with narrator.step("node re-admitted") as step:
+        lab.operator.run("node", "approve", NODE)
+        node = _wait_trusted(lab)
+        step.checked(f"{NODE} is {node['state']} again")
     return node
 
 
@@ -191,14 +202,7 @@ def approve(lab: Lab, narrator: Narrator, stranger: Node) -> Node:
     """Approve the machine and wait until it has attested as trusted."""
     with narrator.step("node approved") as step:
         lab.operator.run("node", "approve", stranger["id"], "--name", NODE, "--role", ROLE)
-        node = lab.wait_for_node(
-            lambda nodes: next(
-                (one for one in nodes if one["name"] == NODE and one["state"] == "trusted"), None
-            ),
-            machine=NODE,
-            seconds=BOOT_SECONDS,
-            what="trusted attestation",
-        )
+        node = _wait_trusted(lab)
         explained = lab.operator.run("node", "explain", NODE)
         unclaimed = [event for event in explained["events"] if event["claimed_by"] is None]
         if unclaimed:
@@ -207,6 +211,17 @@ def approve(lab: Lab, narrator: Narrator, stranger: Node) -> Node:
         step.checked(f"all {len(explained['events'])} events claimed, verdict trusted")
         step.checked(f"certificate until {node['certificate_expires']}")
     return node
+
+
+def _wait_trusted(lab: Lab) -> Node:
+    return lab.wait_for_node(
+        lambda nodes: next(
+            (one for one in nodes if one["name"] == NODE and one["state"] == "trusted"), None
+        ),
+        machine=NODE,
+        seconds=BOOT_SECONDS,
+        what="trusted attestation",
+    )
 
 
 def _secret_opened(lab: Lab, narrator: Narrator) -> None:
@@ -252,7 +267,11 @@ def attack_all(
         step.doing("; ".join(attack.does for attack in gallery))
         with ThreadPoolExecutor(len(lanes)) as pool:
             done = [pool.submit(_attack_lane, lab, lane) for lane in lanes]
-            outcomes = {outcome.attack: outcome for lane in done for outcome in lane.result()}
+            try:
+                outcomes = {outcome.attack: outcome for lane in done for outcome in lane.result()}
+            except BaseException:
+                lab.abandon()  # or the other lane would go on for minutes
+                raise
         step.checked(f"{len(outcomes)} of {len(gallery)} held; no certificate, no secret")
     told = tuple(_told(attack, outcomes[attack.name]) for attack in gallery)
     for attack, ended in zip(gallery, told, strict=True):
@@ -289,7 +308,7 @@ def _audit(lab: Lab, narrator: Narrator) -> tuple[int, str]:
         except CommandRefused as error:
             if error.status != ExitCode.LOG_INCONSISTENT:
                 raise
-            step.checked(f"refused, exit {error.status}: {error.message}")
+            step.checked(f"refused, exit {error.status}: {error.said}")
         else:
             raise StoryBroken("a changed log verifies")
         shutil.rmtree(copy)

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from catena.lab.process import Child, catena_command
 from catena.lab.swtpm import Vendor
 from catena.lab.units import KEEP, MachineSpec, UnitSpec
 
-_TICK_MS = 200
+_TICK = 0.2
 
 
 class _Ended(Exception):
@@ -39,14 +40,12 @@ def supervise(spec: UnitSpec, lease: int) -> None:
             log = Path(spec.folder) / "server.out"
             log.write_bytes(b"")
             watched = stack.enter_context(Child("catena server", command, log=log))
-        poll = select.poll()
-        poll.register(lease, select.POLLIN)
         kept = False
         while True:
             watched.check()
             if kept:
-                signal.sigtimedwait((), _TICK_MS / 1000)
-            elif poll.poll(_TICK_MS):
+                time.sleep(_TICK)
+            elif select.select([lease], [], [], _TICK)[0]:
                 kept = os.read(lease, 1) == KEEP
                 if not kept:
                     raise _Ended("the command that started this unit is gone")
@@ -79,8 +78,8 @@ def main() -> int:
     except _Ended as ended:
         print(ended, flush=True)  # noqa: T201 - the unit's own log
         return 0
-    except CatenaError as error:
-        print(error, flush=True)  # noqa: T201 - the unit's own log
+    except (CatenaError, OSError) as error:
+        print(" ".join(str(error).split()), flush=True)  # noqa: T201 - the unit's own log
         return 1
     return 0
 

@@ -11,8 +11,9 @@ import os
 import pwd
 import shutil
 import socket
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,11 @@ from pathlib import Path
 from catena.errors import Unavailable
 from catena.lab import tools
 from catena.lab.process import Child
+from catena.osimage.tool import ToolFailed
 
 _SETUP_SECONDS = 60.0
 _READY_SECONDS = 10.0
 BANKS = "sha256,sha384"
-_STATE_FILE = "tpm2-00.permall"
 
 
 class TpmStateInUse(Unavailable):
@@ -51,37 +52,49 @@ class Vendor:
     def configuration(self) -> Path:
         """Write swtpm_setup's configuration and return its path."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        authority = self.folder / "localca.conf"
-        authority.write_text(
+        authority = self._written(
+            "localca.conf",
             f"statedir = {self.folder}\n"
             f"signingkey = {self.folder}/signkey.pem\n"
             f"issuercert = {self.folder}/issuercert.pem\n"
-            f"certserial = {self.folder}/certserial\n"
+            f"certserial = {self.folder}/certserial\n",
         )
-        options = self.folder / "localca.options"
-        options.write_text(
-            "--platform-manufacturer catena\n--platform-version 1\n--platform-model lab\n"
+        options = self._written(
+            "localca.options",
+            "--platform-manufacturer catena\n--platform-version 1\n--platform-model lab\n",
         )
-        setup = self.folder / "setup.conf"
-        setup.write_text(
+        return self._written(
+            "setup.conf",
             f"create_certs_tool = {tools.SWTPM_LOCALCA.path()}\n"
             f"create_certs_tool_config = {authority}\n"
-            f"create_certs_tool_options = {options}\n"
+            f"create_certs_tool_options = {options}\n",
         )
-        return setup
+
+    def _written(self, name: str, content: str) -> Path:
+        """A file with this content; left alone if it has it, another TPM may be reading it."""
+        path = self.folder / name
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
+        return path
 
 
 def manufacture(state: Path, vendor: Vendor) -> None:
-    """Make a new TPM: seeds, EK, EK certificate. Does nothing if the state exists."""
-    if (state / _STATE_FILE).exists():
+    """Make a new TPM: seeds, EK, EK certificate. Does nothing if the state exists.
+
+    The state appears complete or not at all; what a killed attempt left is swept away.
+    """
+    if state.exists():
         return
-    state.mkdir(parents=True, exist_ok=True)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    for left in state.parent.glob(f".{state.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+    room = Path(tempfile.mkdtemp(prefix=f".{state.name}.", dir=state.parent.absolute()))
     try:
         tools.run(
             tools.SWTPM_SETUP,
             (
                 "--tpm2",
-                *("--tpmstate", state.absolute()),
+                *("--tpmstate", room),
                 *("--config", vendor.configuration()),
                 "--create-ek-cert",
                 "--create-platform-cert",
@@ -92,9 +105,9 @@ def manufacture(state: Path, vendor: Vendor) -> None:
             ),
             seconds=_SETUP_SECONDS,
         )
-    except BaseException:
-        shutil.rmtree(state, ignore_errors=True)
-        raise
+        room.rename(state)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def start_for_machine(state: Path, control: Path, log: Path) -> Child:
@@ -113,13 +126,11 @@ def start_for_machine(state: Path, control: Path, log: Path) -> Child:
         ],
         log=log,
     )
-    deadline = time.monotonic() + _READY_SECONDS
-    while not control.exists():
-        child.check()
-        if time.monotonic() > deadline:
-            child.stop()
-            raise tools.ToolFailed("swtpm did not open its control socket in time")
-        time.sleep(0.01)
+    try:
+        _await_ready(child, control.exists)
+    except BaseException:
+        child.stop()
+        raise
     return child
 
 
@@ -141,7 +152,7 @@ def bench(state: Path, log: Path) -> Iterator[str]:
         *("--flags", "not-need-init,startup-clear"),
     ]
     with Child("swtpm", command, log=log) as child:
-        _await_port(child, port)
+        _await_ready(child, lambda: _answers(port + 1))
         yield f"swtpm:host=127.0.0.1,port={port}"
 
 
@@ -170,16 +181,19 @@ def _refuse_running(state: Path) -> None:
             raise TpmStateInUse(f"the TPM state {state} is in use") from error
 
 
-def _await_port(child: Child, port: int) -> None:
-    # The control port answers without occupying the single command connection.
+def _await_ready(child: Child, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _READY_SECONDS
-    while True:
+    while not ready():
         child.check()
-        try:
-            socket.create_connection(("127.0.0.1", port + 1), timeout=1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise tools.ToolFailed("swtpm did not open its port in time") from None
-            time.sleep(0.01)
-        else:
-            return
+        if time.monotonic() > deadline:
+            raise ToolFailed(f"swtpm was not ready after {_READY_SECONDS:.0f} s")
+        time.sleep(0.01)
+
+
+def _answers(port: int) -> bool:
+    """Whether the control port answers; asking it leaves the one command connection free."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

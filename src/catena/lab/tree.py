@@ -8,6 +8,7 @@ exactly the code beside this module.
 from __future__ import annotations
 
 import compileall
+import fcntl
 import hashlib
 import importlib.metadata
 import py_compile
@@ -16,11 +17,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import catena
 from catena.lab import tools
+from catena.osimage.tool import ToolFailed
 
 SUITE = "bookworm"
 PACKAGES = (
@@ -62,11 +65,40 @@ MASKED_UNITS = (
     "fstrim.timer",
     "getty.target",
     "getty-static.service",
-    "getty@tty1.service",
-    "serial-getty@ttyS0.service",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
+    "systemd-journal-flush.service",
     "systemd-random-seed.service",
+    "systemd-tmpfiles-clean.timer",
     "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service",
+    "systemd-user-sessions.service",
+    # Nor modules beyond the initrd's, nor what debuggers and databases mount.
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "modprobe@.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-modules-load.service",
+)
+
+MASKED_GENERATORS = (
+    # Units come from the verified root alone, never from what a generator finds on a disk.
+    "systemd-cryptsetup-generator",
+    "systemd-debug-generator",
+    "systemd-fstab-generator",
+    "systemd-getty-generator",
+    "systemd-gpt-auto-generator",
+    "systemd-hibernate-resume-generator",
+    "systemd-integritysetup-generator",
+    "systemd-rc-local-generator",
+    "systemd-run-generator",
+    "systemd-system-update-generator",
+    "systemd-sysv-generator",
+    "systemd-veritysetup-generator",
 )
 
 Progress = Callable[[str], None]
@@ -85,16 +117,17 @@ class Cache:
         if archive.exists():
             return archive
         progress(f"debootstrap {SUITE} into {self.folder} (once)")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="debootstrap-") as scratch:
-            root = Path(scratch) / "root"
+        with self._scratch("debootstrap-") as scratch:
+            if archive.exists():
+                return archive
+            root = scratch / "root"
             root.mkdir(mode=0o755)
-            tools.run(
+            tools.run_apart(
                 tools.DEBOOTSTRAP,
                 ("--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, root),
                 seconds=_DEBOOTSTRAP_SECONDS,
             )
-            partial = Path(scratch) / "tree.tar"
+            partial = scratch / "tree.tar"
             tools.run(
                 tools.TAR,
                 (
@@ -113,9 +146,9 @@ class Cache:
         if unpacked.exists():
             return unpacked
         progress(f"download {package} (once)")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="kernel-") as scratch:
-            folder = Path(scratch)
+        with self._scratch("kernel-") as folder:
+            if unpacked.exists():
+                return unpacked
             # apt's sandbox user cannot write to a private folder; root downloads instead.
             options = ("-o", "APT::Sandbox::User=root")
             tools.run(
@@ -129,15 +162,27 @@ class Cache:
             (folder / "unpacked").replace(unpacked)
         return unpacked
 
+    @contextmanager
+    def _scratch(self, prefix: str) -> Iterator[Path]:
+        """A folder for half-made things, for one command at a time.
+
+        Waits while another lab fills the cache; what a killed one left goes first.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in self.folder.glob(f"{prefix}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=prefix) as scratch:
+                yield Path(scratch)
+
 
 def kernel_package() -> str:
     """The concrete package behind Debian's newest cloud kernel, with its ABI in the name."""
-    shown = tools.run(
-        tools.Tool("apt-cache", "apt"), ("depends", KERNEL_PACKAGE), seconds=_UNPACK_SECONDS
-    )
+    shown = tools.run(tools.APT_CACHE, ("depends", KERNEL_PACKAGE), seconds=_UNPACK_SECONDS)
     found = re.search(r"Depends: (linux-image-\d\S+)", shown)
     if found is None:
-        raise tools.ToolFailed(
+        raise ToolFailed(
             f"apt does not know {KERNEL_PACKAGE}; run apt-get update", got=shown.strip()[:120]
         )
     return found.group(1)
@@ -155,17 +200,24 @@ class NodeSettings:
 
 
 def make_tree(root: Path, cache: Cache, settings: NodeSettings, progress: Progress) -> None:
-    """Fill the new directory ``root`` with the node's operating system."""
+    """Fill the new directory ``root`` with the node's operating system.
+
+    A failure leaves no half of it.
+    """
     archive = cache.packages(progress)
     progress("unpack Debian and put the agent into it")
     root.mkdir(mode=0o755)
-    tools.run(
-        tools.TAR,
-        ("-C", root, "--numeric-owner", "-xpf", archive),
-        seconds=_UNPACK_SECONDS,
-    )
-    _install_agent(root)
-    _configure(root, settings)
+    try:
+        tools.run(
+            tools.TAR,
+            ("-C", root, "--numeric-owner", "-xpf", archive),
+            seconds=_UNPACK_SECONDS,
+        )
+        _install_agent(root)
+        _configure(root, settings)
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
 
 
 def _install_agent(root: Path) -> None:
@@ -245,6 +297,12 @@ def _configure(root: Path, settings: NodeSettings) -> None:
     for unit in MASKED_UNITS:
         (systemd / unit).unlink(missing_ok=True)
         (systemd / unit).symlink_to("/dev/null")
+    generators = root / "etc/systemd/system-generators"
+    generators.mkdir(exist_ok=True)
+    for generator in MASKED_GENERATORS:
+        (generators / generator).symlink_to("/dev/null")
+    (systemd / "default.target").unlink(missing_ok=True)
+    (systemd / "default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")
     agent_unit = Path(catena.__file__).parent / "agent/catena-agent.service"
     _copy(agent_unit, systemd / "catena-agent.service")
     _copy(here / "10-lab.conf", systemd / "catena-agent.service.d/10-lab.conf")

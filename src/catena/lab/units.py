@@ -20,6 +20,7 @@ import msgspec
 from catena.errors import Unavailable, UsageError
 
 _STOP_SECONDS = 20.0
+_LAST_WORDS = 1000
 KEEP = b"k"
 
 
@@ -77,15 +78,22 @@ class Unit:
 
     def start(self, spec: UnitSpec) -> None:
         """Start the supervisor on a lease. Raises ``AlreadyRunning``."""
-        if self.running():
-            raise AlreadyRunning(f"{self.name} is running already")
+        self.refuse_running()
         self._spec.parent.mkdir(parents=True, exist_ok=True)
         self._spec.write_bytes(msgspec.json.encode(spec))
-        reader, writer = os.pipe()
-        self._lease = writer
-        pid = self._spawn(reader)
-        running = Running(pid=pid, started=_start_ticks(pid) or 0)
-        self._state.write_bytes(msgspec.json.encode(running))
+        reader, self._lease = os.pipe()
+        try:
+            pid = self._spawn(reader)
+            running = Running(pid=pid, started=_start_ticks(pid) or 0)
+            self._state.write_bytes(msgspec.json.encode(running))
+        except BaseException:
+            self._end_lease()  # a unit that cannot be found again must not run
+            raise
+
+    def refuse_running(self) -> None:
+        """Raise ``AlreadyRunning`` if it runs."""
+        if self.running():
+            raise AlreadyRunning(f"{self.name} is running already")
 
     def _spawn(self, lease: int) -> int:
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -112,7 +120,13 @@ class Unit:
     def keep(self) -> None:
         """Let the unit outlive this process."""
         if self._lease is not None:
-            os.write(self._lease, KEEP)
+            with contextlib.suppress(BrokenPipeError):  # it ended by itself
+                os.write(self._lease, KEEP)
+            self._end_lease()
+
+    def _end_lease(self) -> None:
+        """Close the lease: a unit that was not told to stay ends."""
+        if self._lease is not None:
             os.close(self._lease)
             self._lease = None
 
@@ -128,17 +142,22 @@ class Unit:
         """Raise ``UnitFailed`` with the log's last line if the supervisor ended."""
         if self.running():
             return
-        said = self.log.read_text(errors="replace").strip().splitlines()[-1:] or [""]
-        raise UnitFailed(f"{self.name} ended: {said[0][:300]} (log: {self.log})")
+        said = self._last_line() or "without a word"
+        raise UnitFailed(f"{self.name} ended: {said} (log: {self.log})")
+
+    def _last_line(self) -> str:
+        try:
+            printed = self.log.read_bytes()[-_LAST_WORDS:].decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return next(reversed(printed.strip().splitlines()), "")
 
     def stop(self) -> bool:
         """End the unit and wait until it is gone; returns whether it was running."""
         running = self.running()
-        if self._lease is not None:
-            os.close(self._lease)
-            self._lease = None
+        self._end_lease()
         if running is not None:
-            os.kill(running.pid, signal.SIGTERM)
+            _kill(running, signal.SIGTERM)
             self._await_end(running)
         for path in (self._state, self._spec):
             path.unlink(missing_ok=True)
@@ -149,7 +168,7 @@ class Unit:
         while _start_ticks(running.pid) == running.started:
             if time.monotonic() > deadline:
                 # Its children die with it (PR_SET_PDEATHSIG).
-                os.kill(running.pid, signal.SIGKILL)
+                _kill(running, signal.SIGKILL)
                 deadline += _STOP_SECONDS
             time.sleep(0.05)
 
@@ -158,6 +177,11 @@ def all_units(run: Path) -> list[Unit]:
     """Every unit that was started and not stopped, machines before the server."""
     names = sorted(path.name.removesuffix(".spec.json") for path in run.glob("*.spec.json"))
     return [Unit(run, name) for name in sorted(names, key=lambda name: name == "server")]
+
+
+def _kill(running: Running, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it was about to end anyway
+        os.kill(running.pid, number)
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -15,12 +15,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from catena.errors import UsageError
 from catena.lab.machine import GUEST_SERVER, Hardware
 from catena.lab.swtpm import Vendor
 from catena.lab.tree import Cache
+
+SERVER = "server"
+"""The name of the trust service's unit; machines have other names."""
 
 NODE = "node-1"
 """The lab's first machine, and the name a person gives it when approving it."""
@@ -35,6 +41,24 @@ AGENT_STARTED = '{"event":"started"'
 SEALED_PORT = "/dev/virtio-ports/catena.sealed"
 
 
+_MARK = ".catena-lab"
+_MACHINE_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+
+class NotALab(UsageError):
+    """A folder that holds something, and not a lab."""
+
+    code = "not-a-lab"
+    remedy = "Give --dir a folder that is new or empty, or one that `catena lab` made."
+
+
+class BadMachineName(UsageError):
+    """A machine's name is the name of a folder and of a unit, and cannot be just anything."""
+
+    code = "bad-machine-name"
+    remedy = "Use up to 40 small letters, digits and dashes, such as node-2."
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """The folders of one lab; ``interval`` is seconds between attestations."""
@@ -42,6 +66,24 @@ class Workspace:
     folder: Path
     cache: Cache
     interval: int = 30
+
+    def found(self) -> None:
+        """Make the folder, or recognise one that was made so. Raises ``NotALab``."""
+        if self.folder.exists() and any(self.folder.iterdir()):
+            if not (self.folder / _MARK).exists():
+                raise NotALab("this folder holds something that is no lab", got=str(self.folder))
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / _MARK).write_text("`catena lab demo` deletes everything in this folder.\n")
+
+    def clear(self) -> None:
+        """Delete everything in a lab's folder. Raises ``NotALab`` before anything is lost."""
+        self.found()
+        for entry in self.folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != _MARK:
+                entry.unlink()
 
     @property
     def keys(self) -> Path:
@@ -99,7 +141,9 @@ class Workspace:
         return self.folder / "run"
 
     def machine_folder(self, name: str) -> Path:
-        """The folder of one machine."""
+        """The folder of one machine. Raises ``BadMachineName``."""
+        if _MACHINE_NAME.fullmatch(name) is None or name == SERVER:
+            raise BadMachineName("a machine cannot have this name", got=ascii(name[:80]))
         return self.folder / "machines" / name
 
     def sealed_copy(self, name: str) -> Path:

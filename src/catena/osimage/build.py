@@ -29,12 +29,11 @@ from catena.keys.documents import seal_document
 from catena.keys.hierarchy import KeyFolder, KeyName
 from catena.osimage import authenticode, disk, initrd, predict, release, rootfs, tool, uki, verity
 from catena.osimage.modules import DEFAULT_MODULES
-from catena.osimage.tool import Tool
 from catena.osimage.tree import Tree
 from catena.osimage.verity import HashTree
 
 ARCHITECTURE = "x86-64"
-DEFAULT_STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+DEFAULT_STUB = Path(tool.EFI_STUB.name)
 
 
 class ReleaseExists(UsageError):
@@ -103,7 +102,7 @@ def build(recipe: Recipe, keys: KeyFolder, output: Path) -> ReleaseManifest:
     Raises ``UsageError``, ``NotFound``, ``Unavailable`` and ``FormatError`` subclasses.
     """
     _check(recipe, output)
-    tool.require(tuple(Tool))
+    tool.require(tool.BUILD_TOOLS)
     try:
         room = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:

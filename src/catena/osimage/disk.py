@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from catena.formats.gpt import SECTOR, TABLE_SECTORS, Partition, PartitionTable
 from catena.osimage import verity
-from catena.osimage.tool import Tool, run
+from catena.osimage.tool import MCOPY, MKFS_VFAT, MMD, run
 from catena.osimage.verity import HashTree
 
 ESP_TYPE = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
@@ -99,10 +99,10 @@ def _make_esp(esp: Path, contents: Contents, size: int) -> None:
     serial = derived_guid(contents.identity, "fat").hex[:8]
     with esp.open("xb") as file:
         file.truncate(size)
-    run(Tool.MKFS_VFAT, ("--invariant", "-F", "32", "-n", "ESP", "-i", serial, str(esp)))
-    run(Tool.MMD, ("-i", str(esp), "::/EFI", "::/EFI/BOOT"), epoch=_FAT_EPOCH)
+    run(MKFS_VFAT, ("--invariant", "-F", "32", "-n", "ESP", "-i", serial, str(esp)))
+    run(MMD, ("-i", str(esp), "::/EFI", "::/EFI/BOOT"), epoch=_FAT_EPOCH)
     target = "::/EFI/BOOT/BOOTX64.EFI"
-    run(Tool.MCOPY, ("-i", str(esp), str(contents.uki), target), epoch=_FAT_EPOCH)
+    run(MCOPY, ("-i", str(esp), str(contents.uki), target), epoch=_FAT_EPOCH)
 
 
 def _copy_sparse(source: Path, disk: BinaryIO, offset: int) -> None:

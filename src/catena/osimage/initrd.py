@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from catena.errors import FormatError
 from catena.osimage import cpio, elf, modules
-from catena.osimage.tool import Tool, run_filter
+from catena.osimage.tool import ZSTD, run
 from catena.osimage.tree import Tree
 
 _PROGRAM_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
@@ -48,7 +48,7 @@ def build(tree: Tree, module_folder: Path, module_names: Sequence[str]) -> bytes
         *(cpio.link(_path(f"usr/bin/{applet}"), "busybox") for applet in _APPLETS),
         *_programs(tree, ("busybox", "dmsetup")),
     ]
-    return run_filter(Tool.ZSTD, ("-19", "-T1", "--no-check"), cpio.archive(entries))
+    return run(ZSTD, ("-9", "-T1", "--no-check"), content=cpio.archive(entries))
 
 
 def loaded_modules(initrd: bytes) -> dict[PurePosixPath, bytes]:
@@ -56,7 +56,7 @@ def loaded_modules(initrd: bytes) -> dict[PurePosixPath, bytes]:
 
     Raises ``FormatError`` or ``ToolFailed``.
     """
-    files = cpio.read_files(run_filter(Tool.ZSTD, ("-d", "-q", "-c"), initrd))
+    files = cpio.read_files(run(ZSTD, ("-d", "-q", "-c"), content=initrd))
     order = files.get(_path("modules/order"), b"").decode("ascii", errors="replace")
     paths = [_path(f"modules/{name}") for name in order.splitlines()]
     missing = [path for path in paths if path not in files]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from catena.osimage.tool import Tool, run
+from catena.osimage.tool import MKSQUASHFS, run
 from catena.osimage.tree import Tree
 
 DEFAULT_EXCLUDES = (
@@ -44,11 +44,11 @@ def build(tree: Tree, excludes: Sequence[str], output: Path) -> None:
         "-mkfs-time", "0",
         "-all-time", "0",
         "-root-mode", "0755",
-        "-comp", "lz4",
-        "-Xhc",
+        "-comp", "zstd",
+        "-Xcompression-level", "4",
         "-b", "128K",
         "-wildcards",
     ]  # fmt: skip
     for pattern in excludes:
         arguments += ["-e", pattern]
-    run(Tool.MKSQUASHFS, arguments)
+    run(MKSQUASHFS, arguments)
