@@ -111,15 +111,16 @@ def demo(folder: Path, cache: Path, interval: int, *, as_json: bool) -> None:
 @click.option(
     "--mode",
     type=click.Choice(["approve", "open"]),
-    default="approve",
-    show_default=True,
-    help="How machines get in: `open` trusts every TPM with a known vendor (lab only).",
+    help="How machines get in, decided when the lab is made: `approve` (default) asks a person, "
+    "`open` trusts every TPM with a known vendor.",
 )
 @click.option(
     "--yes", is_flag=True, help="Capture the firmware and approve the machine without asking."
 )
 @output.output_option
-def up(folder: Path, cache: Path, interval: int, mode: str, *, yes: bool, as_json: bool) -> None:
+def up(
+    folder: Path, cache: Path, interval: int, mode: str | None, *, yes: bool, as_json: bool
+) -> None:
     """Make what is missing, start the trust service and boot the first machine.
 
     Returns when the machine has enrolled; with --yes, when it is trusted. Both run on until

@@ -256,33 +256,16 @@ def _grants(lab: Lab) -> dict[str, int]:
 def _boot_until_untrusted(
     lab: Lab, *, disk: Path | None = None, varstore: Path | None = None
 ) -> Node:
-    before = _last_attested(lab)
+    before = lab.last_attested(NODE)
     lab.start_machine(NODE, disk=disk, varstore=varstore)
     try:
-        listed = lab.wait_for_node(
-            lambda nodes: next(
-                (
-                    node
-                    for node in nodes
-                    if node["name"] == NODE and node["last_attested"] != before
-                ),
-                None,
-            ),
-            machine=NODE,
-            seconds=_BOOT_SECONDS,
-            what="attestation",
-        )
+        listed = lab.wait_attested(NODE, since=before, seconds=_BOOT_SECONDS)
     finally:
         lab.unit(NODE).stop()
     node = lab.node(NODE) or listed
     _require(node["last_verdict"] == "untrusted", "the changed machine was found trusted")
     _require(node["state"] == "untrusted", "the changed machine keeps its standing")
     return node
-
-
-def _last_attested(lab: Lab) -> str | None:
-    node = lab.node(NODE)
-    return None if node is None else node["last_attested"]
 
 
 def _never_attested(lab: Lab, machine: str) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
+import tomllib
 from pathlib import Path
 
+from catena.errors import UsageError
 from catena.lab import swtpm, tree
 from catena.lab.narration import Narrator
 from catena.lab.operator import Operator
@@ -20,17 +22,29 @@ from catena.lab.workspace import (
     guest_server_url,
 )
 
+DEFAULT_MODE = "approve"
 VERSION = "1"
 SECURITY_VERSION = "1"
 NODE_MODULES = ("virtio_console",)
 """Beyond what every release loads: the port that sealed secrets are copied to."""
 
 
-def prepare(workspace: Workspace, operator: Operator, narrator: Narrator, *, mode: str) -> None:
+class OtherMode(UsageError):
+    """The lab's server was made in another mode than is asked for now."""
+
+    code = "other-mode"
+    remedy = "Use another folder (--dir), or leave --mode out to go on with this one."
+
+
+def prepare(
+    workspace: Workspace, operator: Operator, narrator: Narrator, *, mode: str | None = None
+) -> None:
     """Make what is missing: keys, firmware, root file system, release, server.
 
     Each part is made once and kept; a part that failed half-way leaves nothing behind.
     """
+    if workspace.server.exists():
+        _same_mode(workspace, mode)
     workspace.found()
     if not workspace.keys.exists():
         _keys(workspace, operator, narrator)
@@ -39,7 +53,13 @@ def prepare(workspace: Workspace, operator: Operator, narrator: Narrator, *, mod
     if not workspace.release.exists():
         _release(workspace, operator, narrator)
     if not workspace.server.exists():
-        _server(workspace, operator, narrator, mode)
+        _server(workspace, operator, narrator, mode or DEFAULT_MODE)
+
+
+def _same_mode(workspace: Workspace, mode: str | None) -> None:
+    made = tomllib.loads((workspace.server / "server.toml").read_text()).get("mode")
+    if mode is not None and mode != made:
+        raise OtherMode("this lab's server has another mode", expected=str(made), got=mode)
 
 
 def _keys(workspace: Workspace, operator: Operator, narrator: Narrator) -> None:

@@ -180,6 +180,23 @@ class Lab:
             raise
         return shown
 
+    def wait_attested(self, name: str, *, since: str | None, seconds: float) -> Node:
+        """Wait until a named node of the first machine has attested after ``since``."""
+        return self.wait_for_node(
+            lambda nodes: next(
+                (one for one in nodes if one["name"] == name and one["last_attested"] != since),
+                None,
+            ),
+            machine=name,
+            seconds=seconds,
+            what=f"attestation of {name}",
+        )
+
+    def last_attested(self, name: str) -> str | None:
+        """When a named node attested last, as the server writes it."""
+        node = self.node(name)
+        return None if node is None else node["last_attested"]
+
     def wait_for_node(
         self,
         find: Callable[[list[Node]], Node | None],

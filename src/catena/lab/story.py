@@ -64,7 +64,7 @@ def tell(workspace: Workspace, narrator: Narrator) -> Summary:
     lab = Lab(workspace, operator)
     try:
         narrator.chapter("The enterprise makes its keys and its operating system")
-        prepare(workspace, operator, narrator, mode="approve")
+        prepare(workspace, operator, narrator)
         narrator.chapter("A machine boots, proves itself, joins, and gets its secret")
         _serve(lab, narrator)
         join(lab, narrator)
@@ -241,16 +241,8 @@ def _secret_opened(lab: Lab, narrator: Narrator) -> None:
 
 def _keeps_attesting(lab: Lab, narrator: Narrator) -> None:
     with narrator.step("attestation repeats") as step:
-        first = (lab.node(NODE) or {})["last_attested"]
-        again = lab.wait_for_node(
-            lambda nodes: next(
-                (one for one in nodes if one["name"] == NODE and one["last_attested"] != first),
-                None,
-            ),
-            machine=NODE,
-            seconds=BOOT_SECONDS,
-            what="second attestation",
-        )
+        first = lab.last_attested(NODE)
+        again = lab.wait_attested(NODE, since=first, seconds=BOOT_SECONDS)
         step.checked(f"every {lab.workspace.interval} s; last at {again['last_attested']}")
     lab.unit(NODE).stop()
 
