@@ -18,6 +18,7 @@ from catena.agent.identity import (
 from catena.errors import FormatError
 
 NOW = datetime.now(UTC)
+"""When the tests were collected; a long run gets to them minutes later."""
 
 
 def test_request_proves_possession_and_names_nobody():
@@ -35,7 +36,7 @@ def test_every_request_has_a_fresh_key():
 
 def test_certificate_for_this_key_from_the_cluster_ca_is_accepted(cluster_ca):
     request = new_request()
-    pem = cluster_ca.node_certificate(request.key.public_key())
+    pem = cluster_ca.node_certificate(request.key.public_key(), not_before=NOW)
     identity = accept_certificate(request, pem, cluster_ca.certificate, now=NOW)
     assert identity.certificate == pem.encode()
     key = load_pem_private_key(identity.private_key, None)
@@ -45,7 +46,7 @@ def test_certificate_for_this_key_from_the_cluster_ca_is_accepted(cluster_ca):
 
 def test_private_key_is_not_shown_by_accident(cluster_ca):
     request = new_request()
-    pem = cluster_ca.node_certificate(request.key.public_key())
+    pem = cluster_ca.node_certificate(request.key.public_key(), not_before=NOW)
     assert "PRIVATE" not in repr(accept_certificate(request, pem, cluster_ca.certificate, now=NOW))
 
 
@@ -57,14 +58,14 @@ def test_certificate_for_another_key_is_refused(cluster_ca):
 
 def test_certificate_of_another_ca_is_refused(cluster_ca):
     request = new_request()
-    pem = ClusterCa(NOW - DAY).node_certificate(request.key.public_key())
+    pem = ClusterCa(NOW - DAY).node_certificate(request.key.public_key(), not_before=NOW)
     with pytest.raises(ForeignCertificate):
         accept_certificate(request, pem, cluster_ca.certificate, now=NOW)
 
 
 def test_leaf_behind_another_certificate_is_not_looked_for(cluster_ca):
     request = new_request()
-    pem = cluster_ca.node_certificate(request.key.public_key())
+    pem = cluster_ca.node_certificate(request.key.public_key(), not_before=NOW)
     root = cluster_ca.certificate.public_bytes(Encoding.PEM).decode()
     with pytest.raises(MismatchedCertificate):
         accept_certificate(request, root + pem, cluster_ca.certificate, now=NOW)
@@ -73,7 +74,7 @@ def test_leaf_behind_another_certificate_is_not_looked_for(cluster_ca):
 @pytest.mark.parametrize("at", [NOW - DAY, NOW + DAY])
 def test_certificate_outside_its_time_is_refused(cluster_ca, at):
     request = new_request()
-    pem = cluster_ca.node_certificate(request.key.public_key(), timedelta(minutes=10))
+    pem = cluster_ca.node_certificate(request.key.public_key(), timedelta(minutes=10), NOW)
     with pytest.raises(WrongTime):
         accept_certificate(request, pem, cluster_ca.certificate, now=at)
 

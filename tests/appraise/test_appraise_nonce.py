@@ -12,6 +12,7 @@ from catena.appraise.nonce import (
     SKEW,
     ForgedNonce,
     PrematureNonce,
+    SpentNonce,
     StaleNonce,
     check_nonce,
     make_nonce,
@@ -46,6 +47,17 @@ def test_a_stale_nonce_is_refused():
 def test_a_nonce_from_the_future_is_refused():
     with pytest.raises(PrematureNonce):
         check_nonce(KEY, NODE, NONCE, NOW - SKEW - timedelta(milliseconds=1))
+
+
+def test_a_nonce_from_before_the_last_attestation_is_spent():
+    with pytest.raises(SpentNonce) as refusal:
+        check_nonce(KEY, NODE, NONCE, NOW + SKEW, concluded=NOW + timedelta(milliseconds=1))
+    assert not refusal.value.authenticated
+
+
+def test_a_nonce_made_after_the_last_attestation_is_good():
+    check_nonce(KEY, NODE, NONCE, NOW + SKEW, concluded=NOW)
+    check_nonce(KEY, NODE, NONCE, NOW + SKEW, concluded=NOW - SKEW)
 
 
 def test_another_nodes_nonce_is_refused():

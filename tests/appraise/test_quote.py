@@ -335,13 +335,17 @@ def test_a_sha384_bank_under_a_sha256_signature_is_accepted(references):
     "before",
     [
         None,
-        ClockState(7, 0, 1_000_000),
         ClockState(7, 0, 999_999),
         ClockState(6, 9, 999_999_999),
     ],
 )
 def test_a_clock_that_went_forward_is_accepted(exchange, references, before):
     judge(exchange.evidence(), references, node=known_node(before))
+
+
+def test_the_same_quote_again_is_refused_and_not_held_against_the_node(exchange, refused):
+    node = known_node(ClockState(7, 0, 1_000_000))
+    refused(exchange.evidence(), q.ReplayedQuote, blames_node=False, node=node)
 
 
 def test_a_new_boot_may_fall_back_in_its_clock_and_restarts(bent, references):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,7 @@ def test_manufacture_that_takes_too_long_leaves_nothing(tmp_path, monkeypatch, m
     await_that(lambda: processes_naming(tmp_path) == {}, "nothing left")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="process namespaces need root")
 def test_manufacture_that_was_killed_runs_on_nowhere_and_can_be_repeated(tmp_path, manufactured):
     vendor = Vendor(tmp_path / "vendor")
     shutil.copytree(manufactured / "vendor", vendor.folder)

@@ -68,7 +68,7 @@ def test_lab_folder_without_room_for_keys(tmp_path, nothing_left):
 @needs_root
 def test_lab_folder_without_any_room(tmp_path, nothing_left):
     folder = str(tmp_path / "disk/lab")
-    status, error, _ = up_with_small_disk(tmp_path, "4k", "--dir", folder)
+    status, error, _ = up_with_small_disk(tmp_path, "4k,nr_inodes=1", "--dir", folder)
     assert (status, error["code"]) == (1, "no-space")
     assert error["remedy"].startswith("Free some space")
 
@@ -83,7 +83,8 @@ def test_lab_folder_without_room_for_the_system_keeps_no_half_of_it(
     words = ("--dir", str(tmp_path / "disk/lab"), "--cache", str(cache))
     status, error, left = up_with_small_disk(tmp_path, "5m", *words)
     assert (status, error["code"]) == (1, "tool-failed")
-    assert "No space left on device" in error["got"]
+    assert "./big: " in error["got"]
+    assert "full disk" in error["remedy"]
     assert [name for name in left if "tree" in name] == []
     assert "./lab/keys/PK.crt" in left
 

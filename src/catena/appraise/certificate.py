@@ -115,8 +115,8 @@ def _read(certificate: Any) -> Certificate:  # noqa: ANN401  asn1crypto has no t
         subject=body["subject"].dump(),
         issuer=body["issuer"].dump(),
         subject_text=_printable(certificate.subject.human_friendly),
-        not_before=body["validity"]["not_before"].native,
-        not_after=body["validity"]["not_after"].native,
+        not_before=_moment(body["validity"]["not_before"].native),
+        not_after=_moment(body["validity"]["not_after"].native),
         key_numbers=_key_numbers(body["subject_public_key_info"]),
         is_authority=bool(constraints is not None and constraints["ca"].native),
         path_length=None if constraints is None else constraints["path_len_constraint"].native,
@@ -127,6 +127,13 @@ def _read(certificate: Any) -> Certificate:  # noqa: ANN401  asn1crypto has no t
         _signature=certificate["signature_value"].native,
         _signature_kind=_signature_kind(certificate["signature_algorithm"]),
     )
+
+
+def _moment(value: object) -> datetime:
+    """An instant; DER also has times without a zone and years that Python cannot hold."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError("a validity that is no instant")
+    return value
 
 
 def _printable(text: str) -> str:

@@ -44,7 +44,7 @@ def read_csr(der: bytes) -> RequestedKey:
     try:
         csr = x509.load_der_x509_csr(der)
         key = csr.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise FormatError("not a certificate request") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
         raise WrongCsrKey("the certificate request is not for a P-256 key")

@@ -2,12 +2,14 @@
 
 A node is named after its EK's public area. The EK certificate vouches only for the numbers of
 the key, so without this check one TPM could present the same key under many attributes, and
-enrol as many nodes. Only the default templates are accepted, each in its one encoding:
+enrol as many nodes. For each kind and size of key exactly one default template is accepted, in
+its one encoding; the high-range templates of the same keys are not, for the same reason:
 
-=========  =========================================================================
-L-1, L-2   TCG EK Credential Profile 2.5, B.3.3 and B.3.4: policy A, SHA-256
-H-1 … H-3  the same profile, B.4.4 to B.4.6: policy B, user authorisation as well
-=========  =========================================================================
+=====  ===========================================================================
+L-1    RSA-2048: TCG EK Credential Profile 2.5, B.3.3: policy A, SHA-256
+L-2    P-256: B.3.4: policy A, SHA-256
+H-3    P-384: B.4.6: policy B, SHA-384, user authorisation as well
+=====  ===========================================================================
 """
 
 from __future__ import annotations
@@ -47,7 +49,6 @@ _LOW = (
 )
 _HIGH = _LOW | TpmaObject.USER_WITH_AUTH
 _POLICY_A = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
-_POLICY_B_256 = bytes.fromhex("ca3d0a99a2b93906f7a3342414efcfb3a385d44cd1fd459089d19b5071c0b7a0")
 _POLICY_B_384 = bytes.fromhex(
     "b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb47ba09699646150f9fc000f3f80e12"
 )
@@ -55,8 +56,6 @@ _POLICY_B_384 = bytes.fromhex(
 _TEMPLATES = (
     _Template("rsa", 2048, HashAlg.SHA256, _LOW, _POLICY_A, 128),
     _Template("ecc", 256, HashAlg.SHA256, _LOW, _POLICY_A, 128),
-    _Template("rsa", 2048, HashAlg.SHA256, _HIGH, _POLICY_B_256, 128),
-    _Template("ecc", 256, HashAlg.SHA256, _HIGH, _POLICY_B_256, 128),
     _Template("ecc", 384, HashAlg.SHA384, _HIGH, _POLICY_B_384, 256),
 )
 

@@ -17,7 +17,7 @@ from catena.evidence import LogEntry, LogKind
 from catena.formats import ima, tcglog
 from catena.formats.ima import ImaEntry
 from catena.formats.tcglog import EventLog
-from catena.ids import HashAlg, Sha256Hex
+from catena.ids import HashAlg
 from catena.measure.replay import IMA_PCR
 
 
@@ -85,27 +85,39 @@ class Logs:
     """The parsed logs of one attestation; ``has_ima`` even if that log is empty."""
 
     boot: EventLog
-    boot_sha256: Sha256Hex
+    boot_entry: LogEntry
     ima: tuple[ImaEntry, ...]
     has_ima: bool
 
 
-def read_logs(manifest: tuple[LogEntry, ...], contents: Mapping[str, bytes], bank: HashAlg) -> Logs:
+def read_logs(
+    manifest: tuple[LogEntry, ...],
+    contents: Mapping[str, bytes],
+    bank: HashAlg,
+    boot: EventLog | None = None,
+) -> Logs:
     """Step 5f: every log of the manifest, as it was when the node signed its digest.
 
-    ``contents`` maps SHA-256 to content and may hold more than the manifest names.
+    ``contents`` maps SHA-256 to content and may hold more than the manifest names. ``boot`` is
+    the firmware log if it was read before, under this digest; its content may then be absent.
     """
     entries = _by_kind(manifest)
     if "tcg2" not in entries:
         raise MissingBootLog("the evidence names no firmware log")
-    boot = _boot_log(_content(entries["tcg2"], contents), bank)
+    entry = entries["tcg2"]
+    if boot is None:
+        boot = _boot_log(_content(entry, contents), bank)
+    else:
+        check_contents((entry,), contents)
     ima_log = _content(entries["ima"], contents) if "ima" in entries else b""
-    return Logs(
-        boot=boot,
-        boot_sha256=Sha256Hex(entries["tcg2"].sha256),
-        ima=_ima_log(ima_log),
-        has_ima="ima" in entries,
-    )
+    return Logs(boot=boot, boot_entry=entry, ima=_ima_log(ima_log), has_ima="ima" in entries)
+
+
+def check_contents(manifest: tuple[LogEntry, ...], contents: Mapping[str, bytes]) -> None:
+    """Step 5f for logs that were read before: what is there again must still be what it was."""
+    for entry in manifest:
+        if entry.sha256 in contents:
+            _content(entry, contents)
 
 
 def _by_kind(manifest: tuple[LogEntry, ...]) -> dict[LogKind, LogEntry]:

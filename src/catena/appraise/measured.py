@@ -15,7 +15,7 @@ from catena.appraise.reference import Slot
 from catena.errors import FormatError
 from catena.formats.efi import VariableData, parse_variable
 from catena.formats.ima import ImaEntry, replay_digest
-from catena.formats.tcglog import Event, EventType, event_type_name
+from catena.formats.tcglog import Event, EventLog, EventType, event_type_name
 from catena.ids import HashAlg
 from catena.measure.escape import escape
 from catena.measure.facts import describe, is_bound
@@ -47,11 +47,15 @@ class MeasuredEvent:
         return (self.pcr, self.digest)
 
 
-def measured_events(logs: Logs, ima_covered: int, bank: HashAlg) -> tuple[MeasuredEvent, ...]:
-    """All events of the firmware log, then the IMA entries that the quote covers."""
-    boot = [_firmware_event(event, bank) for event in logs.boot.events]
-    entries = logs.ima[:ima_covered]
-    return (*boot, *(_ima_event(entry, len(boot), logs, bank) for entry in entries))
+def firmware_events(log: EventLog, bank: HashAlg) -> tuple[MeasuredEvent, ...]:
+    """All events of the firmware log."""
+    return tuple(_firmware_event(event, bank) for event in log.events)
+
+
+def ima_events(logs: Logs, covered: int, bank: HashAlg) -> tuple[MeasuredEvent, ...]:
+    """The IMA entries that the quote covers; they follow after the firmware's events."""
+    offset = len(logs.boot.events)
+    return tuple(_ima_event(entry, offset, logs, bank) for entry in logs.ima[:covered])
 
 
 def _firmware_event(event: Event, bank: HashAlg) -> MeasuredEvent:

@@ -61,6 +61,15 @@ class PrematureNonce(UnauthenticatedRefusal):
     step = "c"
 
 
+class SpentNonce(UnauthenticatedRefusal):
+    """A nonce from before the node's last attestation: recorded evidence, or late evidence."""
+
+    code = "nonce-spent"
+    exit_code = ExitCode.STALE
+    remedy = "Ask for a new nonce: evidence is worth one attestation."
+    step = "c"
+
+
 def make_nonce(key: bytes, node_id: NodeId, now: datetime, random16: bytes) -> bytes:
     """A nonce for ``node_id``; ``random16`` is 16 fresh random bytes, ``now`` is aware."""
     if len(key) < _MIN_KEY or len(random16) != RANDOM_SIZE:
@@ -71,21 +80,35 @@ def make_nonce(key: bytes, node_id: NodeId, now: datetime, random16: bytes) -> b
 
 
 def check_nonce(
-    key: bytes, node_id: NodeId, nonce: bytes, now: datetime, lifetime: timedelta = LIFETIME
+    key: bytes,
+    node_id: NodeId,
+    nonce: bytes,
+    now: datetime,
+    lifetime: timedelta = LIFETIME,
+    *,
+    concluded: datetime | None = None,
 ) -> None:
-    """Step 5c, freshness. Raises ``ForgedNonce``, ``StaleNonce`` or ``PrematureNonce``."""
+    """Step 5c, freshness; ``concluded`` is when the node's last attestation was.
+
+    A nonce made before that is spent, so no table of used nonces is needed; two attestations
+    within one millisecond are told apart by the quote's clock (``quote.check_clock``). Raises
+    ``ForgedNonce``, ``StaleNonce``, ``PrematureNonce`` or ``SpentNonce``.
+    """
     if len(key) < _MIN_KEY:
         raise UsageError("nonces are checked with a key of 32 bytes or more")
     signed, mac = nonce[:_SIGNED_SIZE], nonce[_SIGNED_SIZE:]
     if len(nonce) != NONCE_SIZE or not hmac.compare_digest(mac, _mac(key, node_id, signed)):
         raise ForgedNonce("the nonce was not made by this server for this node")
-    age = (now - _EPOCH) // _MILLISECOND - int.from_bytes(signed[:_STAMP_SIZE], "big")
+    made = int.from_bytes(signed[:_STAMP_SIZE], "big")
+    age = (now - _EPOCH) // _MILLISECOND - made
     if age > lifetime // _MILLISECOND:
         raise StaleNonce(
             "the nonce has expired", expected=f"at most {lifetime // _MILLISECOND} ms", got=f"{age}"
         )
     if -age > SKEW // _MILLISECOND:
         raise PrematureNonce("the nonce was made in the future", got=f"{-age} ms ahead")
+    if concluded is not None and made < (concluded - _EPOCH) // _MILLISECOND:
+        raise SpentNonce("the nonce was made before the node's last attestation")
 
 
 def _mac(key: bytes, node_id: NodeId, signed: bytes) -> bytes:

@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,9 @@ MAX_POLICY = 64 * 1024
 MAX_CLAUSES = 128
 MAX_EXPRESSION = 2048
 """Characters of one clause: the CEL library recurses, and a deep expression ends the process."""
+
+REMEMBERED = 1024
+"""Judgements kept: facts of so many nodes at once."""
 
 _HEADER = re.compile(r"\[([a-z][a-z0-9-]{0,63})\] (\S.{0,199})")
 _BOUND_NAME = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
@@ -105,25 +109,31 @@ class Clause:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Policy:
     """A compiled policy; ``digest`` is the SHA-256 of its text, for the log."""
 
     clauses: tuple[Clause, ...]
     digest: Sha256Hex
-    _programs: tuple[Program, ...]
+    programs: tuple[Program, ...] = field(repr=False)
 
     def judge(self, facts: Facts) -> tuple[Reason, ...]:
         """One reason per clause that does not hold, in order; none means the policy holds.
 
         A clause that fails to evaluate does not hold.
         """
-        values = msgspec.structs.asdict(facts)
-        return tuple(
-            Reason(code=f"policy:{clause.name}", message=f"Policy does not hold: {clause.says}")
-            for clause, program in zip(self.clauses, self._programs, strict=True)
-            if not _holds(program, values)
-        )
+        return _failing(self, facts)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _failing(policy: Policy, facts: Facts) -> tuple[Reason, ...]:
+    """Facts and policy alone decide, and a node's facts are the same from boot to boot."""
+    values = msgspec.structs.asdict(facts)
+    return tuple(
+        Reason(code=f"policy:{clause.name}", message=f"Policy does not hold: {clause.says}")
+        for clause, program in zip(policy.clauses, policy.programs, strict=True)
+        if not _holds(program, values)
+    )
 
 
 def compile_policy(text: str) -> Policy:
@@ -139,7 +149,7 @@ def compile_policy(text: str) -> Policy:
         _check_boolean(clause, program)
     _check_not_always_true(clauses, programs)
     digest = Sha256Hex(hashlib.sha256(text.encode()).hexdigest())
-    return Policy(clauses=clauses, digest=digest, _programs=programs)
+    return Policy(clauses=clauses, digest=digest, programs=programs)
 
 
 def default_policy_text() -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -43,6 +44,9 @@ _HASHES: dict[HashAlg, hashes.HashAlgorithm] = {
     HashAlg.SHA384: hashes.SHA384(),
     HashAlg.SHA512: hashes.SHA512(),
 }
+
+
+KEPT_KEYS = 4096
 
 
 class NotTpmGenerated(UnauthenticatedRefusal):
@@ -137,6 +141,14 @@ class PcrDigestMismatch(AttestationRefusal):
     step = "d"
 
 
+class ReplayedQuote(UnauthenticatedRefusal):
+    """Not fresh: the quote of the last attestation once more, known by its TPM clock."""
+
+    code = "quote-replayed"
+    remedy = "Attest again with a new nonce: evidence is worth one attestation."
+    step = "c"
+
+
 class ResetCountRollback(AttestationRefusal):
     """The TPM has been reset fewer times than it had before: cloned, cleared or replayed."""
 
@@ -218,11 +230,17 @@ def check_signature(quote: bytes, signature: TpmSignature, ak: Public) -> None:
 
 
 def _verify(ak: Public, signature: TpmSignature, quote: bytes) -> None:
-    algorithm, key, raw = _HASHES[signature.hash], ak.key(), signature.signature_bytes()
+    algorithm, key, raw = _HASHES[signature.hash], _key(ak), signature.signature_bytes()
     if isinstance(key, ec.EllipticCurvePublicKey):
         key.verify(raw, quote, ec.ECDSA(algorithm))
     else:
         _rsa_verify(key, signature.scheme, raw, quote, algorithm)
+
+
+@lru_cache(maxsize=KEPT_KEYS)
+def _key(ak: Public) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    """An enrolled AK stays the same for months, and checking its point costs half a signature."""
+    return ak.key()
 
 
 def _rsa_verify(
@@ -300,7 +318,8 @@ def check_clock(found: ClockInfo, before: ClockState | None) -> ClockState:
 
     A higher ``resetCount`` is a new boot session: the resume count starts again, and the clock
     may fall back by the few minutes between its saves to NV memory (Part 1, clause 36.3.1), so
-    neither is compared. Within a session both must not fall. ``safe`` false says that the clock
+    neither is compared. Within a session both must not fall, and both the same is a replay, which
+    anybody could send. ``safe`` false says that the clock
     *may* repeat values of an earlier session; since only clocks of one session are compared,
     that cannot hide a rollback, and it is left to the policy as ``clock_safe``.
 
@@ -310,6 +329,8 @@ def check_clock(found: ClockInfo, before: ClockState | None) -> ClockState:
     state = ClockState(found.reset_count, found.restart_count, found.clock)
     if before is None or state.reset_count > before.reset_count:
         return state
+    if state == before:
+        raise ReplayedQuote("the quote is not newer than the last one")
     if state.reset_count < before.reset_count:
         raise ResetCountRollback(
             "the TPM's reset count went back",

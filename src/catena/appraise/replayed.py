@@ -7,12 +7,10 @@ rest waits for the next round.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from catena.appraise.logs import Logs
 from catena.appraise.refusal import AttestationRefusal
 from catena.ids import QUOTED_PCRS, HashAlg
-from catena.measure.replay import IMA_PCR, Replay, replay, replay_ima_steps
+from catena.measure.replay import IMA_PCR, Replay, replay_ima_steps
 
 FIRMWARE_RANGE = range(8)
 
@@ -43,23 +41,17 @@ class UnexplainedImaPcr(UnexplainedPcr):
     remedy = "If the quoted bank is not sha256, let the agent quote sha256; else inspect the node."
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """What the logs are shown to be: ``ima_covered`` entries of IMA's log are proven."""
-
-    boot: Replay
-    ima_covered: int
-
-
 def check_extended(values: tuple[bytes, ...]) -> None:
     """Step 5f: an all-zero bank proves nothing and would match an empty log."""
     if not any(any(values[pcr]) for pcr in FIRMWARE_RANGE):
         raise NeverExtendedPcrs("PCRs 0 to 7 of the quoted bank were never extended")
 
 
-def check_replay(values: tuple[bytes, ...], logs: Logs, bank: HashAlg) -> Replayed:
-    """Step 5f: each value equals its log's replay, or its reset state if no log extends it."""
-    boot = replay(logs.boot, bank)
+def check_replay(values: tuple[bytes, ...], logs: Logs, boot: Replay, bank: HashAlg) -> int:
+    """Step 5f: each value equals its log's replay, or its reset state if no log extends it.
+
+    ``boot`` is the firmware log's replay. Returns how many entries of IMA's log are proven.
+    """
     ima_covers = logs.has_ima and IMA_PCR not in boot.extended
     wrong = [
         pcr
@@ -72,7 +64,7 @@ def check_replay(values: tuple[bytes, ...], logs: Logs, bank: HashAlg) -> Replay
             expected=boot.pcrs[wrong[0]].hex(),
             got=values[wrong[0]].hex(),
         )
-    return Replayed(boot, _ima_prefix(values[IMA_PCR], logs, bank) if ima_covers else 0)
+    return _ima_prefix(values[IMA_PCR], logs, bank) if ima_covers else 0
 
 
 def _ima_prefix(quoted: bytes, logs: Logs, bank: HashAlg) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from catena.appraise.boot import ExaminedBoot
 from catena.appraise.explanation import ExplainedEvent
 from catena.appraise.facts import Facts
 from catena.appraise.quote import ClockState
@@ -22,13 +24,15 @@ class KnownNode:
     """The enrolled node, as the server remembers it; nothing here comes from the evidence.
 
     ``ak_public`` is the enrolled TPMT_PUBLIC; ``clock`` is the state after its last accepted
-    attestation, None before the first; ``tpm_kind`` is its endorsement's kind.
+    attestation, None before the first, and ``attested`` when that was; ``tpm_kind`` is its
+    endorsement's kind.
     """
 
     id: NodeId
     ak_public: bytes
     clock: ClockState | None
     tpm_kind: str = "unknown"
+    attested: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Appraisal:
 
     ``release`` is the release that applies as a whole. ``public_key`` is what a certificate may
     be issued for (``csr_spki`` is its DER), ``pcr_values`` the proven PCRs 0–15 of ``bank``.
+    ``boot`` is what was examined, to be given to the node's next appraisal.
     """
 
     verdict: Verdict
@@ -50,3 +55,4 @@ class Appraisal:
     csr_spki: bytes
     bank: HashAlg
     pcr_values: Mapping[int, bytes]
+    boot: ExaminedBoot

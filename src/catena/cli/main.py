@@ -158,11 +158,12 @@ def run(words: Sequence[str]) -> int:
         return _stopped(signal.SIGINT, as_json=as_json)
     except _Ended as ended:
         return _stopped(ended.number, as_json=as_json)
-    except BrokenPipeError:
-        # The reader of a pipe went away (`catena … | head`): not an error of ours. What is
-        # still in a buffer goes nowhere, or Python would complain when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
+    except SystemExit as end:
+        # The reader of a pipe went away (`catena … | head`): click ends with 1, silently. We end
+        # as other programs do there, which shells know to be no failure.
+        if isinstance(end.__context__, BrokenPipeError):
+            return _SIGNAL + signal.SIGPIPE
+        raise
     except Exception as error:  # noqa: BLE001 - the last place where it can be told well
         told = _told(error)
         output.report(told, as_json=as_json)

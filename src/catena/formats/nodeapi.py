@@ -152,6 +152,7 @@ class ErrorBody(Body, frozen=True, kw_only=True):
 
 
 B = TypeVar("B", bound=msgspec.Struct)
+_MAX_COMPLAINT = 200
 
 
 def decode(data: bytes, kind: type[B]) -> B:
@@ -159,4 +160,5 @@ def decode(data: bytes, kind: type[B]) -> B:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"not a {kind.__name__}: {error}") from error
+        # The decoder quotes names that the sender chose, at any length.
+        raise FormatError(f"not a {kind.__name__}: {str(error)[:_MAX_COMPLAINT]}") from error

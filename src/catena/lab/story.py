@@ -178,7 +178,8 @@ def boot_first_machine(lab: Lab, narrator: Narrator) -> Node:
             what="enrolment",
         )
         step.checked(f"EK vouched for by {stranger['endorsed_by']}")
-        step.checked(f"node {stranger['id'][:12]}…, {stranger['state']}: a person must approve")
+        waits = ": a person must approve" if stranger["state"] == "pending" else ""
+        step.checked(f"node {stranger['id'][:12]}…, {stranger['state']}{waits}")
     return stranger
 
 

@@ -90,7 +90,7 @@ def manufacture(state: Path, vendor: Vendor) -> None:
         shutil.rmtree(left, ignore_errors=True)
     room = Path(tempfile.mkdtemp(prefix=f".{state.name}.", dir=state.parent.absolute()))
     try:
-        tools.run(
+        tools.run_apart(  # it starts a TPM, which would stay if both of us were killed
             tools.SWTPM_SETUP,
             (
                 "--tpm2",

@@ -45,9 +45,8 @@ def run_apart(program: Tool, arguments: Sequence[str | Path], *, seconds: float)
     It gets mount and process namespaces of its own: the kernel ends both with it, so that no
     mount and no process of it can stay behind, whoever is killed.
     """
-    if not _namespaces():
-        return run(program, arguments, seconds=seconds)
-    return run(UNSHARE, (*_APART, program.path(), *arguments), seconds=seconds)
+    within = (UNSHARE.path(), *_APART) if _namespaces() else ()
+    return tool.run(program, arguments, seconds=seconds, within=within).decode(errors="replace")
 
 
 @functools.cache

@@ -102,10 +102,12 @@ def run(
     epoch: int | None = None,
     seconds: float | None = None,
     cwd: Path | None = None,
+    within: Sequence[str | Path] = (),
 ) -> bytes:
     """What a program prints when it is given ``content``.
 
-    ``epoch`` is the date it stamps (``SOURCE_DATE_EPOCH``). Raises ``MissingTool``, or
+    ``epoch`` is the date it stamps (``SOURCE_DATE_EPOCH``), ``within`` a command that runs it,
+    such as one that sets up its surroundings. Raises ``MissingTool``, or
     ``ToolFailed`` with the program's last words, also when it takes longer than ``seconds``.
     """
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
@@ -114,7 +116,7 @@ def run(
         environment["SOURCE_DATE_EPOCH"] = str(epoch)
     try:
         result = complete(
-            (tool.path(), *arguments),
+            (*within, tool.path(), *arguments),
             content=content,
             environment=environment,
             seconds=seconds,

@@ -75,9 +75,9 @@ class _Gate:
         async def endpoint(request: Request) -> Response:
             header = request.headers.get("authorization")
             token = await self._desk.decide(lambda: self._admit(header, role))
-            body = await self._desk.bodies.read(request)
             name = request.path_params.get("name", "")
-            return await self._desk.decide(lambda: reply(verb(name, body, token.label)))
+            async with self._desk.bodies.reading(request) as body:
+                return await self._desk.decide(lambda: reply(verb(name, body, token.label)))
 
         return Route(PREFIX + path, self._desk.guarded(endpoint), methods=[method])
 

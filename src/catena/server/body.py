@@ -1,14 +1,15 @@
 """Request bodies: bounded in size while they stream, in time, and in sum.
 
 A ``Content-Length`` is believed only when it already exceeds the limit; every byte is counted
-anyway. All bodies being read share one budget, so that many slow senders cannot fill memory.
+anyway. All bodies that are read or wait for their decision share one budget, so that neither many
+slow senders nor many queued requests can fill memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -28,8 +29,12 @@ class BodyReader:
     timeout: float
     _held: int = field(default=0, init=False)
 
-    async def read(self, request: Request, limit: int | None = None) -> bytes:
-        """The whole body. Raises ``BodyTooLarge``, ``BodyTooSlow`` or ``Busy``."""
+    @asynccontextmanager
+    async def reading(self, request: Request, limit: int | None = None) -> AsyncIterator[bytes]:
+        """The whole body; its share of the budget is held for as long as the block uses it.
+
+        Raises ``BodyTooLarge``, ``BodyTooSlow`` or ``Busy``.
+        """
         bound = self.limit if limit is None else min(limit, self.limit)
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > bound:
@@ -37,11 +42,12 @@ class BodyReader:
         with self._share() as share:
             try:
                 async with asyncio.timeout(self.timeout):
-                    return await self._stream(request, bound, share)
+                    body = await self._stream(request, bound, share)
             except TimeoutError as error:
                 raise BodyTooSlow(
                     "the request body took too long", expected=f"at most {self.timeout:g} s"
                 ) from error
+            yield body
 
     async def _stream(self, request: Request, bound: int, share: _Share) -> bytes:
         body = bytearray()

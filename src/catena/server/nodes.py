@@ -38,7 +38,7 @@ def _post(
     desk: Desk, path: str, kind: type[B], verb: Callable[[B], object], limit: int | None
 ) -> Route:
     async def endpoint(request: Request) -> Response:
-        body = await desk.bodies.read(request, limit)
-        return await desk.decide(lambda: reply(verb(nodeapi.decode(body, kind))))
+        async with desk.bodies.reading(request, limit) as body:
+            return await desk.decide(lambda: reply(verb(nodeapi.decode(body, kind))))
 
     return Route(path, desk.guarded(endpoint), methods=["POST"])

@@ -104,6 +104,9 @@ class Approval:
                 reason=states.AWAITING_ATTESTATION if pending else node.state_reason,
                 readmitted=decision.readmitted,
             )
+            if decision.readmitted:
+                # A TPM that was cleared counts its resets anew; a person answers for that.
+                rows.nodes.forget_clock(node.id)
             if decision.ak_public is not None:
                 rows.nodes.replace_ak(node.id, decision.ak_public)
                 rows.reenrolments.remove(node.id)

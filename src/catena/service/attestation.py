@@ -30,7 +30,14 @@ from catena.formats.nodeapi import (
 from catena.ids import NodeId, Sha256Hex
 from catena.service.denials import Denials
 from catena.service.grant import NOTHING, Grant, Grants
-from catena.service.judgement import Judgement, judged, known_to_appraise, refused
+from catena.service.judgement import (
+    Judgement,
+    events_json,
+    judged,
+    known_to_appraise,
+    refused,
+)
+from catena.service.memory import Memory, Remembered
 from catena.service.nodes import UnknownNode, known
 from catena.service.references import KEPT_APPRAISALS, References
 from catena.service.setting import Setting
@@ -67,18 +74,31 @@ class _Submitted:
 
     evidence: Evidence
     digest: Sha256Hex
-    wanted: tuple[Sha256Hex, ...]
     contents: Mapping[str, bytes]
+
+    @property
+    def wanted(self) -> tuple[Sha256Hex, ...]:
+        """The logs that the manifest names."""
+        return tuple(Sha256Hex(log.sha256) for log in self.evidence.manifest)
 
 
 @dataclass(frozen=True, slots=True)
-class _Conclusion:
+class _Judged:
     """A node as it is now, and what was judged about it."""
 
     node: Node
     judgement: Judgement
     evidence: _Submitted
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Conclusion:
+    """What was judged, and what follows from it."""
+
+    found: _Judged
+    standing: Standing
+    grant: Grant
 
 
 class Attestation:
@@ -91,6 +111,7 @@ class Attestation:
         self._denials = denials
         self._references = references
         self._grants = grants
+        self._memory = Memory()
 
     def nonce(self, request: NonceRequest) -> NonceResponse:
         """Step 1: a nonce for an enrolled node. Raises ``UnknownNode``."""
@@ -114,12 +135,15 @@ class Attestation:
         keeps the log or the database from being written.
         """
         now, node_id = self._setting.now(), NodeId(evidence.node_id)
+        digest, before = evidence_digest(evidence), self._memory.recall(evidence.manifest)
         with self._setting.journal.deciding(node_id):
+            # Everything is decided from one consistent state of the database.
             with self._setting.database.snapshot() as rows:
-                node = self._known(rows, node_id, "attest", evidence_digest(evidence))
-                submitted = _submitted(rows, evidence)
-            judgement = self._judge(node, submitted, now)  # (5)
-            return self._conclude(_Conclusion(node, judgement, submitted, now))
+                node = self._known(rows, node_id, "attest", digest)
+                submitted = _Submitted(evidence, digest, _contents(rows, node, evidence, before))
+                judgement = self._judge(node, submitted, before, now)  # (5)
+                found = self._standing(rows, _Judged(node, judgement, submitted, now))
+            return self._conclude(found)
 
     def _known(self, rows: Transaction, node_id: NodeId, request: str, digest: Sha256Hex) -> Node:
         try:
@@ -128,47 +152,59 @@ class Attestation:
             self._denials.record(request, digest, error, node_id)
             raise
 
-    def _judge(self, node: Node, evidence: _Submitted, now: datetime) -> Judgement:
+    def _judge(
+        self, node: Node, evidence: _Submitted, before: Remembered | None, now: datetime
+    ) -> Judgement:
         """Step 5. A refusal that anybody could have caused is logged and changes nothing."""
         references = self._references.active()
         try:
-            return judged(
-                appraise(
-                    evidence.evidence,
-                    logs=evidence.contents,
-                    node=known_to_appraise(node),
-                    nonce_key=self._setting.keys.nonce,
-                    references=references,
-                    policy=self._setting.policy,
-                    now=now,
-                )
+            appraisal = appraise(
+                evidence.evidence,
+                logs=evidence.contents,
+                node=known_to_appraise(node),
+                nonce_key=self._setting.keys.nonce,
+                references=references,
+                policy=self._setting.policy,
+                now=now,
+                known=before.boot if before else None,
             )
         except Refusal as refusal:
             if is_authenticated(refusal):
                 return refused(refusal)
             self._denials.record("attest", evidence.digest, refusal, node.id)
             raise
+        if before is None or before.boot is not appraisal.boot:
+            before = Remembered(appraisal.boot, events_json(appraisal))
+            self._memory.keep(before)
+        return judged(appraisal, before.events)
 
-    def _conclude(self, found: _Conclusion) -> AttestResult:
-        """Steps 6 and 7: log, then act."""
-        node, judgement, now = found.node, found.judgement, found.at
+    def _standing(self, rows: Transaction, found: _Judged) -> _Conclusion:
+        """What follows from the judgement: where the node stands, and what it will receive."""
+        node, judgement = found.node, found.judgement
         why = judgement.reasons[0].code if judgement.reasons else ""
         standing = after_verdict(node, trusted=judgement.trusted, why=why)
-        grant = self._grants.make(node, judgement.proven, now) if standing.admitted else NOTHING
+        grant = NOTHING
+        if standing.admitted:
+            grant = self._grants.make(rows, node, judgement.proven, found.at)
+        return _Conclusion(found, standing, grant)
+
+    def _conclude(self, conclusion: _Conclusion) -> AttestResult:
+        """Steps 6 and 7: log, then act."""
+        found, grant = conclusion.found, conclusion.grant
+        node, now = found.node, found.at
         # (6) Durable before any effect.
-        verdict = _verdict_entry(found, standing, self._setting.policy.digest)
+        verdict = _verdict_entry(found, conclusion.standing, self._setting.policy.digest)
         receipt, *_ = self._setting.journal.record(verdict, *grant.entries(node, now))
         # (7) Effects, all or none.
         with self._setting.journal.effect() as rows:
-            _advance_clock(rows, node, judgement)
-            _change_state(rows, node, standing)
+            _advance_clock(rows, node, found.judgement)
+            _change_state(rows, node, conclusion.standing)
             _remember(rows, found, receipt.index)
             grant.remember(rows, node, now)
-        return self._answer(found, standing, grant, receipt)
+        return self._answer(conclusion, receipt)
 
-    def _answer(
-        self, found: _Conclusion, standing: Standing, grant: Grant, receipt: Receipt
-    ) -> AttestResult:
+    def _answer(self, conclusion: _Conclusion, receipt: Receipt) -> AttestResult:
+        found, standing, grant = conclusion.found, conclusion.standing, conclusion.grant
         return AttestResult(
             verdict=found.judgement.verdict,
             state=standing.state,
@@ -181,20 +217,31 @@ class Attestation:
         )
 
 
-def _submitted(rows: Transaction, evidence: Evidence) -> _Submitted:
-    """The evidence with its logs, sent or held. Raises ``LogsMissing``."""
-    wanted = tuple(Sha256Hex(log.sha256) for log in evidence.manifest)
+def _contents(
+    rows: Transaction, node: Node, evidence: Evidence, before: Remembered | None
+) -> Mapping[str, bytes]:
+    """The evidence's logs, sent or held. Raises ``LogsMissing``.
+
+    The node's own boot log is held (its row refers to it), and is not read again if it was
+    examined in this bank before.
+    """
     contents: dict[str, bytes] = dict(evidence.logs)
+    known = before is not None and before.boot.bank == evidence.bank
     missing = []
-    for sha256 in wanted:
-        held = None if sha256 in contents else rows.logs.get(sha256)
-        if held is not None:
-            contents[sha256] = held
-        elif sha256 not in contents:
+    for log in evidence.manifest:
+        sha256 = Sha256Hex(log.sha256)
+        if sha256 in contents:
+            continue
+        if known and before is not None and log == before.boot.entry and sha256 == node.boot_log:
+            continue
+        held = rows.logs.get(sha256)
+        if held is None:
             missing.append(sha256)
+        else:
+            contents[sha256] = held
     if missing:
         raise LogsMissing(tuple(missing))
-    return _Submitted(evidence, evidence_digest(evidence), wanted, contents)
+    return contents
 
 
 def evidence_digest(evidence: Evidence) -> Sha256Hex:
@@ -203,7 +250,7 @@ def evidence_digest(evidence: Evidence) -> Sha256Hex:
     return Sha256Hex(hashlib.sha256(msgspec.json.encode(bare)).hexdigest())
 
 
-def _verdict_entry(found: _Conclusion, standing: Standing, policy: Sha256Hex) -> Verdict:
+def _verdict_entry(found: _Judged, standing: Standing, policy: Sha256Hex) -> Verdict:
     node, judgement = found.node, found.judgement
     reasons = _reasons(judgement, standing)
     return Verdict(
@@ -245,7 +292,7 @@ def _change_state(rows: Transaction, node: Node, standing: Standing) -> None:
         rows.nodes.set_state(node.id, standing.state, standing.why, readmitted=standing.readmitted)
 
 
-def _remember(rows: Transaction, found: _Conclusion, entry: int) -> None:
+def _remember(rows: Transaction, found: _Judged, entry: int) -> None:
     """The appraisal, and the boot log if it is proven to be this boot's."""
     node, judgement, evidence = found.node, found.judgement, found.evidence
     boot_log = node.boot_log

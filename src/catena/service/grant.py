@@ -92,7 +92,7 @@ class Grants:
         self._setting = setting
         self._secrets = secrets
 
-    def make(self, node: Node, proven: Proven | None, now: datetime) -> Grant:
+    def make(self, rows: Transaction, node: Node, proven: Proven | None, now: datetime) -> Grant:
         """Certificate and secrets for an admitted node. Raises ``UnprovenGrant``."""
         if proven is None or node.name is None:
             raise UnprovenGrant("only a completed appraisal of a named node admits")
@@ -105,7 +105,8 @@ class Grants:
             not_before=now,
             lifetime=self._setting.certificate_lifetime,
         )
-        return Grant(certificate, self._secrets.sealed_for(node, proven.bank, proven.pcrs))
+        secrets = self._secrets.sealed_for(rows, node, proven.bank, proven.pcrs)
+        return Grant(certificate, secrets)
 
 
 def serial_of(certificate: x509.Certificate) -> str:

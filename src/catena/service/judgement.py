@@ -55,8 +55,8 @@ class Judgement:
         return "trusted" if self.trusted else "untrusted"
 
 
-def judged(appraisal: Appraisal) -> Judgement:
-    """A completed appraisal."""
+def judged(appraisal: Appraisal, events: bytes) -> Judgement:
+    """A completed appraisal; ``events`` are its ``events_json``."""
     clock = appraisal.clock
     return Judgement(
         reasons=appraisal.reasons,
@@ -70,8 +70,13 @@ def judged(appraisal: Appraisal) -> Judgement:
         ),
         release=appraisal.release,
         facts=msgspec.json.encode(appraisal.facts),
-        events=msgspec.json.encode([_event(event) for event in appraisal.events]),
+        events=events,
     )
+
+
+def events_json(appraisal: Appraisal) -> bytes:
+    """The explained events as they are stored and shown."""
+    return msgspec.json.encode([_event(event) for event in appraisal.events])
 
 
 def refused(refusal: Refusal) -> Judgement:
@@ -88,6 +93,7 @@ def known_to_appraise(node: Node) -> KnownNode:
         ak_public=node.ak_public,
         clock=None if node.last_attested is None else before,
         tpm_kind=node.ek_root.partition(":")[0],
+        attested=node.last_attested,
     )
 
 

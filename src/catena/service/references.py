@@ -128,7 +128,10 @@ class References:
         with ready.lock:
             stale = ready.loaded is None or not ready.loaded <= now < ready.loaded + REFRESH
             if ready.references is None or stale:
-                ready.references, ready.loaded = self._load(), now
+                loaded = self._load()
+                # The same object while nothing changed: what was examined against it still holds.
+                ready.references = ready.references if loaded == ready.references else loaded
+                ready.loaded = now
             return ready.references
 
     def accept(self, envelope: bytes, actor: str) -> ReferenceView:

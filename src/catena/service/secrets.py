@@ -93,11 +93,12 @@ class Secrets:
         return Removed(name=name, held_by=holders)
 
     def sealed_for(
-        self, node: Node, bank: HashAlg, pcrs: Mapping[int, bytes]
+        self, rows: Transaction, node: Node, bank: HashAlg, pcrs: Mapping[int, bytes]
     ) -> tuple[SealedSecret, ...]:
         """The secrets of the node's role, for its TPM while its boot PCRs are these."""
-        with self._setting.database.snapshot() as rows:
-            secrets = [secret for secret in rows.secrets.list() if node.role in secret.roles]
+        secrets = () if node.role is None else rows.secrets.for_role(node.role)
+        if not secrets:
+            return ()
         ek = parse_public(node.ek_public)
         values = {pcr: pcrs[pcr] for pcr in SEALED_PCRS}
         return tuple(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from catena.formats.nodeapi import NodeState, Reason
+from catena.formats.nodeapi import Hex256, NodeState, Reason
 from catena.formats.references import ExpectedEvent
 
 # Patterns end in \Z: $ would also match before a final newline.
@@ -125,7 +125,7 @@ class ApprovalRequest(View, frozen=True, kw_only=True):
 
     name: Label | None = None
     role: Label | None = None
-    accept_key: str | None = None
+    accept_key: Hex256 | None = None
 
 
 class SecretRequest(View, frozen=True, kw_only=True):

@@ -140,6 +140,10 @@ class Nodes:
             node_id, {"ak_public": ak_public, "reset_count": 0, "restart_count": 0, "clock": 0}
         )
 
+    def forget_clock(self, node_id: NodeId) -> None:
+        """Accept whatever clock the node's TPM shows next."""
+        self._change(node_id, {"reset_count": 0, "restart_count": 0, "clock": 0})
+
     def approve(
         self,
         node_id: NodeId,

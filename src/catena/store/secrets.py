@@ -86,6 +86,10 @@ class Secrets:
         values = {name: getattr(secret, name) for name in Secret.__dataclass_fields__}
         self._connection.execute(insert(_secrets), values)
 
+    def for_role(self, role: str) -> tuple[Secret, ...]:
+        """The newest version of each secret that this role may have, by name."""
+        return tuple(secret for secret in self.list() if role in secret.roles)
+
     def list(self) -> tuple[Secret, ...]:
         """The newest version of every secret that was not removed, by name."""
         return tuple(Secret(**row) for row in self._connection.execute(_CURRENT).mappings())

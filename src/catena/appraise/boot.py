@@ -1,0 +1,130 @@
+"""What the logs of one boot say about it: TRUST, attestation steps f to i.
+
+All of it follows from the manifest (which names every log by its SHA-256), the quoted PCRs, their
+bank and the references, and from nothing else. A node that attests every half minute repeats
+all four, so an ``ExaminedBoot`` may be given back to ``examine``: if it answers the same
+question, it *is* the answer; if only IMA's log has grown since, its firmware part is. What the
+quote itself must prove (steps a to e) is no part of it and is proven every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from catena.appraise.explanation import Explanation, explain
+from catena.appraise.logs import check_contents, read_logs
+from catena.appraise.measured import MeasuredEvent, firmware_events, ima_events
+from catena.appraise.reference import References
+from catena.appraise.replayed import check_extended, check_replay
+from catena.evidence import LogEntry
+from catena.formats.tcglog import EventLog
+from catena.ids import HashAlg, Sha256Hex
+from catena.measure import facts as boot_facts
+from catena.measure import grammar
+from catena.measure.facts import BootFacts
+from catena.measure.replay import Replay, replay
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """A firmware log that was found sound in one bank."""
+
+    log: EventLog
+    replay: Replay
+    facts: BootFacts
+    events: tuple[MeasuredEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedBoot:
+    """A boot whose logs explain the quoted PCRs; the first four fields are the question.
+
+    ``entry`` is the firmware log's line of the manifest. IMA's log ran ``ima_ahead`` entries
+    ahead of the quote, which covers ``ima_covered``.
+    """
+
+    manifest: tuple[LogEntry, ...]
+    pcrs: tuple[bytes, ...]
+    bank: HashAlg
+    references: References
+    entry: LogEntry
+    firmware: Firmware
+    ima_covered: int
+    ima_ahead: int
+    opaque_events: int
+    explanation: Explanation
+
+    @property
+    def sha256(self) -> Sha256Hex:
+        """The firmware log, by digest."""
+        return Sha256Hex(self.entry.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is examined: PCRs that a quote has proven, and the manifest bound to it."""
+
+    manifest: tuple[LogEntry, ...]
+    pcrs: tuple[bytes, ...]
+    bank: HashAlg
+    references: References
+
+    def is_answered_by(self, known: ExaminedBoot) -> bool:
+        """Whether ``known`` is the answer. References are the same only if nothing reloaded them."""
+        return (
+            known.references is self.references
+            and known.bank is self.bank
+            and known.pcrs == self.pcrs
+            and known.manifest == self.manifest
+        )
+
+    def shares_firmware_with(self, known: ExaminedBoot) -> bool:
+        """Whether the firmware log was examined in this bank, whatever else has changed."""
+        return known.bank is self.bank and known.entry in self.manifest
+
+
+def examine(
+    question: Question, contents: Mapping[str, bytes], known: ExaminedBoot | None = None
+) -> ExaminedBoot:
+    """Steps f to i.
+
+    ``contents`` maps SHA-256 to content. It must hold what the manifest names, unless ``known``
+    answers the question; what it holds must be what it is named. Raises a ``Refusal``.
+    """
+    if known is not None and question.is_answered_by(known):
+        check_contents(question.manifest, contents)
+        return known
+    same = known is not None and question.shares_firmware_with(known)
+    return _examine(question, contents, known.firmware if known is not None and same else None)
+
+
+def _examine(
+    question: Question, contents: Mapping[str, bytes], firmware: Firmware | None
+) -> ExaminedBoot:
+    bank = question.bank
+    check_extended(question.pcrs)  # (f)
+    logs = read_logs(question.manifest, contents, bank, firmware.log if firmware else None)
+    replayed = firmware.replay if firmware else replay(logs.boot, bank)
+    covered = check_replay(question.pcrs, logs, replayed, bank)
+    firmware = firmware or _firmware(logs.boot, replayed, bank)
+    events = (*firmware.events, *ima_events(logs, covered, bank))
+    return ExaminedBoot(
+        manifest=question.manifest,
+        pcrs=question.pcrs,
+        bank=bank,
+        references=question.references,
+        entry=logs.boot_entry,
+        firmware=firmware,
+        ima_covered=covered,
+        ima_ahead=len(logs.ima) - covered,
+        opaque_events=sum(event.extends and not event.bound for event in events),
+        explanation=explain(events, question.references, bank, replayed.pcrs),  # (i)
+    )
+
+
+def _firmware(log: EventLog, replayed: Replay, bank: HashAlg) -> Firmware:
+    facts = boot_facts.read(log, bank)  # (g)
+    events = firmware_events(log, bank)
+    grammar.check(log, bank)  # (h)
+    return Firmware(log, replayed, facts, events)
