@@ -194,6 +194,10 @@ def _verify_one(
         attributes_type = by_type["content_type"][0].dotted
         value = info["signature"].native
         signer_hash = info["digest_algorithm"]["algorithm"].native
+        # The library parses a field when it is first asked for, so everything is asked for here.
+        types = {attributes_type, content_info["content_type"].native}
+        content_bytes = content.contents
+        signed_attributes = bytes([_SET_OF]) + attributes.dump()[1:]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ForgedImage("image signature is malformed") from error
     kind = (len(infos), outer_type, hash_name, signer_hash)
@@ -208,15 +212,13 @@ def _verify_one(
     # (3) the signer is one of ours
     certificate = _find(certificates, issuer, serial)
     # (4) the signed attributes speak of this content
-    content_bytes = content.contents
-    types = {attributes_type, content_info["content_type"].native}
     if types != {_SPC_INDIRECT_DATA} or message_digest != HashAlg.SHA256.digest(content_bytes):
         raise ForgedImage("image signature does not cover its content")
     # (5) the signature over the attributes holds
     public_key = certificate.public_key()
     algorithm_of(public_key)
     try:
-        verify_signature(public_key, value, bytes([_SET_OF]) + attributes.dump()[1:])  # type: ignore[arg-type]  # narrowed by algorithm_of
+        verify_signature(public_key, value, signed_attributes)  # type: ignore[arg-type]  # narrowed by algorithm_of
     except ForgedSignature as error:
         raise ForgedImage("image signature does not hold") from error
     return certificate
