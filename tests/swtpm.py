@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from catena.lab.swtpm import free_port_pair
+
 TOOLS = ("swtpm", "swtpm_setup", "swtpm_localca", "certtool")
 START_ATTEMPTS = 5
 START_SECONDS = 10.0
@@ -136,19 +138,6 @@ def _spawn(state: Path, port: int) -> subprocess.Popen[bytes]:
     command += ["--flags", "not-need-init,startup-clear"]
     with (state.parent / "swtpm.log").open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def free_port_pair() -> int:
-    """A port P such that P and P + 1 were free a moment ago."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:

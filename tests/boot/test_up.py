@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 import msgspec
 import pytest
-from boot_processes import processes_of
 
 from catena.lab.units import Running, Unit
+from living import children, processes_naming
 
 pytestmark = pytest.mark.boot
 
@@ -19,10 +18,10 @@ pytestmark = pytest.mark.boot
 @pytest.fixture(scope="module", autouse=True)
 def down_afterwards(story):
     """These tests start from a lab that is down, and leave one."""
-    assert processes_of(story.home) == []
+    assert processes_naming(story.home) == {}
     yield
     story.catena("lab", "down")
-    assert processes_of(story.home) == []
+    assert processes_naming(story.home) == {}
 
 
 @pytest.fixture
@@ -70,35 +69,26 @@ def test_unknown_node_is_its_own_exit_code(story, up):
 
 
 def test_second_up_is_refused_and_changes_nothing(story, up):
-    before = processes_of(story.home)
+    before = processes_naming(story.home)
     answer = story.catena("lab", "up")
     assert answer.status == 2
     assert answer.document["error"]["code"] == "already-running"
     assert answer.document["error"]["remedy"]
-    assert len(processes_of(story.home)) >= len(before) > 0
+    assert len(processes_naming(story.home)) >= len(before) > 0
 
 
 def test_machine_whose_tpm_dies_goes_off_and_leaves_nothing(story, up):
     state = story.home / "run/node-1.json"
     supervisor = msgspec.json.decode(state.read_bytes(), type=Running).pid
-    tpm = next(pid for pid in _children(supervisor) if "swtpm" in _command(pid))
-    os.kill(tpm, signal.SIGKILL)
+    os.kill(children(supervisor)["swtpm"], signal.SIGKILL)
     unit = Unit(story.home / "run", "node-1")
     deadline = time.monotonic() + 20
     while unit.running() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not unit.running()
-    assert not [line for line in processes_of(story.home) if "qemu" in line or "swtpm" in line]
+    left = [" ".join(words) for words in processes_naming(story.home).values()]
+    assert not [line for line in left if "qemu" in line or "swtpm" in line]
     assert "swtpm" in unit.log.read_text()
     down = story.catena("lab", "down")
     assert down.document["stopped"] == ["server"]
-    assert processes_of(story.home) == []
-
-
-def _children(pid: int) -> list[int]:
-    words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(word) for word in words]
-
-
-def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    assert processes_naming(story.home) == {}

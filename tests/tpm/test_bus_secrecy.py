@@ -13,8 +13,9 @@ import pytest
 from catena.formats.tpm2 import parse_public
 from catena.ids import HashAlg
 from catena.keys.protect import make_credential, seal_to_tpm
+from catena.lab.swtpm import free_port_pair
 from catena.tpm.device import Tpm, open_tpm
-from swtpm import SoftwareTpm, free_port_pair, needs_swtpm
+from swtpm import SoftwareTpm, needs_swtpm
 
 pytestmark = [pytest.mark.tpm, needs_swtpm]
 

@@ -14,8 +14,6 @@ from catena.formats import note
 from catena.formats.note import Checkpoint, Note, NoteSignature
 from catena.keys.signer import PublicKey, Signer
 
-SIGNATURE_SIZE = 64
-
 
 class CheckpointMalformed(LogInconsistent):
     """The checkpoint is not a checkpoint."""

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catena.errors import FormatError
@@ -91,15 +91,6 @@ def width_at(level: int | None, index: int, size: int) -> int:
 def levels(size: int) -> int:
     """How many tile levels a tree of ``size`` has."""
     return max(1, -(-size.bit_length() // TILE_LEVELS)) if size else 0
-
-
-def right_edge(size: int) -> Iterator[Tile]:
-    """The partial tiles of a tree of ``size``."""
-    for level in (None, *range(levels(size))):
-        index = (size >> (TILE_LEVELS * (level or 0))) // TILE_WIDTH
-        width = width_at(level, index, size)
-        if width:
-            yield Tile(level, index, width)
 
 
 def is_beyond(path: str, size: int) -> bool:

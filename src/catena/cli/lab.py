@@ -130,7 +130,7 @@ def up(
 
     from catena.lab import story
     from catena.lab.narration import Narrator
-    from catena.lab.preparation import accept_references, prepare
+    from catena.lab.preparation import prepare
     from catena.lab.workspace import NODE
 
     workspace, lab = _open(folder, cache, interval)
@@ -138,10 +138,7 @@ def up(
     with lab.claimed():
         lab.refuse_running()
         prepare(workspace, lab.operator, narrator, mode=mode)
-        with narrator.step("trust service started") as step:
-            lab.start_server()
-            step.checked(f"https://127.0.0.1:{lab.server_port()}")
-        accept_references(workspace, lab.operator, narrator)
+        story.serve(lab, narrator)
         node = story.bring_up(lab, narrator, yes=yes)
         lab.keep()
     running = _running(workspace, lab, NODE, node)

@@ -151,14 +151,7 @@ def _moved_disk(lab: Lab) -> Outcome:
     known = {node["id"] for node in lab.nodes()}
     lab.start_machine(machine)
     try:
-        stranger = lab.wait_for_node(
-            lambda nodes: next(
-                (node for node in nodes if node["id"] not in known and node["last_attested"]), None
-            ),
-            machine=machine,
-            seconds=_BOOT_SECONDS,
-            what="enrolment of the other machine",
-        )
+        stranger = lab.wait_stranger(machine, known, seconds=_BOOT_SECONDS)
     finally:
         lab.unit(machine).stop()
     _require(stranger["state"] != "trusted", "an unknown TPM was trusted")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +27,7 @@ class MachineTimeout(Unavailable):
     """The machine did not reach the expected point in time."""
 
     code = "machine-timeout"
-    remedy = "Read the machine's console.log; a slower host may need a longer --timeout."
+    remedy = "Read the machine's console.log; a host that is busy with other work is too slow."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,56 +78,6 @@ class Machine:
         except BaseException:
             self._tpm.stop()
             raise
-
-    @property
-    def running(self) -> bool:
-        """Whether the machine has power."""
-        return self._qemu.running
-
-    @property
-    def pids(self) -> dict[str, int]:
-        """Process ids by program."""
-        return {"qemu": self._qemu.pid, "swtpm": self._tpm.pid}
-
-    def console_text(self) -> str:
-        """The serial console so far, without terminal escapes."""
-        return plain_console(self.hardware.console)
-
-    def wait_for(
-        self,
-        reached: Callable[[str], bool],
-        *,
-        seconds: float,
-        tick: Callable[[], None] = lambda: None,
-    ) -> str:
-        """Wait until ``reached(console)`` holds; returns the console.
-
-        Raises ``MachineTimeout``, or ``ChildDied`` if qemu or swtpm ended before.
-        """
-        deadline = time.monotonic() + seconds
-        while True:
-            text = self.console_text()
-            if reached(text):
-                return text
-            self.check()
-            if time.monotonic() > deadline:
-                last = text.strip().splitlines()[-1:] or ["nothing"]
-                raise MachineTimeout(
-                    f"{self.hardware.name} did not get there in {seconds:.0f} s",
-                    got=f"last console line {last[0][:120]!r}",
-                )
-            tick()
-            time.sleep(0.1)
-
-    def wait_off(self, *, seconds: float, tick: Callable[[], None] = lambda: None) -> str:
-        """Wait until the machine has no power any more; returns the console."""
-        deadline = time.monotonic() + seconds
-        while self._qemu.running:
-            if time.monotonic() > deadline:
-                raise MachineTimeout(f"{self.hardware.name} still runs after {seconds:.0f} s")
-            tick()
-            time.sleep(0.1)
-        return self.console_text()
 
     def check(self) -> None:
         """Raise ``ChildDied`` if the firmware's or the TPM's process is gone."""

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,17 @@ class Lab:
             what=f"attestation of {name}",
         )
 
+    def wait_stranger(self, machine: str, known: Collection[str], *, seconds: float) -> Node:
+        """Wait until a node whose id is not ``known`` has enrolled and attested."""
+        return self.wait_for_node(
+            lambda nodes: next(
+                (one for one in nodes if one["id"] not in known and one["last_attested"]), None
+            ),
+            machine=machine,
+            seconds=seconds,
+            what=f"enrolment of {machine}",
+        )
+
     def last_attested(self, name: str) -> str | None:
         """When a named node attested last, as the server writes it."""
         node = self.node(name)
@@ -214,10 +225,7 @@ class Lab:
                 return found
             unit.check()
             if time.monotonic() > deadline:
-                last = self.console(machine).strip().splitlines()[-1:] or ["nothing"]
-                raise MachineTimeout(
-                    f"no {what} after {seconds:.0f} s", got=f"console: {last[0][:160]}"
-                )
+                raise _late(what, seconds, self.console(machine))
             time.sleep(_POLL_SECONDS)
 
     def wait_off(self, machine: str, *, seconds: float) -> None:
@@ -243,11 +251,13 @@ class Lab:
             if ended:
                 unit.check()
             if time.monotonic() > deadline:
-                last = text.strip().splitlines()[-1:] or ["nothing"]
-                raise MachineTimeout(
-                    f"no {what} after {seconds:.0f} s", got=f"console: {last[0][:160]}"
-                )
+                raise _late(what, seconds, text)
             time.sleep(0.1)
+
+
+def _late(what: str, seconds: float, console: str) -> MachineTimeout:
+    last = console.strip().splitlines()[-1:] or ["nothing"]
+    return MachineTimeout(f"no {what} after {seconds:.0f} s", got=f"console: {last[0][:160]}")
 
 
 def _lock(folder: int) -> None:

@@ -66,7 +66,7 @@ def tell(workspace: Workspace, narrator: Narrator) -> Summary:
         narrator.chapter("The enterprise makes its keys and its operating system")
         prepare(workspace, operator, narrator)
         narrator.chapter("A machine boots, proves itself, joins, and gets its secret")
-        _serve(lab, narrator)
+        serve(lab, narrator)
         join(lab, narrator)
         narrator.chapter("Five attacks")
         told = attack_all(lab, narrator, attacks.GALLERY)
@@ -104,7 +104,8 @@ def show(summary: Summary, narrator: Narrator) -> None:
     )
 
 
-def _serve(lab: Lab, narrator: Narrator) -> None:
+def serve(lab: Lab, narrator: Narrator) -> None:
+    """Start the trust service, and tell it what may boot."""
     with narrator.step("trust service started") as step:
         lab.start_server()
         step.checked(f"https://127.0.0.1:{lab.server_port()}")
@@ -131,18 +132,10 @@ def bring_up(lab: Lab, narrator: Narrator, *, yes: bool) -> Node:
             return stranger
         capture_firmware(lab, narrator, stranger)
         return approve(lab, narrator, stranger)
-    before = (lab.node(NODE) or {})["last_attested"]
+    before = lab.last_attested(NODE)
     with narrator.step("machine boots again") as step:
         lab.start_machine(NODE)
-        node = lab.wait_for_node(
-            lambda nodes: next(
-                (one for one in nodes if one["name"] == NODE and one["last_attested"] != before),
-                None,
-            ),
-            machine=NODE,
-            seconds=BOOT_SECONDS,
-            what="attestation",
-        )
+        node = lab.wait_attested(NODE, since=before, seconds=BOOT_SECONDS)
         step.checked(f"verdict {node['last_verdict']}, {NODE} is {node['state']}")
     if yes and node["last_verdict"] == "trusted" and node["state"] == "untrusted":
         node = _readmit(lab, narrator)
@@ -169,14 +162,7 @@ def boot_first_machine(lab: Lab, narrator: Narrator) -> Node:
         )
         step.checked("firmware accepted the signed UKI, the kernel its verity root")
     with narrator.step("TPM enrols") as step:
-        stranger = lab.wait_for_node(
-            lambda nodes: next(
-                (node for node in nodes if node["id"] not in known and node["last_attested"]), None
-            ),
-            machine=NODE,
-            seconds=BOOT_SECONDS,
-            what="enrolment",
-        )
+        stranger = lab.wait_stranger(NODE, known, seconds=BOOT_SECONDS)
         step.checked(f"EK vouched for by {stranger['endorsed_by']}")
         waits = ": a person must approve" if stranger["state"] == "pending" else ""
         step.checked(f"node {stranger['id'][:12]}…, {stranger['state']}{waits}")

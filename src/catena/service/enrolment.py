@@ -1,8 +1,8 @@
 """Enrolment: a TPM becomes a node (TRUST, "Enrolment", steps 1 to 7).
 
 Steps 1 to 4 are ``begin``, 5 to 7 ``finish``. Between them the server remembers nothing: the
-ticket does. A node enrols at every boot, because it needs no writable disk; from the second
-time on nothing is new and nothing is logged.
+ticket does. A node may enrol again at any boot, because it needs no writable disk; with the same
+keys nothing is new and nothing is logged.
 """
 
 from __future__ import annotations
