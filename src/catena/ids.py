@@ -31,7 +31,7 @@ class HashAlg(StrEnum):
     @property
     def size(self) -> int:
         """Digest size in bytes."""
-        return hashlib.new(self.value).digest_size
+        return _SIZES[self]
 
     @property
     def tpm_id(self) -> int:
@@ -51,6 +51,10 @@ _TPM_ALG_IDS = {
 }
 
 
+_SIZES = {alg: hashlib.new(alg.value).digest_size for alg in HashAlg}
+_BY_TPM_ID = {tpm_id: alg for alg, tpm_id in _TPM_ALG_IDS.items()}
+
+
 def hash_alg_from_tpm_id(tpm_id: int) -> HashAlg | None:
     """The hash with this TPM_ALG_ID, or None if catena does not use it."""
-    return next((alg for alg, known in _TPM_ALG_IDS.items() if known == tpm_id), None)
+    return _BY_TPM_ID.get(tpm_id)

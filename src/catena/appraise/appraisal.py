@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from catena.appraise.boot import ExaminedBoot, Question, examine
 from catena.appraise.csr import RequestedKey, read_csr
@@ -18,6 +19,7 @@ from catena.appraise.facts import Facts
 from catena.appraise.nonce import LIFETIME, check_nonce
 from catena.appraise.policy import Policy
 from catena.appraise.quote import (
+    KEPT_KEYS,
     ClockState,
     check_bank,
     check_binding,
@@ -31,7 +33,7 @@ from catena.appraise.quote import (
 from catena.appraise.reference import ReferenceKind, References
 from catena.appraise.verdict import Appraisal, KnownNode
 from catena.evidence import Evidence
-from catena.formats.tpm2 import parse_attest, parse_public, parse_signature
+from catena.formats.tpm2 import Public, parse_attest, parse_public, parse_signature
 from catena.ids import QUOTED_PCRS, HashAlg
 
 
@@ -90,7 +92,7 @@ def _prove_quote(
     evidence: Evidence, node: KnownNode, nonce_key: bytes, now: datetime, lifetime: timedelta
 ) -> _ProvenQuote:
     """Steps a to e: the enrolled TPM quoted exactly these PCR values, for this exchange, now."""
-    ak = parse_public(node.ak_public)
+    ak = _enrolled(node.ak_public)
     attest = parse_attest(evidence.quote)
     quote = check_structure(attest)  # (a)
     check_signer(attest, ak)
@@ -104,6 +106,12 @@ def _prove_quote(
     check_pcr_digest(quote, evidence.pcrs, bank, signature.hash)
     clock = check_clock(attest.clock, node.clock)  # (e)
     return _ProvenQuote(bank, clock, attest.clock.safe, key)
+
+
+@lru_cache(maxsize=KEPT_KEYS)
+def _enrolled(ak_public: bytes) -> Public:
+    """The enrolled AK. It is the server's own row, the same in every attestation of a node."""
+    return parse_public(ak_public)
 
 
 def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:

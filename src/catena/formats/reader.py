@@ -33,16 +33,17 @@ class Reader:
 
     def take(self, size: int, what: str) -> bytes:
         """The next ``size`` bytes, or ``FormatError`` if fewer are left."""
-        if size < 0 or size > self.remaining:
+        start = self.offset
+        end = start + size
+        if size < 0 or end > self._end:
             raise FormatError(
                 f"{what} runs past the end",
-                offset=self.offset,
+                offset=start,
                 expected=f"{size} bytes",
                 got=f"{self.remaining}",
             )
-        start = self.offset
-        self.offset = start + size
-        return self._data[start : start + size]
+        self.offset = end
+        return self._data[start:end]
 
     def uint(self, size: int, what: str) -> int:
         """An unsigned integer of ``size`` bytes."""
