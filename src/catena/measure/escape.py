@@ -12,6 +12,8 @@ def escape(text: str, limit: int) -> str:
     separators, no text-direction overrides, no surrogates. A backslash stays as it is: the result
     is safe to show, not reversible.
     """
+    if len(text) <= limit and text.isprintable():
+        return text  # nearly always
     shown = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode()
         for char in text[: limit + 1]
