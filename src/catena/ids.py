@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from enum import StrEnum
-from typing import NewType
+from functools import partial
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+    Hasher = Callable[[bytes], _Hash]
 
 NodeId = NewType("NodeId", str)
 """SHA-256 of the EK's public area (TPMT_PUBLIC), 64 lower-case hex digits."""
@@ -27,6 +34,10 @@ class HashAlg(StrEnum):
     SHA256 = "sha256"
     SHA384 = "sha384"
     SHA512 = "sha512"
+    SM3_256 = "sm3_256"
+
+    __hash__ = str.__hash__
+    """Enum's own runs in Python; logs look digests up by bank thousands of times."""
 
     @property
     def size(self) -> int:
@@ -40,7 +51,12 @@ class HashAlg(StrEnum):
 
     def digest(self, data: bytes) -> bytes:
         """Hash ``data``."""
-        return hashlib.new(self.value, data).digest()
+        return _HASHERS[self](data).digest()
+
+    @property
+    def hasher(self) -> Hasher:
+        """The constructor of hashlib for this hash, for loops that extend PCRs."""
+        return _HASHERS[self]
 
 
 _TPM_ALG_IDS = {
@@ -48,10 +64,24 @@ _TPM_ALG_IDS = {
     HashAlg.SHA256: 0x000B,
     HashAlg.SHA384: 0x000C,
     HashAlg.SHA512: 0x000D,
+    HashAlg.SM3_256: 0x0012,
 }
 
 
-_SIZES = {alg: hashlib.new(alg.value).digest_size for alg in HashAlg}
+_HASHERS: dict[HashAlg, Hasher] = {
+    HashAlg.SHA1: hashlib.sha1,
+    HashAlg.SHA256: hashlib.sha256,
+    HashAlg.SHA384: hashlib.sha384,
+    HashAlg.SHA512: hashlib.sha512,
+    HashAlg.SM3_256: partial(hashlib.new, "sm3"),  # OpenSSL's; some firmware extends such a bank
+}
+_SIZES = {
+    HashAlg.SHA1: 20,
+    HashAlg.SHA256: 32,
+    HashAlg.SHA384: 48,
+    HashAlg.SHA512: 64,
+    HashAlg.SM3_256: 32,
+}
 _BY_TPM_ID = {tpm_id: alg for alg, tpm_id in _TPM_ALG_IDS.items()}
 
 

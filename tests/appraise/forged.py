@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from catena.formats.tcglog import Event, EventLog, EventType
 from catena.formats.tpm2 import EccCurve, Public, Scheme, TpmAlg, TpmaObject
 from catena.ids import HashAlg, NodeId
 from catena.measure.replay import replay, replay_ima
+from changed import replace
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)

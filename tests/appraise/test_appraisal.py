@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 from catena.appraise.refusal import AttestationRefusal, UnauthenticatedRefusal, is_authenticated
 from catena.errors import FormatError, Refusal
 from catena.measure.grammar import BadGrammar
+from changed import replace
 
 BOOTS = (
     "A_nosb_uki",

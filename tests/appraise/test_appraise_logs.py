@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 from forged import (
@@ -32,6 +30,7 @@ from catena.formats import ima, tcglog, tpm2
 from catena.formats.tcglog import EventType
 from catena.measure import grammar
 from catena.measure.facts import ContradictoryVariable
+from changed import replace
 
 
 @pytest.fixture

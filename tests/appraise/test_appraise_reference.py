@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 from forged import (
@@ -28,6 +26,7 @@ from catena.formats import ima, tcglog
 from catena.formats.references import ExpectedEvent
 from catena.formats.tcglog import EventType
 from catena.measure.replay import boot_aggregate, replay
+from changed import replace
 
 
 @pytest.fixture

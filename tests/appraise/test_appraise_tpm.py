@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -31,6 +30,7 @@ from catena.formats import ima, tcglog
 from catena.formats.tcglog import EventType
 from catena.formats.tpm2 import parse_attest, parse_public
 from catena.ids import QUOTED_PCRS, NodeId
+from changed import replace
 from swtpm import needs_swtpm, software_tpm
 
 pytest.importorskip("tpm2_pytss", reason="driving a TPM needs the agent extra")

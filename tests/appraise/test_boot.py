@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 from forged import SHA256, Attest, Boot, Exchange, corpus_boot, judge, references_of
@@ -15,6 +13,7 @@ from catena.appraise.quote import ForgedQuote
 from catena.errors import CatenaError
 from catena.formats.tpm2 import encode_pcr_selection
 from catena.ids import QUOTED_PCRS, HashAlg
+from changed import replace
 
 BOOTS = (
     "A_nosb_uki",

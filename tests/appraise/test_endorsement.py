@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -29,6 +28,7 @@ from catena.formats.tpm2 import (
     parse_public,
 )
 from catena.ids import HashAlg
+from changed import replace
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from forged import Exchange, codes, corpus_boot, judge, measured, rebuilt, references_of
 
 from catena.appraise.explanation import MAX_UNCLAIMED_REASONS
 from catena.formats.efi import EFI_GLOBAL_VARIABLE, VariableData
 from catena.formats.tcglog import EventType
+from changed import replace
 
 
 def appraised(boot, references):

@@ -13,7 +13,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 
 from appraise.forged import Exchange, judge, references_of
 from catena.errors import CatenaError
+from changed import replace
 
 TESTS = Path(__file__).resolve().parents[1]
 BOOT = "B_sb_own_uki"

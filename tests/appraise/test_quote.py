@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -46,6 +45,7 @@ from catena.evidence import log_entry, qualifying_data
 from catena.formats import tpm2
 from catena.formats.tpm2 import Public, Scheme, TpmAlg
 from catena.ids import NodeId
+from changed import replace
 
 SELECT_ALL = tpm2.encode_pcr_selection(SHA256, range(16))
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from catena.errors import FormatError
 from catena.formats import ima
 from catena.ids import HashAlg
+from changed import replace
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}")

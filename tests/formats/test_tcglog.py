@@ -16,7 +16,9 @@ from catena.ids import HashAlg
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}")
 
-SHA1, SHA256, SM3 = (4, 20), (11, 32), (18, 32)
+SHA1, SHA256 = (4, 20), (11, 32)
+SHA3 = (0x27, 32)
+"""TPM_ALG_SHA3_256, which catena does not know."""
 
 
 def spec_id(*algorithms, pcr=0, vendor=b"", count=None, tail=b""):
@@ -69,9 +71,27 @@ def test_known_event_types_have_their_tcg_names():
 
 
 def test_digests_of_unknown_algorithms_are_skipped():
-    log = tcglog.parse(spec_id(SHA256, SM3) + event2(0, 8, [(11, b"2" * 32), (18, b"3" * 32)], b""))
+    log = tcglog.parse(
+        spec_id(SHA256, SHA3) + event2(0, 8, [(11, b"2" * 32), (0x27, b"3" * 32)], b"")
+    )
     assert log.banks == (HashAlg.SHA256,)
     assert log.events[1].digests == {HashAlg.SHA256: b"2" * 32}
+
+
+def test_digests_of_sm3_are_read():
+    sm3 = (18, 32)
+    log = tcglog.parse(spec_id(SHA256, sm3) + event2(0, 8, [(11, b"2" * 32), (18, b"3" * 32)], b""))
+    assert log.events[1].digests == {HashAlg.SHA256: b"2" * 32, HashAlg.SM3_256: b"3" * 32}
+
+
+def test_vendor_info_may_follow_behind_the_spec_id_event_as_a_whole():
+    """tpm2-tools and tpm2-tss ship such a log; the event's size leaves the vendor info out."""
+    short = HEAD[:-1] + b"\4"
+    assert tcglog.parse(short + b"info").events == tcglog.parse(short + b"more").events
+    log = tcglog.parse(short + b"info" + event2(7, 4, BOTH, b""))
+    assert [event.pcr for event in log.events] == [0, 7]
+    with pytest.raises(FormatError, match="vendor info runs past the end"):
+        tcglog.parse(short + b"inf")
 
 
 def test_digests_in_any_order_are_accepted():

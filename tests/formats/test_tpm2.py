@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +29,7 @@ from catena.errors import FormatError
 from catena.formats import tpm2
 from catena.formats.tpm2 import EccCurve, PcrSelection, Scheme, SymmetricDef, TpmAlg, TpmaObject
 from catena.ids import HashAlg
+from changed import replace
 
 AK, EK, PSS = AK_PUBLIC_2B[2:], EK_PUBLIC_2B[2:], PSS_PUBLIC_2B[2:]
 PUBLICS = {"ak": AK, "ek": EK, "pss": PSS}
@@ -135,12 +135,12 @@ def test_uncommon_exponent_survives():
     assert tpm2.parse_public(tpm2.encode_public(odd)).exponent == 3
 
 
+KEY_HASHES = [alg for alg in HashAlg if alg is not HashAlg.SM3_256]
 ECC_FIELDS = st.fixed_dictionaries(
     {
         "attributes": st.sets(st.sampled_from(list(TpmaObject))).map(lambda s: TpmaObject(sum(s))),
         "auth_policy": st.binary(max_size=64),
-        "scheme": st.none()
-        | st.builds(Scheme, st.just(TpmAlg.ECDSA), st.sampled_from(list(HashAlg))),
+        "scheme": st.none() | st.builds(Scheme, st.just(TpmAlg.ECDSA), st.sampled_from(KEY_HASHES)),
         "symmetric": st.none() | st.builds(SymmetricDef, st.just(128), st.just(TpmAlg.CFB)),
         "x": st.binary(max_size=32),
         "y": st.binary(max_size=32),
@@ -238,7 +238,7 @@ def test_over_long_selection_mask_is_malformed():
 
 
 def test_unknown_bank_stays_visible():
-    assert tpm2.parse_pcr_selections(b"\0\0\0\1\0\x12\3\0\0\x80") == (PcrSelection(0x12, (23,)),)
+    assert tpm2.parse_pcr_selections(b"\0\0\0\1\0\x27\3\0\0\x80") == (PcrSelection(0x27, (23,)),)
 
 
 @given(bank=st.sampled_from(list(HashAlg)), pcrs=st.sets(st.integers(0, 23)))

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from recorded_boots import BOOTS, CORPUS, load_boot
 
 from catena.formats.tcglog import Event, EventLog, EventType
 from catena.ids import HashAlg
+from changed import replace
 
 
 @pytest.fixture

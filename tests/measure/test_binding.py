@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from catena.formats import efi
@@ -9,6 +7,7 @@ from catena.formats.efi import VariableData
 from catena.formats.tcglog import EventType
 from catena.ids import HashAlg
 from catena.measure.binding import Binding, binding, is_bound, section_name
+from changed import replace
 
 SHA256 = HashAlg.SHA256
 BOOT_ORDER = VariableData(efi.EFI_GLOBAL_VARIABLE, "BootOrder", b"\1\0")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +10,7 @@ from catena.formats.tcglog import Event, EventType
 from catena.ids import HashAlg
 from catena.measure.describe import MAX_LINE, describe
 from catena.measure.escape import escape
+from changed import replace
 
 
 def _only(log, pcr, event_type):

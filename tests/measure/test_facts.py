@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import pytest
 
@@ -12,6 +11,7 @@ from catena.ids import HashAlg
 from catena.measure import facts
 from catena.measure.facts import ContradictoryVariable, is_bound, read
 from catena.measure.replay import replay
+from changed import replace
 
 SHA256 = HashAlg.SHA256
 SECURE_BOOT = VariableData(efi.EFI_GLOBAL_VARIABLE, "SecureBoot", b"\1")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from catena.formats.tcglog import STARTUP_LOCALITY, Event, EventType
 from catena.ids import HashAlg
 from catena.measure import grammar
 from catena.measure.grammar import check
+from changed import replace
 
 SHA256 = HashAlg.SHA256
 EVENTLOGS = Path(__file__).resolve().parents[2].parent / "shared/corpus/eventlogs"

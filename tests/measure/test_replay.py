@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from catena.formats.ima import replay_digest
 from catena.formats.tcglog import STARTUP_LOCALITY, Event, EventLog, EventType
 from catena.ids import PCR_COUNT, QUOTED_PCRS, HashAlg
 from catena.measure.replay import boot_aggregate, replay, replay_ima, replay_ima_steps, reset_value
+from changed import replace
 
 EVENTLOGS = Path(__file__).resolve().parents[2].parent / "shared/corpus/eventlogs"
 SHA256 = HashAlg.SHA256

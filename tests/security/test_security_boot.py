@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from appraise.forged import SHA256, Boot, Exchange, codes, encode_log, judge, measured, rebuilt
@@ -11,6 +9,7 @@ from catena.formats import efi, tcglog
 from catena.formats.efi import EFI_GLOBAL_VARIABLE, VariableData
 from catena.formats.tcglog import Event, EventType
 from catena.measure.grammar import RetypedEvent, separator_digests
+from changed import replace
 
 VARIABLE = EventType.EV_EFI_VARIABLE_DRIVER_CONFIG
 

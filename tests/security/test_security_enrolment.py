@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 
@@ -13,6 +11,7 @@ from catena.formats.nodeapi import EnrollChallenge, EnrollResult
 from catena.formats.tpm2 import TpmaObject, encode_public, parse_public
 from catena.service.setting import Mode
 from catena.service.views import ApprovalRequest
+from changed import replace
 from service.fixtures import capture, make_server, put_secret
 from swtpm import needs_swtpm
 

@@ -8,7 +8,6 @@ come out is the refusal's code, or an untrusted verdict with the reason's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from struct import pack
 
 import pytest
@@ -28,6 +27,7 @@ from catena.errors import Refusal
 from catena.formats import tcglog
 from catena.formats.efi import parse_variable
 from catena.formats.tcglog import STARTUP_LOCALITY, Event, EventType
+from changed import replace
 
 CCEL = (
     CORPUS / "eventlogs" / ("google+go-eventlog__testdata__eventlogs__ccel__cos-113-intel-tdx.bin")

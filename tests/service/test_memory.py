@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 
@@ -12,6 +10,7 @@ from catena.ids import HashAlg
 from catena.service.attestation import LogsMissing
 from catena.service.memory import Memory, Remembered
 from catena.service.references import REFRESH
+from changed import replace
 
 
 @pytest.fixture(scope="session")

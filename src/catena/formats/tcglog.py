@@ -8,11 +8,12 @@ of the log is crypto-agile (``TCG_PCR_EVENT2``), otherwise it is a SHA-1 log of 
                      digests = count × (TPM_ALG_ID u16 | digest, as long as the Spec ID event says)
 
 All integers are little-endian. Firmware reserves a fixed area for the log; what follows the last
-event may be 0x00 or 0xFF throughout, nothing else.
+event may be 0x00 or 0xFF throughout, nothing else. Windows closes its copy of a log with an
+``EV_NO_ACTION`` whose PCR index is 0xFFFFFFFF.
 
 A parsed log is *untrusted*: event types, order between PCRs and most event data are covered by
 no digest. ``measure.replay`` ties it to quoted PCRs, ``measure.grammar`` and ``measure.facts``
-say what then follows from it. Digests of algorithms catena does not use (SM3) are skipped.
+say what then follows from it. Digests of algorithms catena does not know are skipped.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
+
+import msgspec
 
 from catena.errors import FormatError
 from catena.formats.reader import Reader
@@ -43,7 +46,6 @@ _AGILE_HEADER = struct.Struct("<III")
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _CCEL_SPEC_ID_INDEX = 1
-_PADDING = (b"\x00", b"\xff")
 
 
 class EventType(IntEnum):
@@ -87,11 +89,15 @@ class EventType(IntEnum):
     EV_EFI_SPDM_FIRMWARE_CONFIG = 0x800000E2
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+NO_ACTION = int(EventType.EV_NO_ACTION)
+"""Plain, because looking up a member of an enum costs as much as hashing an event."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One log event; ``offset`` is where it starts, ``type`` may be unknown to ``EventType``.
 
-    ``pcr`` is below 24 unless the event is an ``EV_NO_ACTION``, which extends nothing.
+    ``pcr`` is below 24 unless the event is an ``EV_NO_ACTION``, which extends nothing. A struct,
+    because a log has hundreds and a frozen dataclass takes four times as long to make.
     """
 
     index: int
@@ -131,14 +137,18 @@ def parse(data: bytes) -> EventLog:
     first, offset = _sha1_event(data, 0, 0)
     if first.type != EventType.EV_NO_ACTION or not first.data.startswith(SPEC_ID_03):
         return EventLog("tcg12", (HashAlg.SHA1,), _sha1_events(data))
-    sizes = _spec_id_algorithms(data, offset - len(first.data), offset)
+    sizes, offset = _spec_id_algorithms(data, offset - len(first.data), offset)
     banks = tuple(alg for alg in map(hash_alg_from_tpm_id, sizes) if alg is not None)
     log_format: LogFormat = "ccel" if first.pcr == _CCEL_SPEC_ID_INDEX else "tcg2"
     return EventLog(log_format, banks, _agile_events(data, first, offset, sizes))
 
 
-def _spec_id_algorithms(data: bytes, start: int, end: int) -> dict[int, int]:
-    """TPM_ALG_ID to digest size, from ``TCG_EfiSpecIDEvent`` (PFP 1.06, clause 10.4.5.1)."""
+def _spec_id_algorithms(data: bytes, start: int, end: int) -> tuple[dict[int, int], int]:
+    """TPM_ALG_ID to digest size, and where the next event starts.
+
+    ``TCG_EfiSpecIDEvent`` is PFP 1.06, clause 10.4.5.1. Some writers leave the vendor info, all
+    of it, out of the event's declared size: then it follows behind the event.
+    """
     reader = Reader(data, order="little", start=start + len(SPEC_ID_03), end=end)
     reader.take(8, "Spec ID platform class and version")
     count = reader.uint(4, "Spec ID algorithm count")
@@ -150,9 +160,13 @@ def _spec_id_algorithms(data: bytes, start: int, end: int) -> dict[int, int]:
         if tpm_id in sizes:
             raise _fault("Spec ID algorithm", reader.offset - 4, "each once", tpm_id)
         sizes[tpm_id] = size
-    reader.sized(1, 255, "Spec ID vendor info")
+    vendor_size = reader.uint(1, "Spec ID vendor info length")
+    if not reader.remaining:
+        _need(data, end, vendor_size, "Spec ID vendor info")
+        return sizes, end + vendor_size
+    reader.take(vendor_size, "Spec ID vendor info")
     reader.done("Spec ID event")
-    return sizes
+    return sizes, end
 
 
 def _spec_id_algorithm(reader: Reader) -> tuple[int, int]:
@@ -189,24 +203,67 @@ def _sha1_event(data: bytes, offset: int, index: int) -> tuple[Event, int]:
 def _agile_events(
     data: bytes, first: Event, offset: int, sizes: Mapping[int, int]
 ) -> tuple[Event, ...]:
-    """``first`` and every ``TCG_PCR_EVENT2`` from ``offset`` to the padding or the end."""
+    """``first`` and every ``TCG_PCR_EVENT2`` from ``offset`` to the padding or the end.
+
+    Nearly every event lists the declared algorithms in their order: such a head has a fixed
+    layout and is read in one step. Any other head is read piece by piece.
+    """
     algorithms = {
         tpm_id: (hash_alg_from_tpm_id(tpm_id), 2 + size) for tpm_id, size in sizes.items()
     }
+    usual = _UsualHead(sizes)
     events = [first]
+    total = len(data)
     while not _ends(data, offset):
-        _need(data, offset, _AGILE_HEADER.size, "event header")
-        pcr, event_type, count = _AGILE_HEADER.unpack_from(data, offset)
-        _check_bounds(event_type, pcr, offset, len(events) + 1)
-        digests, at = _digests(data, offset + _AGILE_HEADER.size, count, algorithms)
-        _need(data, at, 4, "event size")
-        size: int = _U32.unpack_from(data, at)[0]
-        start = at + 4
-        _check_size(data, start, size)
-        content = data[start : start + size]
-        events.append(Event(len(events), pcr, event_type, digests, content, offset))
-        offset = start + size
+        head = usual.read(data, offset) or _unusual_head(data, offset, algorithms)
+        pcr, event_type, digests, start, size = head
+        index, end = len(events), start + size
+        if pcr >= PCR_COUNT or index >= MAX_EVENTS:
+            _check_bounds(event_type, pcr, offset, index + 1)
+        if size > MAX_EVENT_DATA or end > total:
+            _check_size(data, start, size)
+        events.append(Event(index, pcr, event_type, digests, data[start:end], offset))
+        offset = end
     return tuple(events)
+
+
+_Head = tuple[int, int, dict[HashAlg, bytes], int, int]
+"""PCR, type, digests, where the event's data starts, its declared size."""
+
+
+class _UsualHead:
+    """The head of an event whose digests are the declared ones, in declared order."""
+
+    def __init__(self, sizes: Mapping[int, int]) -> None:
+        digests = "".join(f"H{size}s" for size in sizes.values())
+        self._layout = struct.Struct(f"<III{digests}I")
+        self._ids = tuple(sizes)
+        self._banks = tuple(hash_alg_from_tpm_id(tpm_id) for tpm_id in sizes)
+        self._foreign = None in self._banks
+
+    def read(self, data: bytes, offset: int) -> _Head | None:
+        """The head at ``offset``, or None if it is another one or runs past the end."""
+        start = offset + self._layout.size
+        if start > len(data):
+            return None
+        fields = self._layout.unpack_from(data, offset)
+        if fields[2] != len(self._ids) or fields[3:-1:2] != self._ids:
+            return None
+        digests = dict(zip(self._banks, fields[4:-1:2], strict=True))
+        if self._foreign:
+            digests.pop(None, None)
+        return fields[0], fields[1], digests, start, fields[-1]  # type: ignore[return-value] # None is gone
+
+
+def _unusual_head(
+    data: bytes, offset: int, algorithms: Mapping[int, tuple[HashAlg | None, int]]
+) -> _Head:
+    _need(data, offset, _AGILE_HEADER.size, "event header")
+    pcr, event_type, count = _AGILE_HEADER.unpack_from(data, offset)
+    _check_bounds(event_type, pcr, offset, 0)
+    digests, at = _digests(data, offset + _AGILE_HEADER.size, count, algorithms)
+    _need(data, at, 4, "event size")
+    return pcr, event_type, digests, at + 4, _U32.unpack_from(data, at)[0]
 
 
 def _digests(
@@ -237,12 +294,10 @@ def _digests(
 
 def _ends(data: bytes, offset: int) -> bool:
     """True at the end of the log or where only 0x00 or only 0xFF is left."""
-    fill = data[offset : offset + 1]
-    if not fill:
-        return True
-    if fill not in _PADDING or data[offset : offset + 8].strip(fill):
+    head = data[offset : offset + 8]  # PCR and type: all 0x00 or 0xFF in padding only
+    if head and head.strip(b"\0") and head.strip(b"\xff"):
         return False
-    return not data[offset:].strip(fill)
+    return not data[offset:].strip(head[:1])
 
 
 def _need(data: bytes, offset: int, size: int, what: str) -> None:
@@ -262,7 +317,7 @@ def _check_size(data: bytes, start: int, size: int) -> None:
 
 
 def _check_bounds(event_type: int, pcr: int, offset: int, count: int) -> None:
-    if pcr >= PCR_COUNT and event_type != EventType.EV_NO_ACTION:
+    if pcr >= PCR_COUNT and event_type != NO_ACTION:
         raise _fault("PCR index", offset, f"below {PCR_COUNT}", pcr)
     if count > MAX_EVENTS:
         raise _fault("number of events", offset, f"at most {MAX_EVENTS}", count)

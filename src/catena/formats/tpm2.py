@@ -106,6 +106,8 @@ _SIGNATURES: dict[int, Literal["rsassa", "rsapss", "ecdsa"]] = {
     TpmAlg.RSAPSS: "rsapss",
     TpmAlg.ECDSA: "ecdsa",
 }
+_KEY_HASHES = frozenset(HashAlg) - {HashAlg.SM3_256}
+"""What names and signatures of keys may use; SM3 is known for the sake of firmware logs only."""
 _RSA_SCHEMES = frozenset({TpmAlg.RSASSA, TpmAlg.RSAES, TpmAlg.RSAPSS, TpmAlg.OAEP})
 _ECC_SCHEMES = frozenset({TpmAlg.ECDSA, TpmAlg.ECDH})
 
@@ -330,7 +332,7 @@ def _hash(reader: Reader, what: str) -> HashAlg:
     start = reader.offset
     tpm_id = reader.uint(2, what)
     alg = hash_alg_from_tpm_id(tpm_id)
-    if alg is None:
+    if alg not in _KEY_HASHES:
         raise FormatError(f"{what} is no known hash", offset=start, got=f"{tpm_id:#06x}")
     return alg
 

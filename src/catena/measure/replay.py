@@ -7,17 +7,17 @@ these values equal quoted ones, and even then only its digests and their order w
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from catena.formats.ima import ImaEntry, replay_digest
-from catena.formats.tcglog import STARTUP_LOCALITY, Event, EventLog, EventType
+from catena.formats.tcglog import NO_ACTION, STARTUP_LOCALITY, Event, EventLog, EventType
 from catena.ids import PCR_COUNT, HashAlg
 
 IMA_PCR = 10
 DYNAMIC_PCRS = range(17, 23)
 HCRTM_LOCALITY = 4
+_HCRTM = int(EventType.EV_EFI_HCRTM_EVENT)
 
 _AGGREGATED_PCRS = {HashAlg.SHA1: range(8)}
 _AGGREGATED_PCRS_SINCE_5_8 = range(10)
@@ -46,18 +46,17 @@ def replay(log: EventLog, bank: HashAlg) -> Replay:
     """
     locality = startup_locality(log)
     pcrs: dict[int, bytes] = {}
-    hasher = getattr(hashlib, bank.value)
+    hasher = bank.hasher
     zero = bytes(bank.size)
     if locality is not None:
         pcrs[0] = zero[:-1] + bytes([locality])
     extended: set[int] = set()
     for event in log.events:
         digest = event.digests.get(bank)
-        if digest is None or event.type == EventType.EV_NO_ACTION:
-            continue
-        pcr = event.pcr
-        pcrs[pcr] = hasher(pcrs.get(pcr, zero) + digest).digest()
-        extended.add(pcr)
+        if digest is not None and event.type != NO_ACTION:
+            pcr = event.pcr
+            pcrs[pcr] = hasher(pcrs.get(pcr, zero) + digest).digest()
+            extended.add(pcr)
     values = {pcr: pcrs.get(pcr) or reset_value(pcr, bank) for pcr in range(PCR_COUNT)}
     return Replay(bank, values, frozenset(extended), locality)
 
@@ -73,16 +72,17 @@ def startup_locality(log: EventLog) -> int | None:
     Unauthenticated: PCR 0 replays to the quoted value only if it is true.
     """
     for event in log.events:
-        if is_startup_locality(event):
-            return event.data[len(STARTUP_LOCALITY)] if len(event.data) > 16 else None
-        if event.pcr == 0 and event.type == EventType.EV_EFI_HCRTM_EVENT:
-            return HCRTM_LOCALITY
+        if event.pcr == 0:
+            if is_startup_locality(event):
+                return event.data[len(STARTUP_LOCALITY)] if len(event.data) > 16 else None
+            if event.type == _HCRTM:
+                return HCRTM_LOCALITY
     return None
 
 
 def is_startup_locality(event: Event) -> bool:
     """True for an event that claims to tell the startup locality, well-formed or not."""
-    return event.type == EventType.EV_NO_ACTION and event.data.startswith(STARTUP_LOCALITY)
+    return event.type == NO_ACTION and event.data.startswith(STARTUP_LOCALITY)
 
 
 def replay_ima(entries: Iterable[ImaEntry], bank: HashAlg) -> dict[int, bytes]:
