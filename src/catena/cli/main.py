@@ -23,6 +23,7 @@ from catena.errors import CatenaError, ExitCode, NotFound, Unavailable
 NOUNS = {
     "keys": "make enterprise keys and put them into firmware",
     "os": "build, sign and verify operating system releases",
+    "eventlog": "read, explain and compare the logs of measured boots",
     "reference": "say what machines may measure",
     "server": "run the trust service",
     "node": "see, explain and admit machines",

@@ -15,13 +15,17 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+
+import msgspec
 
 from catena.errors import FormatError
 from catena.ids import PCR_COUNT, HashAlg
 
-MAX_LOG = 4 * 1024 * 1024
+MAX_LOG = 64 * 1024 * 1024
 MAX_ENTRIES = 65536
+"""Entries that ``parse`` holds at once; ``measurements`` walks through a log of any length."""
+
 MAX_TEMPLATE_NAME = 64
 MAX_TEMPLATE_DATA = 64 * 1024
 MAX_FIELDS = 16
@@ -35,8 +39,7 @@ _U32 = struct.Struct("<I")
 _TEMPLATE_NAME = re.compile(rb"[!-~]+")
 
 
-@dataclass(frozen=True, slots=True)
-class ImaEntry:
+class ImaEntry(msgspec.Struct, frozen=True):
     """One measurement. Only ``template_data``, and so ``fields``, is hashed.
 
     ``template_digest`` and ``template_name`` are *untrusted*: an ``ima-buf`` can be passed off as
@@ -88,14 +91,48 @@ def parse(data: bytes) -> tuple[ImaEntry, ...]:
     return tuple(entries)
 
 
+def measurements(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes | None, int]]:
+    """PCR, hashed bytes and end of each entry from ``start`` on, one at a time.
+
+    The bytes are what the kernel hashes into a bank other than SHA-1, None for a violation.
+    Fields are not looked at: this is for replaying logs that are too long to hold. Raises
+    ``FormatError`` when it comes to the entry at fault.
+    """
+    size = len(data)
+    unpack, length = _HEADER.unpack_from, _U32.unpack_from
+    while start < size:
+        at = start + 28
+        if at > size:
+            raise _fault("entry header runs past the end", start)
+        pcr, digest, name_size = unpack(data, start)
+        name = data[at : at + name_size]
+        at += name_size
+        if pcr >= PCR_COUNT or name_size > MAX_TEMPLATE_NAME or name == b"ima" or at + 4 > size:
+            entry, end = _entry(data, start, 0)
+            content = hashed(entry)
+        else:
+            (content_size,) = length(data, at)
+            end = at + 4 + content_size
+            if content_size > MAX_TEMPLATE_DATA or end > size:
+                _entry(data, start, 0)  # names the fault
+            content = data[at + 4 : end]
+        yield pcr, None if digest == _VIOLATION else content, end
+        start = end
+
+
+def hashed(entry: ImaEntry) -> bytes:
+    """What is hashed of an entry: the template data, in ``ima`` with the path padded."""
+    if entry.template_name == _OLD_TEMPLATE:
+        digest, path = entry.fields
+        return digest + path.ljust(_OLD_PATH_SIZE, b"\0")
+    return entry.template_data
+
+
 def replay_digest(entry: ImaEntry, bank: HashAlg) -> bytes:
     """What the kernel extended into ``bank`` for this entry (``ima_calc_field_array_hash``)."""
     if entry.is_violation:
         return b"\xff" * bank.size
-    if entry.template_name == _OLD_TEMPLATE:
-        digest, path = entry.fields
-        return bank.digest(digest + path.ljust(_OLD_PATH_SIZE, b"\0"))
-    return bank.digest(entry.template_data)
+    return bank.digest(hashed(entry))
 
 
 def encode(entry: ImaEntry) -> bytes:
@@ -124,17 +161,18 @@ def _entry(data: bytes, start: int, index: int) -> tuple[ImaEntry, int]:
     if not _TEMPLATE_NAME.fullmatch(name):
         raise _fault("template name is not printable ASCII", start + _HEADER.size)
     if name == _OLD_TEMPLATE.encode():
-        return _old_entry(data, at, ImaEntry(index, pcr, digest, _OLD_TEMPLATE, b"", ()))
+        content, old, end = _old_template(data, at)
+        return ImaEntry(index, pcr, digest, _OLD_TEMPLATE, content, old), end
     content, end = _field(data, at, MAX_TEMPLATE_DATA, "template data")
     fields = _fields(content, at + _U32.size)
     return ImaEntry(index, pcr, digest, name.decode(), content, fields), end
 
 
-def _old_entry(data: bytes, at: int, head: ImaEntry) -> tuple[ImaEntry, int]:
-    """The template data of ``ima``, which has no length of its own."""
+def _old_template(data: bytes, at: int) -> tuple[bytes, tuple[bytes, bytes], int]:
+    """The template data of ``ima``, which has no length of its own, its fields and its end."""
     digest, end = _sized(data, at, _SHA1_SIZE, _SHA1_SIZE, "file digest")
     path, end = _field(data, end, _OLD_PATH_SIZE - 1, "path")
-    return replace(head, template_data=data[at:end], fields=(digest, path)), end
+    return data[at:end], (digest, path), end
 
 
 def _field(data: bytes, at: int, limit: int, what: str) -> tuple[bytes, int]:

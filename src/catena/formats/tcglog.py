@@ -37,6 +37,8 @@ MAX_EVENTS = 4096
 MAX_EVENT_DATA = 1024 * 1024
 MAX_ALGORITHMS = 8
 MAX_DIGEST = 64
+FIRST_EVENT = 32
+"""Bytes in front of the first event's data."""
 
 SPEC_ID_03 = b"Spec ID Event03\0"
 STARTUP_LOCALITY = b"StartupLocality\0"

@@ -74,10 +74,19 @@ def startup_locality(log: EventLog) -> int | None:
     for event in log.events:
         if event.pcr == 0:
             if is_startup_locality(event):
-                return event.data[len(STARTUP_LOCALITY)] if len(event.data) > 16 else None
+                return _told(event)
             if event.type == _HCRTM:
                 return HCRTM_LOCALITY
     return None
+
+
+def told_locality(log: EventLog) -> int | None:
+    """The locality of the log's StartupLocality event, if there is one."""
+    return next((_told(event) for event in log.events if is_startup_locality(event)), None)
+
+
+def _told(event: Event) -> int | None:
+    return event.data[len(STARTUP_LOCALITY)] if len(event.data) > len(STARTUP_LOCALITY) else None
 
 
 def is_startup_locality(event: Event) -> bool:
