@@ -28,6 +28,9 @@ BOOT = "B_sb_own_uki"
 CASES = (None, *range(40, 9376, 389))
 """Bytes of the boot log that are flipped, one in each case; None for the honest log."""
 
+SHOWN = ("index", "pcr", "type", "digest", "description", "claimed_by", "nearest")
+"""What is told of an event."""
+
 SURROUNDINGS = (
     {"PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati", "LC_ALL": "C"},
     {"PYTHONHASHSEED": "2", "TZ": "America/Los_Angeles", "LC_ALL": "C.UTF-8"},
@@ -76,7 +79,7 @@ def verdict(evidence, references) -> bytes:
         found = judge(evidence, references)
     except CatenaError as error:
         return hashlib.sha256(encode(error.as_dict())).digest()
-    events = [[getattr(event, name) for name in event.__slots__] for event in found.events]
+    events = [[getattr(event, name) for name in SHOWN] for event in found.events]
     said = [found.verdict, found.reasons, found.facts, events, found.release, found.bank]
     return hashlib.sha256(encode(said)).digest()
 

@@ -23,6 +23,7 @@ from catena.ids import HashAlg, Sha256Hex
 from catena.measure import facts as boot_facts
 from catena.measure import grammar
 from catena.measure.facts import BootFacts
+from catena.measure.reading import read_events
 from catena.measure.replay import Replay, replay
 
 
@@ -124,7 +125,7 @@ def _examine(
 
 
 def _firmware(log: EventLog, replayed: Replay, bank: HashAlg) -> Firmware:
-    facts = boot_facts.read(log, bank)  # (g)
-    events = firmware_events(log, bank)
+    readings = read_events(log, bank)
+    facts = boot_facts.read(log, bank, readings)  # (g)
     grammar.check(log, bank)  # (h)
-    return Firmware(log, replayed, facts, events)
+    return Firmware(log, replayed, facts, firmware_events(readings, bank))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from catena.appraise.measured import MeasuredEvent
 from catena.appraise.reference import Match, Reference, ReferenceKind, References, choose
 from catena.formats.nodeapi import Reason
@@ -34,17 +36,37 @@ _REMEDY = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ExplainedEvent:
+class ExplainedEvent(msgspec.Struct, frozen=True, gc=False):
     """One event in log order. Exactly one of ``claimed_by`` and ``nearest`` is set."""
 
-    index: int
-    pcr: int
-    type: str
-    digest: str
-    description: str
+    measured: MeasuredEvent
     claimed_by: str | None
     nearest: str | None
+
+    @property
+    def index(self) -> int:
+        """Its place in the log."""
+        return self.measured.index
+
+    @property
+    def pcr(self) -> int:
+        """The PCR that it extended."""
+        return self.measured.pcr
+
+    @property
+    def type(self) -> str:
+        """Its type by name; *untrusted*."""
+        return self.measured.type
+
+    @property
+    def digest(self) -> str:
+        """Its digest in the quoted bank, in hex."""
+        return self.measured.digest
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        return self.measured.description
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +110,7 @@ def _explained(
     event: MeasuredEvent, claims: Mapping[int, str], nearest: Mapping[int, str]
 ) -> ExplainedEvent:
     claimed = claims.get(event.index) if event.extends else event.rule
-    return ExplainedEvent(
-        index=event.index,
-        pcr=event.pcr,
-        type=event.type,
-        digest=event.digest,
-        description=event.description,
-        claimed_by=claimed,
-        nearest=None if claimed else nearest[event.index],
-    )
+    return ExplainedEvent(event, claimed, None if claimed else nearest[event.index])
 
 
 def _claims(

@@ -7,49 +7,73 @@ digest (TRUST, attestation step 5g).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+
+import msgspec
 
 from catena.appraise.builtin import boot_aggregate_claim, builtin_claim
 from catena.appraise.logs import Logs
 from catena.appraise.reference import Slot
-from catena.errors import FormatError
-from catena.formats.efi import VariableData, parse_variable
+from catena.formats.efi import VariableData
 from catena.formats.ima import ImaEntry, replay_digest
-from catena.formats.tcglog import Event, EventLog, EventType, event_type_name
+from catena.formats.tcglog import EventType, event_type_name
 from catena.ids import HashAlg
+from catena.measure.describe import describe
 from catena.measure.escape import escape
-from catena.measure.facts import describe, is_bound
+from catena.measure.reading import Reading
 
 MAX_LINE = 300
 MAX_PATH = 160
+_CONFIGURATION = int(EventType.EV_EFI_VARIABLE_DRIVER_CONFIG)
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredEvent:
+class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
     """One event; ``rule`` is the built-in rule that claims it, ``digest`` is hex.
 
     ``extends`` is false for EV_NO_ACTION. ``bound`` says that the data hashes to the digest.
+    What ``source`` says in words is put together only when somebody asks.
     """
 
     index: int
     pcr: int
-    type: str
     digest: str
-    description: str
     rule: str | None
     extends: bool
     bound: bool
-    variable: VariableData | None = None
+    source: Reading | ImaEntry
+    bank: HashAlg
 
     @property
     def slot(self) -> Slot:
         """What references claim it by."""
         return (self.pcr, self.digest)
 
+    @property
+    def type(self) -> str:
+        """The event's type by its TCG name, or ``IMA:`` and the template."""
+        if isinstance(self.source, ImaEntry):
+            return f"IMA:{self.source.template_name}"
+        return event_type_name(self.source.event.type)
 
-def firmware_events(log: EventLog, bank: HashAlg) -> tuple[MeasuredEvent, ...]:
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        if isinstance(self.source, ImaEntry):
+            return _describe_file(self.source)
+        return describe(self.source.event, self.bank, self.source.binding)
+
+    @property
+    def variable(self) -> VariableData | None:
+        """The variable that a PCR 7 configuration event measured."""
+        source = self.source
+        if isinstance(source, ImaEntry) or source.event.type != _CONFIGURATION:
+            return None
+        return source.variable if source.bound else None
+
+
+def firmware_events(readings: Iterable[Reading], bank: HashAlg) -> tuple[MeasuredEvent, ...]:
     """All events of the firmware log."""
-    return tuple(_firmware_event(event, bank) for event in log.events)
+    return tuple(_firmware_event(reading, bank) for reading in readings)
 
 
 def ima_events(logs: Logs, covered: int, bank: HashAlg) -> tuple[MeasuredEvent, ...]:
@@ -58,42 +82,36 @@ def ima_events(logs: Logs, covered: int, bank: HashAlg) -> tuple[MeasuredEvent, 
     return tuple(_ima_event(entry, offset, logs, bank) for entry in logs.ima[:covered])
 
 
-def _firmware_event(event: Event, bank: HashAlg) -> MeasuredEvent:
-    bound = is_bound(event, bank)
+def _firmware_event(reading: Reading, bank: HashAlg) -> MeasuredEvent:
+    event = reading.event
+    digest = event.digests.get(bank)
     return MeasuredEvent(
         index=event.index,
         pcr=event.pcr,
-        type=event_type_name(event.type),
-        digest=event.digests.get(bank, b"").hex(),
-        description=describe(event, bank),
+        digest="" if digest is None else digest.hex(),
         rule=builtin_claim(event, bank),
-        extends=event.type != EventType.EV_NO_ACTION,
-        bound=bound,
-        variable=_variable(event) if bound else None,
+        extends=reading.extends,
+        bound=reading.bound,
+        source=reading,
+        bank=bank,
     )
-
-
-def _variable(event: Event) -> VariableData | None:
-    """The variable that a PCR 7 configuration event measured."""
-    if event.type != EventType.EV_EFI_VARIABLE_DRIVER_CONFIG:
-        return None
-    try:
-        return parse_variable(event.data)
-    except FormatError:
-        return None
 
 
 def _ima_event(entry: ImaEntry, offset: int, logs: Logs, bank: HashAlg) -> MeasuredEvent:
     """An IMA entry as an event; a violation proves nothing about a file, so it is not bound."""
-    algorithm, digest = entry.file_digest
-    text = f"file {escape(entry.path, MAX_PATH)} ({escape(algorithm, MAX_PATH)}:{digest.hex()})"
     return MeasuredEvent(
         index=offset + entry.index,
         pcr=entry.pcr,
-        type=f"IMA:{entry.template_name}",
         digest=replay_digest(entry, bank).hex(),
-        description=escape(f"violation: {text}" if entry.is_violation else text, MAX_LINE),
-        rule=boot_aggregate_claim(entry, logs.boot),
+        rule=boot_aggregate_claim(entry, logs.boot) if entry.index == 0 else None,
         extends=True,
         bound=not entry.is_violation,
+        source=entry,
+        bank=bank,
     )
+
+
+def _describe_file(entry: ImaEntry) -> str:
+    algorithm, digest = entry.file_digest
+    text = f"file {escape(entry.path, MAX_PATH)} ({escape(algorithm, MAX_PATH)}:{digest.hex()})"
+    return escape(f"violation: {text}" if entry.is_violation else text, MAX_LINE)

@@ -15,6 +15,7 @@ GUIDs are ``uuid.UUID``; on the wire they are in the mixed-endian form of ``UUID
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -37,6 +38,7 @@ MAX_NODES = 64
 
 _GUID_SIZE = 16
 _LIST_HEADER = 28
+_LIST_SIZES = struct.Struct("<III")
 _END_NODE = 0x7F
 _PCI_ROOT_HIDS = (0x0A0341D0, 0x0A0841D0)
 
@@ -132,6 +134,21 @@ def parse_signature_lists(data: bytes) -> tuple[SignatureList, ...]:
         lists.append(_signature_list(reader, budget))
         budget -= len(lists[-1].signatures)
     return tuple(lists)
+
+
+def holds_signature_lists(data: bytes) -> bool:
+    """True if ``data`` is nothing but signature lists; looks at their headers only."""
+    at = 0
+    while at < len(data):
+        head = data[at + _GUID_SIZE : at + _LIST_HEADER]
+        if len(head) < _LIST_HEADER - _GUID_SIZE:
+            return False
+        total, header_size, size = _LIST_SIZES.unpack(head)
+        body = total - _LIST_HEADER - header_size
+        if size <= _GUID_SIZE or body < 0 or body % size or at + total > len(data):
+            return False
+        at += total
+    return True
 
 
 def encode_signature_lists(lists: Iterable[SignatureList]) -> bytes:

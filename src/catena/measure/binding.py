@@ -45,9 +45,9 @@ def binding(event: Event, bank: HashAlg) -> Binding:
         name = section_name(event.data)
         if name and bank.digest(name.encode() + b"\0") == digest:
             return Binding.SECTION_NAME
-    content = partial_content(event)
-    if content and bank.digest(content) == digest:
-        return Binding.CONTENT
+    for content in _partial_contents(event):
+        if content and bank.digest(content) == digest:
+            return Binding.CONTENT
     return Binding.NONE
 
 
@@ -66,11 +66,18 @@ def section_name(data: bytes) -> str:
 
 def partial_content(event: Event) -> bytes:
     """The part of the data that is hashed where only a part is, or nothing."""
+    return next(iter(_partial_contents(event)), b"")
+
+
+def _partial_contents(event: Event) -> tuple[bytes, ...]:
+    """What may have been hashed of the data. GRUB's kind ends in a colon, and its line in no NUL,
+    since 2.04; before that it ends in a blank and the NUL is hashed, too.
+    """
     if event.pcr == GRUB_PCR:
-        return event.data.partition(b": ")[2].rstrip(b"\0")
+        return event.data.partition(b": ")[2].rstrip(b"\0"), event.data.partition(b" ")[2]
     if event.pcr != CONFIG_PCR:
-        return b""
+        return ()
     try:
-        return efi.parse_variable(event.data).data
+        return (efi.parse_variable(event.data).data,)
     except FormatError:
-        return b""
+        return ()

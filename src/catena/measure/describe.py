@@ -23,9 +23,9 @@ _SEPARATOR = bytes(4)
 _PARTITION_TABLE = b"EFI PART"
 
 
-def describe(event: Event, bank: HashAlg = HashAlg.SHA256) -> str:
-    """What ``event`` is, escaped and bounded."""
-    match binding(event, bank):
+def describe(event: Event, bank: HashAlg = HashAlg.SHA256, bound: Binding | None = None) -> str:
+    """What ``event`` is, escaped and bounded; ``bound`` is its binding, if that is known already."""
+    match binding(event, bank) if bound is None else bound:
         case Binding.WHOLE:
             line = _proven(event.data)
         case Binding.SECTION_NAME:
@@ -61,6 +61,8 @@ def _claimed(event: Event) -> str:
 
 def _variable(data: bytes) -> str:
     variable = efi.parse_variable(data)
+    if not variable.name.isprintable() or not variable.name:
+        raise FormatError("not the name of a variable")
     if variable.guid == efi.EFI_GLOBAL_VARIABLE and variable.name not in {"PK", "KEK"}:
         return f"variable {variable.name} = {_text(variable.data)}"
     keys = owners(variable.data)

@@ -13,17 +13,18 @@ variables leaves none of them proven, and an opaque one in PCR 12 shows in the c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from catena.errors import FormatError, Refusal
+from catena.errors import Refusal
 from catena.formats import efi
-from catena.formats.tcglog import Event, EventLog, EventType
+from catena.formats.tcglog import NO_ACTION, EventLog
 from catena.ids import HashAlg
-from catena.measure.binding import UKI_PCR, Binding, binding, is_bound, section_name
+from catena.measure.binding import UKI_PCR, Binding, is_bound, section_name
 from catena.measure.describe import describe
 from catena.measure.escape import escape
 from catena.measure.grammar import separator_digests
+from catena.measure.reading import Reading, read_events
 from catena.measure.replay import startup_locality
 from catena.measure.signers import authority, owners
 
@@ -67,9 +68,8 @@ class UkiSection:
 class BootFacts:
     """The facts of one boot.
 
-    ``variables`` maps a PCR 7 variable to the SHA-256 of its content in hex; a variable under
-    another GUID than its own is ``name-guid``. ``key_owners`` has a line per certificate or
-    hash in PK, KEK, db and dbx. ``images`` are the PCR 4 digests in hex of everything started,
+    ``contents`` maps a PCR 7 variable to its content; a variable under another GUID than its own
+    is ``name-guid``. ``images`` are the PCR 4 digests in hex of everything started,
     ``authorities`` who vouched for them. ``uki_sections`` are in measured order.
     ``command_line`` is everything measured into PCR 12, where the command line that overrides the
     built-in one goes: text, or ``opaque:`` and the digest. ``extended`` are the PCRs that this
@@ -83,18 +83,32 @@ class BootFacts:
     setup_mode: bool | None
     audit_mode: bool | None
     deployed_mode: bool | None
-    variables: dict[str, str]
-    key_owners: dict[str, tuple[str, ...]]
+    contents: dict[str, bytes]
     images: tuple[str, ...]
     authorities: tuple[str, ...]
     uki_sections: tuple[UkiSection, ...]
     command_line: str | None
     extended: tuple[int, ...]
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """PCR 7 variables by name, with the SHA-256 of their content in hex."""
+        return {name: hashlib.sha256(value).hexdigest() for name, value in self.contents.items()}
 
-def read(log: EventLog, bank: HashAlg) -> BootFacts:
-    """Read the facts. Raises ``ContradictoryVariable``."""
-    events = [event for event in log.events if event.type != EventType.EV_NO_ACTION]
+    @property
+    def key_owners(self) -> dict[str, tuple[str, ...]]:
+        """A line for each certificate or hash in PK, KEK, db and dbx."""
+        names = (name for name in _KEY_VARIABLES if name in self.contents)
+        return {name: owners(self.contents[name]) for name in names}
+
+
+def read(log: EventLog, bank: HashAlg, readings: tuple[Reading, ...] | None = None) -> BootFacts:
+    """Read the facts; ``readings`` are the log's, if they are there already.
+
+    Raises ``ContradictoryVariable``.
+    """
+    told = read_events(log, bank) if readings is None else readings
+    events = [one for one in told if one.event.type != NO_ACTION]
     values, authorities = _key_measurements(events, bank)
     return BootFacts(
         bank=bank,
@@ -104,38 +118,26 @@ def read(log: EventLog, bank: HashAlg) -> BootFacts:
         setup_mode=_setup_mode(values),
         audit_mode=_mode(values, "AuditMode"),
         deployed_mode=_mode(values, "DeployedMode"),
-        variables={name: hashlib.sha256(value).hexdigest() for name, value in values.items()},
-        key_owners={name: owners(values[name]) for name in _KEY_VARIABLES if name in values},
+        contents=values,
         images=tuple(_images(events, bank)),
         authorities=authorities,
         uki_sections=tuple(_uki_sections(events, bank)),
         command_line=_command_line(events, bank),
-        extended=tuple(sorted({event.pcr for event in events if bank in event.digests})),
+        extended=tuple(sorted({one.event.pcr for one in events if bank in one.event.digests})),
     )
 
 
-def _before_separator(events: list[Event], pcr: int, bank: HashAlg) -> Iterator[Event]:
-    """The events of ``pcr`` up to its separator; all of them if it has none."""
+def before_separator(readings: Iterable[Reading], pcr: int, bank: HashAlg) -> Iterator[Reading]:
+    """What was measured into ``pcr`` up to its separator; all of it if there is none."""
     separators = separator_digests(bank)
-    for event in events:
-        if event.pcr == pcr:
-            if event.digests.get(bank) in separators:
+    for reading in readings:
+        if reading.event.pcr == pcr:
+            if reading.event.digests.get(bank) in separators:
                 return
-            yield event
+            yield reading
 
 
-def _whole(event: Event, bank: HashAlg) -> bool:
-    return binding(event, bank) is Binding.WHOLE
-
-
-def _variable(event: Event) -> efi.VariableData | None:
-    try:
-        return efi.parse_variable(event.data)
-    except FormatError:
-        return None
-
-
-def _variable_key(variable: efi.VariableData) -> str:
+def variable_key(variable: efi.VariableData) -> str:
     """The plain name for a variable under the GUID that the specification gives it."""
     own = efi.IMAGE_SECURITY_DATABASE if variable.name in _DATABASES else efi.EFI_GLOBAL_VARIABLE
     name = escape(variable.name, _MAX_VERSION)
@@ -143,42 +145,40 @@ def _variable_key(variable: efi.VariableData) -> str:
 
 
 def _key_measurements(
-    events: list[Event], bank: HashAlg
+    readings: list[Reading], bank: HashAlg
 ) -> tuple[dict[str, bytes], tuple[str, ...]]:
     """Secure Boot configuration by name, and the authorities, as measured into PCR 7.
 
     Configuration comes before the separator. Some firmware measures authorities there, too;
     theirs is a single EFI_SIGNATURE_DATA under a database's name, which is no signature list.
     """
-    early = {event.index for event in _before_separator(events, KEY_PCR, bank)}
+    early = {one.event.index for one in before_separator(readings, KEY_PCR, bank)}
     values: dict[str, bytes] = {}
     authorities: list[str] = []
     opaque = False
-    for event in events:
+    for reading in readings:
+        event = reading.event
         if event.pcr != KEY_PCR:
             continue
-        if not _whole(event, bank):
+        if not reading.whole:
             opaque = opaque or event.index in early
             continue
-        variable = _variable(event)
+        variable = reading.variable
         if variable is None:
             continue
-        key = _variable_key(variable)
-        if event.index not in early or _is_authority(key, variable.data):
+        key = variable_key(variable)
+        if event.index not in early or is_authority(key, variable.data):
             authorities.append(f"{key}: {authority(variable)}")
         elif values.setdefault(key, variable.data) != variable.data:
             raise ContradictoryVariable(f"{key} was measured twice with different content")
     return {} if opaque else values, tuple(authorities)
 
 
-def _is_authority(key: str, content: bytes) -> bool:
-    if key in _MODES:
+def is_authority(key: str, content: bytes) -> bool:
+    """Whether a PCR 7 variable in front of the separator is what vouched for an image."""
+    if key in _MODES or key in {"PK", "KEK"}:
         return False
-    try:
-        efi.parse_signature_lists(content)
-    except FormatError:
-        return key not in {"PK", "KEK"}
-    return False
+    return not efi.holds_signature_lists(content)
 
 
 def _mode(values: dict[str, bytes], name: str) -> bool | None:
@@ -194,46 +194,47 @@ def _setup_mode(values: dict[str, bytes]) -> bool | None:
     return told if platform_key is None else not platform_key or bool(told)
 
 
-def _firmware_version(events: list[Event], bank: HashAlg) -> str | None:
+def _firmware_version(readings: list[Reading], bank: HashAlg) -> str | None:
     """EV_S_CRTM_VERSION, if it is the first measurement of PCR 0: ASCII in UTF-16, else hex.
 
     Firmware that measures its CRTM's content before its version goes without.
     """
-    first = next(_before_separator(events, CRTM_PCR, bank), None)
-    if first is None or not _whole(first, bank):
+    first = next(before_separator(readings, CRTM_PCR, bank), None)
+    if first is None or not first.whole:
         return None
-    data = first.data[: 2 * _MAX_VERSION]
+    data = first.event.data[: 2 * _MAX_VERSION]
     text = data.decode("utf-16-le", "replace").rstrip("\0")
     return text if text.isascii() and text.isprintable() else data[:_MAX_BINARY].hex()
 
 
-def _images(events: list[Event], bank: HashAlg) -> Iterator[str]:
+def _images(readings: list[Reading], bank: HashAlg) -> Iterator[str]:
     """Every PCR 4 digest that is neither a separator nor one of the firmware's own remarks."""
     remarks = separator_digests(bank) | {bank.digest(action) for action in _ACTIONS}
-    for event in events:
-        if event.pcr == IMAGE_PCR and bank in event.digests and event.digests[bank] not in remarks:
-            yield event.digests[bank].hex()
+    for reading in readings:
+        digest = reading.event.digests.get(bank)
+        if reading.event.pcr == IMAGE_PCR and digest is not None and digest not in remarks:
+            yield digest.hex()
 
 
-def _uki_sections(events: list[Event], bank: HashAlg) -> Iterator[UkiSection]:
+def _uki_sections(readings: list[Reading], bank: HashAlg) -> Iterator[UkiSection]:
     """Sections that systemd-stub measured: in PCR 11 a bound name, then the content's digest.
 
     They come first and in pairs; what follows the last pair (boot phases) is none.
     """
-    measured = [event for event in events if event.pcr == UKI_PCR and bank in event.digests]
+    measured = [one for one in readings if one.event.pcr == UKI_PCR and bank in one.event.digests]
     for name, content in zip(measured[::2], measured[1::2], strict=False):
-        if binding(name, bank) is not Binding.SECTION_NAME:
+        if name.binding is not Binding.SECTION_NAME:
             return
-        yield UkiSection(section_name(name.data), content.digests[bank].hex())
+        yield UkiSection(section_name(name.event.data), content.event.digests[bank].hex())
 
 
-def _command_line(events: list[Event], bank: HashAlg) -> str | None:
+def _command_line(readings: list[Reading], bank: HashAlg) -> str | None:
     """All that was measured into PCR 12, joined: whatever was added to the built-in line shows."""
     lines = [
-        event.data.decode("utf-16-le", "replace").rstrip("\0")
-        if _whole(event, bank)
-        else f"opaque:{event.digests[bank].hex()}"
-        for event in events
-        if event.pcr == COMMAND_LINE_PCR and bank in event.digests
+        one.event.data.decode("utf-16-le", "replace").rstrip("\0")
+        if one.whole
+        else f"opaque:{one.event.digests[bank].hex()}"
+        for one in readings
+        if one.event.pcr == COMMAND_LINE_PCR and bank in one.event.digests
     ]
     return escape(" ".join(lines), MAX_TEXT) if lines else None

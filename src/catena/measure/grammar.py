@@ -15,11 +15,18 @@ those, a log is refused unless, in the bank that was quoted:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from catena.errors import FormatError, Refusal
 from catena.formats import efi
-from catena.formats.tcglog import STARTUP_LOCALITY, Event, EventLog, EventType, event_type_name
+from catena.formats.tcglog import (
+    NO_ACTION,
+    STARTUP_LOCALITY,
+    Event,
+    EventLog,
+    EventType,
+    event_type_name,
+)
 from catena.ids import HashAlg
 from catena.measure.replay import is_startup_locality
 
@@ -28,6 +35,7 @@ STARTUP_LOCALITIES = frozenset({0, 3, 4})
 
 _SEPARATORS = (b"\0\0\0\0", b"\xff\xff\xff\xff")
 _ERROR_SEPARATOR = b"\1\0\0\0"
+_SEPARATOR = int(EventType.EV_SEPARATOR)
 _CONFIGURATION = frozenset({"SecureBoot", "PK", "KEK", "SetupMode", "AuditMode", "DeployedMode"})
 
 # Boot manager and loader go on measuring after they were handed control: boot options and
@@ -142,52 +150,58 @@ def separator_digests(bank: HashAlg) -> frozenset[bytes]:
 
 
 def check(log: EventLog, bank: HashAlg) -> None:
-    """Refuse ``log`` unless it follows the six rules above in ``bank``."""
-    _check_extended(log, bank)
-    _check_no_actions(log)
-    _check_startup_locality(log)
-    _check_digests(log, bank)
-    _check_separators(log, bank)
+    """Refuse ``log`` unless it follows the six rules above in ``bank``; raises the first fault."""
+    for fault in problems(log, bank):
+        raise fault
 
 
-def _check_extended(log: EventLog, bank: HashAlg) -> None:  # (1)
+def problems(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:
+    """Every fault of ``log`` in ``bank``, rule by rule; none means that it is sound."""
+    yield from _extended(log, bank)
+    yield from _no_actions(log)
+    yield from _startup_locality(log)
+    yield from _digests(log, bank)
+    yield from _separators(log, bank)
+
+
+def _extended(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:  # (1)
     if log.format == "ccel":
-        raise CcelAsTpmLog("a CCEL log was offered as a TPM event log")
+        yield CcelAsTpmLog("a CCEL log was offered as a TPM event log")
     blank = bytes(bank.size)
     extended = any(
         event.pcr in FIRMWARE_PCRS
-        and event.type != EventType.EV_NO_ACTION
+        and event.type != NO_ACTION
         and event.digests.get(bank, blank) != blank
         for event in log.events
     )
     if not extended:
-        raise NeverExtendedBank(f"firmware extended no PCR of the {bank} bank")
+        yield NeverExtendedBank(f"firmware extended no PCR of the {bank} bank")
 
 
-def _check_no_actions(log: EventLog) -> None:  # (2)
+def _no_actions(log: EventLog) -> Iterator[BadGrammar]:  # (2)
     for event in log.events:
-        if event.type == EventType.EV_NO_ACTION and any(map(any, event.digests.values())):
-            raise ExtendedNoAction("EV_NO_ACTION carries a digest", index=event.index)
+        if event.type == NO_ACTION and any(map(any, event.digests.values())):
+            yield ExtendedNoAction("EV_NO_ACTION carries a digest", index=event.index)
 
 
-def _check_startup_locality(log: EventLog) -> None:  # (3)
+def _startup_locality(log: EventLog) -> Iterator[BadGrammar]:  # (3)
     told = extended = False
     for event in log.events:
         if is_startup_locality(event):
             if told or extended:
-                raise ForgedStartupLocality(
+                yield ForgedStartupLocality(
                     "startup locality told twice or after PCR 0 was extended", index=event.index
                 )
-            _check_locality(event)
+            yield from _locality(event)
             told = True
-        elif event.pcr == 0 and event.type != EventType.EV_NO_ACTION:
+        elif event.pcr == 0 and event.type != NO_ACTION:
             extended = True
 
 
-def _check_locality(event: Event) -> None:
+def _locality(event: Event) -> Iterator[BadGrammar]:
     locality = event.data[len(STARTUP_LOCALITY) :]
     if event.pcr != 0 or len(locality) != 1 or locality[0] not in STARTUP_LOCALITIES:
-        raise ForgedStartupLocality(
+        yield ForgedStartupLocality(
             "impossible startup locality",
             index=event.index,
             expected="0, 3 or 4 in PCR 0",
@@ -195,40 +209,40 @@ def _check_locality(event: Event) -> None:
         )
 
 
-def _check_digests(log: EventLog, bank: HashAlg) -> None:  # (4)
+def _digests(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:  # (4)
     for event in log.events:
-        if event.type != EventType.EV_NO_ACTION and bank not in event.digests:
-            raise MissingDigest(f"event {event.index} has no {bank} digest", index=event.index)
+        if event.type != NO_ACTION and bank not in event.digests:
+            yield MissingDigest(f"event {event.index} has no {bank} digest", index=event.index)
 
 
-def _check_separators(log: EventLog, bank: HashAlg) -> None:  # (5), (6)
+def _separators(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:  # (5), (6)
     separators = separator_digests(bank)
     error = bank.digest(_ERROR_SEPARATOR)
     closed: set[int] = set()
     for event in log.events:
-        if event.type == EventType.EV_NO_ACTION or event.pcr not in FIRMWARE_PCRS:
+        if event.type == NO_ACTION or event.pcr not in FIRMWARE_PCRS:
             continue
-        digest = event.digests[bank]
+        pcr, digest = event.pcr, event.digests.get(bank)
         if digest == error:
-            raise ErrorSeparator(f"PCR {event.pcr} was closed after an error", index=event.index)
-        if (event.type == EventType.EV_SEPARATOR) != (digest in separators):
-            raise RetypedEvent("type and digest disagree on a separator", index=event.index)
-        if digest in separators:
-            if event.pcr in closed:
-                raise DoubledSeparator(f"PCR {event.pcr} has two separators", index=event.index)
-            closed.add(event.pcr)
-        elif event.pcr in closed:
-            _check_late(event)
+            yield ErrorSeparator(f"PCR {pcr} was closed after an error", index=event.index)
+        elif (event.type == _SEPARATOR) != (digest in separators):
+            yield RetypedEvent("type and digest disagree on a separator", index=event.index)
+        if digest in separators or digest == error:
+            if pcr in closed:
+                yield DoubledSeparator(f"PCR {pcr} has two separators", index=event.index)
+            closed.add(pcr)
+        elif pcr in closed and event.type != _SEPARATOR:
+            yield from _late(event)
     missing = sorted(set(FIRMWARE_PCRS) - closed)
     if missing:
-        raise MissingSeparator(f"no separator in PCR {', '.join(map(str, missing))}")
+        yield MissingSeparator(f"no separator in PCR {', '.join(map(str, missing))}")
 
 
-def _check_late(event: Event) -> None:
-    """Refuse an event behind its PCR's separator unless its kind belongs there."""
+def _late(event: Event) -> Iterator[BadGrammar]:
+    """An event behind its PCR's separator, unless its kind belongs there."""
     allowed = _AFTER_SEPARATOR.get(event.pcr, frozenset())
     if event.type not in allowed or (event.pcr == 7 and _is_configuration(event)):
-        raise EventAfterSeparator(
+        yield EventAfterSeparator(
             f"event {event.index} came after the separator of PCR {event.pcr}",
             index=event.index,
             got=event_type_name(event.type),
