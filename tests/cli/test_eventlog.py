@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from catena.cli import eventlog
@@ -74,3 +75,99 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(answer, tmp_path,
     (tmp_path / "log").write_bytes(IMA_TEXT)
     status, said = answer("eventlog", "replay", tmp_path / "log")
     assert (status, said["error"]["code"]) == (14, "log-too-large")
+
+
+@needs_corpus
+def test_show_tells_a_laptop_in_few_lines(capsys):
+    """A transcript, but for the long digests: what a newcomer reads first."""
+    name = "Foxboron+sbctl__tests__tpm_eventlogs__t480s_eventlog"
+    assert run(["eventlog", "show", str(CORPUS / "eventlogs" / name)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(
+        "Firmware          version 'N22ET68W '; log of a TPM 2.0, 45 events, read in sha256\n"
+        "Secure Boot       on\n"
+        "PK                CN=Platform Key,C=Platform Key\n"
+    )
+    assert "from \\EFI\\systemd\\systemd-bootx64.efi (untrusted)" in told
+    assert "Problems          none found\n" in told
+    lines = told.splitlines()
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= 100
+
+
+@needs_corpus
+def test_show_names_problems_and_still_exits_with_0(answer, tmp_path):
+    wire = bytearray((BOOT / "eventlog.bin").read_bytes())
+    at = wire.index("SecureBoot".encode("utf-16-le")) + 2 * len("SecureBoot")
+    wire[at] ^= 1
+    (tmp_path / "log").write_bytes(bytes(wire))
+    status, said = answer("eventlog", "show", tmp_path / "log")
+    assert status == 0
+    assert [one["code"] for one in said["problems"]] == ["edited-data"]
+    assert said["secure_boot"] is None
+
+
+@needs_corpus
+def test_explain_lists_every_event(answer, capsys):
+    status, said = answer("eventlog", "explain", BOOT / "eventlog.bin")
+    assert (status, len(said)) == (0, 37)
+    assert said[4]["description"] == "variable SecureBoot = 01"
+    assert (said[4]["proven"], said[24]["proven"]) == ("whole", "none")
+    assert run(["eventlog", "explain", str(BOOT / "eventlog.bin")]) == 0
+    assert "what was measured" in capsys.readouterr().out
+
+
+@needs_corpus
+def test_diff_tells_two_boots_apart(answer, capsys):
+    other = CORPUS / "boots/A_nosb_uki/eventlog.bin"
+    status, said = answer("eventlog", "diff", other, BOOT / "eventlog.bin")
+    assert (status, said["identical"], said["changed_pcrs"]) == (0, False, [0, 4, 7])
+    assert run(["eventlog", "diff", str(other), str(BOOT / "eventlog.bin")]) == 0
+    told = capsys.readouterr().out
+    assert "db gained certificate CN=DTC db,O=DTC Test" in told
+    assert "Follows           PCR 0, 4, 7 differ in sha256" in told
+
+
+@needs_corpus
+def test_banks_can_be_chosen(answer):
+    status, said = answer("eventlog", "show", BOOT / "eventlog.bin", "--bank", "sha1")
+    assert (status, said["bank"]) == (0, "sha1")
+    status, said = answer("eventlog", "show", BOOT / "eventlog.bin", "--bank", "sm3_256")
+    assert (status, said["error"]["code"]) == (2, "no-such-bank")
+
+
+@pytest.mark.parametrize("verb", ["show", "explain"])
+def test_only_firmware_logs_are_told(answer, tmp_path, verb):
+    (tmp_path / "log").write_bytes(IMA_TEXT)
+    status, said = answer("eventlog", verb, tmp_path / "log")
+    assert (status, said["error"]["code"]) == (14, "not-a-firmware-log")
+
+
+def test_diff_refuses_what_it_cannot_compare(answer, tmp_path):
+    (tmp_path / "log").write_bytes(IMA_TEXT)
+    (tmp_path / "json").write_bytes(b"{}")
+    status, said = answer("eventlog", "diff", tmp_path / "log", tmp_path / "log")
+    assert (status, said["error"]["code"]) == (14, "not-a-firmware-log")
+    status, said = answer("eventlog", "diff", tmp_path / "json", tmp_path / "log")
+    assert (status, said["error"]["code"]) == (14, "malformed")
+
+
+@needs_corpus
+def test_diff_holds_a_boot_against_a_signed_reference(answer, tmp_path):
+    """The envelope's payload is read; nothing here rests on its signature."""
+    from appraise.forged import corpus_boot, keyset_of
+    from catena.formats import dsse
+    from catena.formats.references import KEYSET_TYPE
+
+    keyset = keyset_of(corpus_boot("B_sb_own_uki"))
+    statement = dsse.Statement(
+        subject=(), predicate_type=KEYSET_TYPE, predicate=msgspec.Raw(msgspec.json.encode(keyset))
+    )
+    signature = dsse.Signature(keyid="", sig=b"x")
+    envelope = dsse.Envelope(statement.encode(), dsse.IN_TOTO, (signature,))
+    (tmp_path / "keyset.json").write_bytes(envelope.encode())
+    same = answer("eventlog", "diff", tmp_path / "keyset.json", BOOT / "eventlog.bin")
+    assert same[1]["identical"]
+    other = CORPUS / "boots/A_nosb_uki/eventlog.bin"
+    status, said = answer("eventlog", "diff", tmp_path / "keyset.json", other)
+    assert (status, said["changed_pcrs"]) == (0, [7])

@@ -179,6 +179,45 @@ def _signatures(content: bytes, size: int) -> Iterator[SignatureEntry]:
         yield SignatureEntry(owner, content[at + _GUID_SIZE : at + size])
 
 
+@dataclass(frozen=True, slots=True)
+class LoadOption:
+    """EFI_LOAD_OPTION, the content of a Boot#### variable (UEFI 2.10, 3.1.3)."""
+
+    attributes: int
+    description: str
+    device_path: bytes
+    optional_data: bytes
+
+
+def parse_load_option(data: bytes) -> LoadOption:
+    """Read an EFI_LOAD_OPTION. Raises ``FormatError``."""
+    reader = Reader(data, order="little")
+    attributes, path_size = reader.uint(4, "attributes"), reader.uint(2, "device path length")
+    units: list[bytes] = []
+    while (unit := reader.take(2, "description")) != b"\0\0":
+        if len(units) == MAX_NAME:
+            raise FormatError("description is too long", offset=reader.offset)
+        units.append(unit)
+    path = reader.take(path_size, "device paths")
+    description = b"".join(units).decode("utf-16-le", "replace")
+    return LoadOption(attributes, description, path, reader.take(reader.remaining, "data"))
+
+
+def boot_variable_text(variable: VariableData) -> str:
+    """A boot variable in words: an order as numbers, an option as description and path.
+
+    May hold any character: escape it before printing.
+    """
+    data = variable.data
+    if variable.name in {"BootOrder", "BootNext", "BootCurrent"} and len(data) % 2 == 0:
+        return ", ".join(data[at : at + 2][::-1].hex().upper() for at in range(0, len(data), 2))
+    try:
+        option = parse_load_option(data)
+        return f"{option.description} ({device_path_text(option.device_path)})"
+    except FormatError:
+        return data[:16].hex()
+
+
 def parse_image_load(data: bytes) -> ImageLoad:
     """Read an EFI_IMAGE_LOAD_EVENT. Raises ``FormatError``."""
     reader = Reader(data, order="little")

@@ -28,6 +28,7 @@ HEADER_SIZE = 92
 ENTRY_SIZE = 128
 ENTRY_COUNT = 128
 TABLE_SECTORS = ENTRY_COUNT * ENTRY_SIZE // SECTOR
+MAX_PARTITIONS = 1024
 FIRST_USABLE = 2 + TABLE_SECTORS
 
 _SIGNATURE = b"EFI PART"
@@ -140,6 +141,38 @@ def parse(data: bytes) -> PartitionTable:
     table = PartitionTable(table.disk_guid, table.sectors, used)
     _check_layout(table)
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTable:
+    """UEFI_GPT_DATA of any disk, as a log has it; used entries only."""
+
+    disk_guid: uuid.UUID
+    partitions: tuple[Partition, ...]
+
+
+def parse_event(data: bytes) -> MeasuredTable:
+    """Read UEFI_GPT_DATA (PFP 1.06, 10.2.9) of a disk of any geometry. Raises ``FormatError``.
+
+    The header's checksums cover what is on the disk and not in the event: they are not checked.
+    """
+    reader = Reader(data, order="little")
+    if reader.take(8, "GPT signature") != _SIGNATURE:
+        raise GptError("no GPT header", expected="EFI PART")
+    reader.take(48, "GPT header")
+    disk_guid = uuid.UUID(bytes_le=reader.take(16, "disk GUID"))
+    reader.take(HEADER_SIZE - 72, "GPT header")
+    count = reader.uint(8, "number of partitions")
+    if count > MAX_PARTITIONS:
+        raise GptError("too many partitions", offset=HEADER_SIZE, got=f"{count}")
+    partitions = []
+    for _ in range(count):
+        offset = reader.offset
+        entry = _parse_entry(reader.take(ENTRY_SIZE, "GPT entry"), offset)
+        if entry is not None:
+            partitions.append(entry)
+    reader.done("UEFI_GPT_DATA")
+    return MeasuredTable(disk_guid, tuple(partitions))
 
 
 def _parse_header(header: bytes) -> tuple[PartitionTable, int]:

@@ -113,6 +113,14 @@ class FirmwareCapture(Document, frozen=True, kw_only=True):
     pcrs: PcrTable
 
 
+FORMS: dict[str, type[ReleaseManifest | KeySet | FirmwareCapture]] = {
+    RELEASE_TYPE: ReleaseManifest,
+    KEYSET_TYPE: KeySet,
+    FIRMWARE_TYPE: FirmwareCapture,
+}
+"""The documents by the type of their predicate."""
+
+
 def parse_predicate(raw: bytes | msgspec.Raw, kind: type[T]) -> T:
     """Decode one predicate strictly. Raises ``FormatError``."""
     try:

@@ -1,0 +1,194 @@
+"""Boots told from real logs, and what a forged log cannot make a story say."""
+
+from __future__ import annotations
+
+import csv
+import sys
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from recorded_boots import CORPUS, load_boot
+
+from catena.formats import efi, tcglog
+from catena.formats.efi import EFI_GLOBAL_VARIABLE, VariableData
+from catena.formats.tcglog import NO_ACTION, EventType
+from catena.ids import HashAlg
+from catena.measure.story import tell
+from changed import replace
+
+SHA256 = HashAlg.SHA256
+LAPTOPS = {
+    "t14": ("R1BET56W", False, 3, 83),
+    "t14s": ("N2YET26W ", False, 3, 77),
+    "t480s": ("N22ET68W ", True, 3, 0),
+}
+
+
+def _logs():
+    if not CORPUS.is_dir():
+        return []
+    csv.field_size_limit(sys.maxsize)
+    lines = (CORPUS / "eventlogs/TRUTH.tsv").read_text().splitlines()
+    return [row["file"] for row in csv.DictReader(lines, delimiter="\t")]
+
+
+@pytest.mark.parametrize("name", _logs())
+def test_every_real_log_is_told(corpus, name):
+    log = tcglog.parse((corpus / "eventlogs" / name).read_bytes())
+    for bank in log.banks:
+        story = tell(log, bank)
+        text = msgspec.json.encode(story).decode()
+        assert text.isprintable()
+        assert story.events == len(log.events)
+
+
+@pytest.mark.parametrize("laptop", LAPTOPS)
+def test_a_laptop_is_told_with_its_keys_and_what_ran(corpus, laptop):
+    version, secure_boot, images, hashes = LAPTOPS[laptop]
+    name = f"Foxboron+sbctl__tests__tpm_eventlogs__{laptop}_eventlog"
+    story = tell(tcglog.parse((corpus / "eventlogs" / name).read_bytes()), SHA256)
+    assert (story.firmware_version, story.secure_boot) == (version, secure_boot)
+    assert len([one for one in story.images if one.pcr == 4]) == images
+    assert sum(one.startswith("sha256:") for one in story.keys["dbx"]) == hashes
+    assert any("systemd-boot" in one.untrusted_path for one in story.images)
+    assert story.partitions
+    assert story.problems == ()
+
+
+def test_an_own_key_boot_is_told_from_keys_to_initrd():
+    story = tell(load_boot("D_sb_own_uki_creds").log, SHA256)
+    assert story.keys["db"] == ("CN=DTC db,O=DTC Test",)
+    (image,) = story.images
+    assert image.authorised_by == "CN=DTC db,O=DTC Test (db)"
+    assert image.untrusted_path.endswith("BOOTX64.EFI")
+    assert list(story.uki_sections) == [".linux", ".osrel", ".cmdline", ".initrd"]
+    assert [one.untrusted_words for one in story.extensions] == [
+        "Credentials initrd",
+        "System extension initrd",
+    ]
+    assert (len(story.load_options), len(story.initrds)) == (1, 1)
+    assert story.disk_guid == "d7c0d15c-0000-4000-8000-000000000001"
+    assert [one.name for one in story.partitions] == ["esp"]
+
+
+def test_a_command_line_from_outside_the_image_is_told():
+    story = tell(load_boot("C_sb_own_sdboot_uki").log, SHA256)
+    assert story.command_lines == ("console=ttyS0 quiet loglevel=1 root=/dev/ram0 dtc.id=test",)
+
+
+def test_shim_is_told_with_its_level_and_keys(corpus):
+    name = "tpm2-software+tpm2-tools__test__integration__fixtures__event-moklisttrusted.bin"
+    story = tell(tcglog.parse((corpus / "eventlogs" / name).read_bytes()), SHA256)
+    assert story.sbat_level == "sbat,1,2021030218"
+    assert any(one.startswith("MokList: ") for one in story.machine_owner_keys)
+    assert "search --no-floppy" in story.boot_loader_commands[0]
+    assert [one.pcr for one in story.images][:3] == [2, 4, 4]
+    assert story.images[2].authorised_by.endswith("(Shim)")
+
+
+def test_windows_is_named(corpus):
+    name = "google+go-attestation__attest__testdata__windows_gcp_shielded_vm.json.decoded0.bin"
+    assert tell(tcglog.parse((corpus / "eventlogs" / name).read_bytes()), SHA256).windows > 5
+
+
+def test_registers_of_a_confidential_vm_follow_other_rules(corpus):
+    name = "google+go-eventlog__testdata__eventlogs__ccel__cos-113-intel-tdx.bin"
+    story = tell(tcglog.parse((corpus / "eventlogs" / name).read_bytes()), HashAlg.SHA384)
+    assert story.format == "ccel"
+    assert not [one for one in story.problems if one.code != "edited-data"]
+
+
+def problems(log, bank=SHA256):
+    return [one.code for one in tell(log, bank).problems]
+
+
+def test_a_sound_log_has_no_problems(boot):
+    assert problems(boot.log) == []
+
+
+def test_every_fault_of_a_log_is_named(log, edit, measured):
+    """Several at once: the story names them all, where `check` stops at the first."""
+    events = list(log.events)
+    first = next(i for i, e in enumerate(events) if e.type == EventType.EV_SEPARATOR)
+    doubled = [*events, events[first], measured(2, EventType.EV_EFI_ACTION, b"late")]
+    assert problems(edit(log, doubled)) == ["doubled-separator", "event-after-separator"]
+    without = [e for e in events if not (e.pcr == 5 and e.type == EventType.EV_SEPARATOR)]
+    assert problems(edit(log, without)) == ["missing-separator"]
+    retyped = [replace(e, type=EventType.EV_IPL) if e is events[first] else e for e in events]
+    assert problems(edit(log, retyped)) == ["retyped-event"]
+
+
+def test_a_forged_locality_and_a_blank_bank_are_named(log, edit, no_action):
+    forged = edit(log, [*log.events, no_action(tcglog.STARTUP_LOCALITY + b"\3")])
+    assert problems(forged) == ["forged-startup-locality"]
+    blank = [
+        replace(e, digests={**e.digests, SHA256: bytes(32)}) if e.type != NO_ACTION else e
+        for e in log.events
+    ]
+    assert "never-extended-bank" in problems(edit(log, blank))
+
+
+def test_edited_data_is_named_and_believed_nowhere(log, edit):
+    at = next(i for i, e in enumerate(log.events) if e.pcr == 7 and b"S\0e\0c\0u\0r\0e\0" in e.data)
+    off = replace(log.events[at], data=log.events[at].data[:-1] + b"\0")
+    story = tell(edit(log, [*log.events[:at], off, *log.events[at + 1 :]]), SHA256)
+    assert [(one.code, one.event) for one in story.problems] == [("edited-data", at)]
+    assert story.secure_boot is None
+    assert any(one.event == at for one in story.untrusted)
+
+
+def test_a_variable_measured_twice_is_named(log, edit, measured):
+    at = next(i for i, e in enumerate(log.events) if e.type == EventType.EV_SEPARATOR)
+    other = VariableData(EFI_GLOBAL_VARIABLE, "SecureBoot", b"\0").encode()
+    twice = [
+        *log.events[:at],
+        measured(7, EventType.EV_EFI_VARIABLE_DRIVER_CONFIG, other),
+        *log.events[at:],
+    ]
+    story = tell(edit(log, twice), SHA256)
+    assert "contradictory-variable" in [one.code for one in story.problems]
+    assert (story.secure_boot, story.keys) == (None, {})
+
+
+FACTS = (
+    *("firmware_version", "secure_boot", "keys", "authorities", "sbat_level", "uki_sections"),
+    *("command_lines", "phases", "disk_guid", "partitions"),
+)
+"""What a story says without the word untrusted."""
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    index=st.integers(1, 37),
+    kind=st.sampled_from([0, *map(int, EventType)]),
+    data=st.none() | st.binary(max_size=60),
+)
+def test_retyped_or_edited_events_never_change_what_is_still_claimed(index, kind, data):
+    """Types and unhashed data may lie: a fact disappears, or stays what it was."""
+    log = load_boot("D_sb_own_uki_creds").log
+    event = log.events[index % len(log.events)]
+    changed = replace(event, data=event.data if data is None else data)
+    if NO_ACTION not in {kind, event.type}:
+        changed = replace(changed, type=kind)
+    events = tuple(changed if one is event else one for one in log.events)
+    honest, lied = tell(log, SHA256), tell(replace(log, events=events), SHA256)
+    for name in FACTS:
+        told, true = getattr(lied, name), getattr(honest, name)
+        if isinstance(true, dict):
+            assert told == {} or all(true.get(key) == told[key] for key in told), name
+        elif isinstance(true, tuple):
+            assert set(told) <= {*true, "not proven"}, name
+        else:
+            assert told in {true, None}, name
+
+
+def test_boot_options_are_told_in_words():
+    story = tell(load_boot("B_sb_own_uki").log, SHA256)
+    assert story.boot_options[0] == "BootOrder: 0001, 0000, 0002"
+    assert story.boot_options[1].startswith("Boot0001: UEFI QEMU HARDDISK")
+
+
+def test_a_damaged_boot_option_is_told_in_hex():
+    assert efi.boot_variable_text(VariableData(EFI_GLOBAL_VARIABLE, "Boot0001", b"xyz")) == "78797a"
