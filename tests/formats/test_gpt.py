@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+import zlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from catena.errors import FormatError
 from catena.formats import gpt, tcglog
-from catena.formats.gpt import Partition, PartitionTable
+from catena.formats.gpt import GptError, Partition, PartitionTable
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}")
@@ -119,3 +120,47 @@ def test_overlong_name_is_refused():
 def test_arbitrary_bytes_never_crash(noise):
     assert refuses_cleanly(gpt.parse, START[:512] + noise)
     assert refuses_cleanly(gpt.parse, noise)
+
+
+def test_what_firmware_measures_of_a_disk_is_read_from_its_start():
+    start = TABLE.encode_start()
+    assert gpt.measured_data(start) == TABLE.event_data()
+    read = gpt.parse_event(TABLE.event_data())
+    assert (read.disk_guid, read.partitions) == (TABLE.disk_guid, TABLE.partitions)
+
+
+def test_a_table_with_another_number_of_entries_is_measured_as_it_is():
+    start = bytearray(TABLE.encode_start())
+    entries = bytes(start[1024 : 1024 + 8 * 128])
+    start[512 + 80 : 512 + 84] = (8).to_bytes(4, "little")
+    start[512 + 88 : 512 + 92] = zlib.crc32(entries).to_bytes(4, "little")
+    start[512 + 16 : 512 + 20] = bytes(4)
+    start[512 + 16 : 512 + 20] = zlib.crc32(bytes(start[512:604])).to_bytes(4, "little")
+    assert gpt.parse_event(gpt.measured_data(bytes(start))).partitions == TABLE.partitions
+    with pytest.raises(GptError):
+        gpt.parse(bytes(start))  # catena's own disks have 128
+
+
+@pytest.mark.parametrize("at", [512, 512 + 40, 1024 + 3])
+def test_a_table_that_does_not_match_its_checksums_is_not_measured(at):
+    start = bytearray(TABLE.encode_start())
+    start[at] ^= 1
+    with pytest.raises(GptError):
+        gpt.measured_data(bytes(start))
+
+
+@needs_corpus
+def test_every_real_partition_table_in_a_log_is_read():
+    logs = [path for path in (CORPUS / "eventlogs").iterdir() if path.suffix != ".tsv"]
+    events = [event for path in logs for event in tcglog.parse(path.read_bytes()).events]
+    tables = [event.data for event in events if event.type == GPT_EVENT]
+    assert len(tables) > 20
+    for data in tables:
+        assert gpt.parse_event(data).disk_guid.int
+
+
+def test_a_cut_or_padded_event_is_malformed():
+    data = TABLE.event_data()
+    for wire in (data[:-1], data + b"\0", b"x" + data[1:], data[:92] + b"\xff" * 8 + data[100:]):
+        with pytest.raises(FormatError):
+            gpt.parse_event(wire)

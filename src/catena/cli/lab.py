@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,9 +13,10 @@ import msgspec
 
 from catena.cli import output
 from catena.cli.home import home
-from catena.errors import ExitCode
+from catena.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from catena.lab.predictions import Case
     from catena.lab.running import Lab
     from catena.lab.workspace import Workspace
 
@@ -101,6 +102,53 @@ def demo(folder: Path, cache: Path, interval: int, *, as_json: bool) -> None:
         narrator = Narrator(Console(stderr=as_json, highlight=False))
         summary = tell(workspace, narrator)
     output.emit(summary, lambda told: show(told, narrator), as_json=as_json)
+
+
+@noun.command(
+    exits=(ExitCode.UNTRUSTED,),
+    examples=("catena lab predict", "catena lab predict on-uki on-shim -o json"),
+)
+@click.argument("cases", nargs=-1)
+@workspace_options
+@output.output_option
+def predict(
+    folder: Path, cache: Path, interval: int, *, cases: tuple[str, ...], as_json: bool
+) -> None:
+    """Boot machines that differ and compare every PCR with its prediction, in every bank.
+
+    CASES are names of boots; all of them if none is given. Ends with 0 only if every PCR of
+    every boot is what was predicted before it.
+    """
+    from catena.cli.lab_predictions import render
+    from catena.lab.predictions import compare_all
+
+    workspace, lab = _open(folder, cache, interval)
+    with lab.claimed():
+        room = workspace.folder / "predictions"
+        room.mkdir(exist_ok=True)
+        chosen = _chosen_cases(cases)
+        results = tuple(compare_all(room, workspace.cache, _progress, chosen))
+    output.emit(results, render, as_json=as_json)
+    if not all(one.agrees for one in results):
+        raise SystemExit(ExitCode.UNTRUSTED)
+
+
+def _chosen_cases(names: tuple[str, ...]) -> Sequence[Case]:
+    """The cases of these names, or all."""
+    from catena.lab.predictions import CASES
+
+    unknown = set(names) - {one.name for one in CASES}
+    if unknown:
+        raise UsageError(
+            "there is no such boot",
+            expected=", ".join(one.name for one in CASES),
+            got=ascii(min(unknown)[:80]),
+        )
+    return [one for one in CASES if not names or one.name in names]
+
+
+def _progress(what: str) -> None:
+    click.echo(f"… {what}", err=True)
 
 
 @noun.command(

@@ -8,16 +8,20 @@ from pathlib import Path
 import click
 from cryptography import x509
 
-from catena.cli import output
+from catena.cli import output, prediction_text
 from catena.cli.keys import passphrase_option, read_passphrase
 from catena.errors import ExitCode, UsageError
 from catena.formats.references import KeySet, ReleaseManifest
+from catena.ids import HashAlg
 from catena.keys import hierarchy
 from catena.keys.documents import open_document
 from catena.keys.hierarchy import KeyFolder, KeyName
 from catena.keys.signer import PublicKey, load_public_key
+from catena.measure.boot_path import Firmware
+from catena.measure.prediction import predict as predict_pcrs
+from catena.osimage import boot_inputs, modules, release, rootfs
 from catena.osimage import build as building
-from catena.osimage import modules, release, rootfs
+from catena.osimage.boot_inputs import DEFAULT_BOOT_FILE
 from catena.osimage.verify import verify_release
 
 _PATH = click.Path(path_type=Path)
@@ -155,6 +159,98 @@ def verify(
     """Verify the release in FOLDER: signatures, every digest, every block, every prediction."""
     key, certificate = _publisher(keys_folder, release_key, db_certificate)
     output.emit(verify_release(folder, [key], [certificate]), _render, as_json=as_json)
+
+
+@noun.command(
+    exits=(ExitCode.NOT_FOUND, ExitCode.MALFORMED),
+    examples=(
+        "catena os predict --disk disk.img --varstore vars.fd --firmware calibration.log",
+        "catena os predict --uki uki.efi --efivars ./efivars --bank sha384 -o json",
+    ),
+)
+@click.option("--disk", type=_PATH, help="Disk image; its ESP says how the boot goes on.")
+@click.option(
+    "--boot-file", default=DEFAULT_BOOT_FILE, show_default=True, help="What firmware starts."
+)
+@click.option(
+    "--uki", type=_PATH, help="Unified kernel image that firmware starts, without a disk."
+)
+@click.option("--addon", "addons", multiple=True, type=_PATH, help="Addon of --uki (repeatable).")
+@click.option(
+    "--credential",
+    "credentials",
+    multiple=True,
+    type=_PATH,
+    help="Credential file of --uki (repeatable).",
+)
+@click.option("--varstore", type=_PATH, help="Variable store of the firmware (OVMF).")
+@click.option("--efivars", type=_PATH, help="Copy of /sys/firmware/efi/efivars.")
+@click.option(
+    "--firmware",
+    "capture",
+    type=_PATH,
+    help="Capture for PCRs 0–3 and 6: a signed capture, or the firmware log of such a machine.",
+)
+@click.option("--smbios-line", help="OEM string io.systemd.stub.kernel-cmdline-extra of SMBIOS.")
+@click.option(
+    "--bank",
+    "banks",
+    multiple=True,
+    type=click.Choice([bank.value for bank in HashAlg]),
+    default=("sha256",),
+    show_default=True,
+    help="PCR bank (repeatable).",
+)
+@output.output_option
+def predict(
+    *,
+    disk: Path | None,
+    boot_file: str,
+    uki: Path | None,
+    addons: tuple[Path, ...],
+    credentials: tuple[Path, ...],
+    varstore: Path | None,
+    efivars: Path | None,
+    capture: Path | None,
+    smbios_line: str | None,
+    banks: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Compute PCRs 0 to 15 of a boot that has not happened, from its files alone.
+
+    Where the boot can go several ways, each value is listed with the branch that leads to it. A
+    PCR that cannot be predicted is listed with the reason.
+    """
+    firmware = _firmware(varstore, efivars)
+    known = None
+    if capture is not None:
+        known = boot_inputs.read_capture(capture.name, release.read_file(capture))
+    if disk is not None and uki is None:
+        inputs = boot_inputs.of_disk(
+            disk, firmware, capture=known, boot_file=boot_file, smbios_line=smbios_line
+        )
+    elif uki is not None and disk is None:
+        sidecar = boot_inputs.sidecar_of(
+            {one.name: release.read_file(one) for one in addons},
+            {one.name: release.read_file(one) for one in credentials},
+            smbios_line,
+        )
+        inputs = boot_inputs.of_image(
+            release.read_file(uki), firmware, capture=known, sidecar=sidecar
+        )
+    else:
+        raise boot_inputs.NothingToBoot("give either a disk or an image")
+    prediction = predict_pcrs(inputs, [HashAlg(bank) for bank in banks])
+    output.emit(prediction_text.view(prediction), prediction_text.render, as_json=as_json)
+
+
+def _firmware(varstore: Path | None, efivars: Path | None) -> Firmware:
+    """Secure Boot from a store or a dump, whichever was given."""
+    if varstore is not None and efivars is None:
+        return boot_inputs.firmware_of_store(release.read_file(varstore))
+    if efivars is not None and varstore is None:
+        return boot_inputs.firmware_of_dump(efivars)
+    raise UsageError("give either --varstore or --efivars")
 
 
 def _publisher(

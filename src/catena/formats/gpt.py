@@ -34,6 +34,7 @@ FIRST_USABLE = 2 + TABLE_SECTORS
 _SIGNATURE = b"EFI PART"
 _REVISION = 0x00010000
 _NAME_SIZE = 72
+_GUID_SIZE = 16
 _MBR_TYPE_GPT = 0xEE
 
 
@@ -173,6 +174,31 @@ def parse_event(data: bytes) -> MeasuredTable:
             partitions.append(entry)
     reader.done("UEFI_GPT_DATA")
     return MeasuredTable(disk_guid, tuple(partitions))
+
+
+def measured_data(start: bytes) -> bytes:
+    """UEFI_GPT_DATA of a disk, as firmware measures it: header, count, used entries.
+
+    ``start`` is the beginning of the disk, up to the end of its entries; their number is free,
+    both checksums must hold. Raises ``FormatError``.
+    """
+    header = Reader(start, order="little", start=SECTOR).take(HEADER_SIZE, "GPT header")
+    reader = Reader(header, order="little")
+    if reader.take(8, "GPT signature") != _SIGNATURE:
+        raise GptError("no GPT header", offset=SECTOR, expected="EFI PART")
+    reader.take(8, "revision and size")
+    if reader.uint(4, "checksum") != zlib.crc32(header[:16] + bytes(4) + header[20:]):
+        raise GptError("GPT header does not match its checksum", offset=SECTOR + 16)
+    reader.take(52, "GPT header")
+    at, count, size, crc = (reader.uint(width, "entries") for width in (8, 4, 4, 4))
+    if count > MAX_PARTITIONS or size != ENTRY_SIZE:
+        raise GptError("GPT entries of another kind", offset=SECTOR + 80, got=f"{count} × {size}")
+    entries = Reader(start, order="little", start=min(at * SECTOR, len(start)))
+    raw = entries.take(count * size, "GPT entries")
+    if zlib.crc32(raw) != crc:
+        raise GptError("GPT entries do not match their checksum", offset=at * SECTOR)
+    used = [raw[n : n + size] for n in range(0, len(raw), size) if any(raw[n : n + _GUID_SIZE])]
+    return header + _u64(len(used)) + b"".join(used)
 
 
 def _parse_header(header: bytes) -> tuple[PartitionTable, int]:

@@ -18,7 +18,9 @@ and the certificate table. This module computes it; it does not verify signature
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from catena.errors import FormatError
 from catena.formats.reader import Reader
@@ -34,6 +36,8 @@ CERTIFICATE_ALIGNMENT = 8
 SECTION_HEADER_SIZE = 40
 
 _PE_POINTER = 0x3C
+_SYMBOL_SIZE = 18
+_LONG_NAME = 64
 _CHECKSUM = 64
 _SECURITY = 4
 _DIRECTORY_OFFSETS = {0x10B: 96, 0x20B: 112}
@@ -166,7 +170,7 @@ def parse(data: bytes) -> PeImage:
         **fields,
     )
     _check_layout(image)
-    return image
+    return replace(image, sections=tuple(_long_named(image)))
 
 
 def _optional_header(optional: Reader, directories: int) -> dict[str, int]:
@@ -201,6 +205,25 @@ def _section(reader: Reader) -> Section:
         raw_offset=raw_offset,
         characteristics=reader.uint(4, "section characteristics"),
     )
+
+
+def _long_named(image: PeImage) -> Iterator[Section]:
+    """Sections under their names: ``/N`` stands for the text at N of the COFF string table.
+
+    GNU tools write such names into EFI programs, too. One that leads nowhere stays as it is.
+    """
+    symbols, count = (
+        int.from_bytes(image.data[image.coff_at + at : image.coff_at + at + 4], "little")
+        for at in (8, 12)
+    )
+    table = symbols + _SYMBOL_SIZE * count
+    for section in image.sections:
+        if not symbols or not re.fullmatch(r"/[0-9]{1,7}", section.name):
+            yield section
+            continue
+        at = table + int(section.name[1:])
+        name = image.data[at : at + _LONG_NAME].partition(b"\0")[0].decode("latin-1")
+        yield replace(section, name=name) if name.isprintable() and name else section
 
 
 def _check_layout(image: PeImage) -> None:

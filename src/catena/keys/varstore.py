@@ -32,6 +32,7 @@ from catena.formats.efi import (
     SignatureEntry,
     SignatureList,
     VariableData,
+    encode_signature_lists,
 )
 from catena.formats.references import ExpectedEvent, KeySet, PcrTable
 from catena.ids import HashAlg
@@ -97,6 +98,20 @@ def disable_secure_boot(varstore: Path, output: Path) -> None:
     if "SecureBootEnable" not in variables:
         raise UnusableVarstore("variable store has no Secure Boot switch")
     variables["SecureBootEnable"].data = b"\x00"
+    write_new(output, _encode(store, variables), mode=0o644)
+
+
+def revoke(varstore: Path, output: Path, lists: Sequence[SignatureList]) -> None:
+    """A copy of a variable store with these lists in dbx, as after an update of it.
+
+    Raises ``NoTemplate`` or ``UnusableVarstore``.
+    """
+    from virt.firmware.efi.efivar import EfiVar  # noqa: PLC0415  as above
+
+    store = _open(varstore)
+    variables = store.get_varlist()
+    variables["dbx"] = EfiVar("dbx", data=encode_signature_lists(lists))
+    variables["dbx"].time = _WRITTEN
     write_new(output, _encode(store, variables), mode=0o644)
 
 

@@ -32,16 +32,23 @@ class MachineTimeout(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What a machine is made of. ``folder`` is its own: TPM state, variables, console."""
+    """What a machine is made of. ``folder`` is its own: TPM state, variables, console.
+
+    ``server_port`` is None for a machine without a network; ``report`` is where its second serial
+    port goes; ``smbios`` are qemu's ``-smbios`` options; ``banks`` the TPM's PCR banks.
+    """
 
     name: str
     folder: Path
     disk: Path
     varstore: Path
     vendor: swtpm.Vendor
-    server_port: int
+    server_port: int | None
     memory_mib: int = 1024
     sealed_copy: Path | None = None
+    report: Path | None = None
+    smbios: tuple[str, ...] = ()
+    banks: str = swtpm.BANKS
 
     @property
     def tpm_state(self) -> Path:
@@ -60,7 +67,7 @@ class Machine:
     def __init__(self, hardware: Hardware) -> None:
         self.hardware = hardware
         hardware.folder.mkdir(parents=True, exist_ok=True)
-        swtpm.manufacture(hardware.tpm_state, hardware.vendor)
+        swtpm.manufacture(hardware.tpm_state, hardware.vendor, hardware.banks)
         # The firmware writes to its variables; the pristine store stays as it was made.
         variables = hardware.folder / "vars.fd"
         shutil.copyfile(hardware.varstore, variables)
@@ -86,6 +93,14 @@ class Machine:
             self._tpm.check()
         self._qemu.check()
         self._tpm.check()
+
+    @property
+    def powered(self) -> bool:
+        """Whether it is on; a machine that switched itself off is not. Raises ``ChildDied``."""
+        if self._qemu.status == 0:
+            return False
+        self._qemu.check()
+        return True
 
     def stop(self) -> None:
         """Cut the power."""
@@ -116,9 +131,6 @@ def plain_console(log: Path) -> str:
 
 
 def _qemu_command(hardware: Hardware, variables: Path, control: Path) -> list[str | Path]:
-    address, port = GUEST_SERVER
-    forward = f"{tools.SOCAT.path()} STDIO TCP:127.0.0.1:{hardware.server_port}"
-    network = f"user,id=net,restrict=on,guestfwd=tcp:{address}:{port}-cmd:{forward}"
     command: list[str | Path] = [
         tools.QEMU.path(),
         *("-name", hardware.name, "-nodefaults", "-display", "none", "-no-reboot"),
@@ -132,10 +144,13 @@ def _qemu_command(hardware: Hardware, variables: Path, control: Path) -> list[st
         *("-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0"),
         *("-drive", f"file={_quoted(hardware.disk)},format=raw,if=none,id=disk,readonly=on"),
         *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
-        # Without an option ROM the network card adds nothing to PCR 2.
-        *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
         *("-serial", f"file:{hardware.console.absolute()}"),
+        *(word for option in hardware.smbios for word in ("-smbios", option)),
     ]
+    if hardware.server_port is not None:
+        command += _network(hardware.server_port)
+    if hardware.report is not None:
+        command += ["-serial", f"file:{_quoted(hardware.report)}"]
     if hardware.sealed_copy is not None:
         command += [
             *("-device", "virtio-serial-pci"),
@@ -143,6 +158,14 @@ def _qemu_command(hardware: Hardware, variables: Path, control: Path) -> list[st
             *("-device", "virtserialport,chardev=sealed,name=catena.sealed"),
         ]
     return command
+
+
+def _network(port: int) -> list[str]:
+    """One door; without an option ROM the network card adds nothing to PCR 2."""
+    address, guest_port = GUEST_SERVER
+    forward = f"{tools.SOCAT.path()} STDIO TCP:127.0.0.1:{port}"
+    network = f"user,id=net,restrict=on,guestfwd=tcp:{address}:{guest_port}-cmd:{forward}"
+    return ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="]
 
 
 def _pflash(unit: int, path: Path, *, read_only: bool) -> str:

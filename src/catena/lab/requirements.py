@@ -23,6 +23,7 @@ GROUPS = {
     "build releases": tools.RELEASE_TOOLS,
     "boot machines": tools.MACHINE_TOOLS,
     "make the lab's root file system": tools.TREE_TOOLS,
+    "compare predicted PCRs with real ones": tools.PROBE_TOOLS,
 }
 """Programs and files of other projects, by what they are needed for."""
 

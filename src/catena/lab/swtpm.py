@@ -78,8 +78,8 @@ class Vendor:
         return path
 
 
-def manufacture(state: Path, vendor: Vendor) -> None:
-    """Make a new TPM: seeds, EK, EK certificate. Does nothing if the state exists.
+def manufacture(state: Path, vendor: Vendor, banks: str = BANKS) -> None:
+    """Make a new TPM: seeds, EK, EK certificate, PCR ``banks``. Does nothing if the state exists.
 
     The state appears complete or not at all; what a killed attempt left is swept away.
     """
@@ -98,7 +98,7 @@ def manufacture(state: Path, vendor: Vendor) -> None:
                 *("--config", vendor.configuration()),
                 "--create-ek-cert",
                 "--create-platform-cert",
-                *("--pcr-banks", BANKS),
+                *("--pcr-banks", banks),
                 "--display",
                 # swtpm_setup drops to another user when root runs it, unless told not to.
                 *("--runas", pwd.getpwuid(os.getuid()).pw_name),

@@ -117,7 +117,7 @@ class Cache:
         if archive.exists():
             return archive
         progress(f"debootstrap {SUITE} into {self.folder} (once)")
-        with self._scratch("debootstrap-") as scratch:
+        with self.scratch("debootstrap-") as scratch:
             if archive.exists():
                 return archive
             root = scratch / "root"
@@ -146,7 +146,7 @@ class Cache:
         if unpacked.exists():
             return unpacked
         progress(f"download {package} (once)")
-        with self._scratch("kernel-") as folder:
+        with self.scratch("kernel-") as folder:
             if unpacked.exists():
                 return unpacked
             # apt's sandbox user cannot write to a private folder; root downloads instead.
@@ -163,7 +163,7 @@ class Cache:
         return unpacked
 
     @contextmanager
-    def _scratch(self, prefix: str) -> Iterator[Path]:
+    def scratch(self, prefix: str) -> Iterator[Path]:
         """A folder for half-made things, for one command at a time.
 
         Waits while another lab fills the cache; what a killed one left goes first.

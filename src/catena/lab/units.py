@@ -40,7 +40,7 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     disk: str
     varstore: str
     vendor: str
-    server_port: int
+    server_port: int | None
     memory_mib: int
     sealed_copy: str | None
 

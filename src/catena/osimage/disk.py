@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from catena.formats.gpt import SECTOR, TABLE_SECTORS, Partition, PartitionTable
@@ -25,7 +26,7 @@ ROOT_VERITY_X86_64_TYPE = uuid.UUID("2c7357ed-ebd2-46d9-aec1-23d437ec2bf5")
 _MIB = 1024 * 1024
 _ALIGNMENT = _MIB // SECTOR
 _READ_ONLY = 1 << 60
-_MINIMUM_ESP = 64 * _MIB
+MINIMUM_ESP = 64 * _MIB
 _ESP_SPARE = 16 * _MIB
 _FAT_EPOCH = 315532800
 """1980-01-01, the first date that FAT can store."""
@@ -46,15 +47,16 @@ def build(contents: Contents, output: Path, room: Path) -> PartitionTable:
 
     Raises ``MissingTool`` or ``ToolFailed``.
     """
-    esp_size = max(_MINIMUM_ESP, _rounded(contents.uki.stat().st_size + _ESP_SPARE))
+    esp_size = max(MINIMUM_ESP, _rounded(contents.uki.stat().st_size + _ESP_SPARE))
     table = _layout(contents, esp_size)
     esp = room / "esp.img"
-    _make_esp(esp, contents, esp_size)
+    serial = derived_guid(contents.identity, "fat").hex[:8]
+    make_esp(esp, esp_size, serial, {"/EFI/BOOT/BOOTX64.EFI": contents.uki})
     with output.open("xb") as disk:
         disk.truncate(table.sectors * SECTOR)
         disk.write(table.encode_start())
         for partition, source in zip(table.partitions, (esp, contents.root_image), strict=False):
-            _copy_sparse(source, disk, partition.first_lba * SECTOR)
+            copy_sparse(source, disk, partition.first_lba * SECTOR)
         disk.seek(table.partitions[2].first_lba * SECTOR)
         disk.write(contents.tree.partition)
         disk.seek((table.last_usable + 1) * SECTOR)
@@ -95,17 +97,18 @@ def derived_guid(identity: bytes, purpose: str) -> uuid.UUID:
     return uuid.UUID(bytes=bytes(fields))
 
 
-def _make_esp(esp: Path, contents: Contents, size: int) -> None:
-    serial = derived_guid(contents.identity, "fat").hex[:8]
+def make_esp(esp: Path, size: int, serial: str, files: Mapping[str, Path]) -> None:
+    """A FAT file system of ``size`` bytes with ``files`` by path. Raises ``ToolFailed``."""
     with esp.open("xb") as file:
         file.truncate(size)
     run(MKFS_VFAT, ("--invariant", "-F", "32", "-n", "ESP", "-i", serial, str(esp)))
-    run(MMD, ("-i", str(esp), "::/EFI", "::/EFI/BOOT"), epoch=_FAT_EPOCH)
-    target = "::/EFI/BOOT/BOOTX64.EFI"
-    run(MCOPY, ("-i", str(esp), str(contents.uki), target), epoch=_FAT_EPOCH)
+    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"/"}
+    run(MMD, ("-i", str(esp), *(f"::{one}" for one in sorted(folders))), epoch=_FAT_EPOCH)
+    for path, source in files.items():
+        run(MCOPY, ("-i", str(esp), str(source), f"::{path}"), epoch=_FAT_EPOCH)
 
 
-def _copy_sparse(source: Path, disk: BinaryIO, offset: int) -> None:
+def copy_sparse(source: Path, disk: BinaryIO, offset: int) -> None:
     """Copy a file to ``offset``, leaving holes where it is zero."""
     with source.open("rb") as file:
         for chunk in iter(lambda: file.read(_MIB), b""):

@@ -20,7 +20,6 @@ The stub's section list depends on its version: a stub that is not in the table 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 
 from catena.errors import FormatError
@@ -29,15 +28,15 @@ from catena.formats.gpt import PartitionTable
 from catena.formats.pe import PeImage
 from catena.formats.references import ExpectedEvent, PcrTable
 from catena.ids import HashAlg
+from catena.measure.stub import STUBS, program
 from catena.osimage import initrd
 
 BANKS = (HashAlg.SHA256, HashAlg.SHA384)
+RELEASE_STUBS = (252, 254)
+"""Stubs whose kernel gets the initrd of the image and nothing else, as a release's events say."""
+
 RELEASE_PCRS = (4, 5, 9, 11, 12)
 
-_MEASURED_SECTIONS = {
-    252: (".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"),
-}
-_MAGIC = re.compile(rb"#### LoaderInfo: (systemd-stub (\d+)[ -~]*?) ####\0?")
 _SEPARATOR = bytes(4)
 _CALLING = b"Calling EFI Application from Boot Option"
 _EXITING = (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
@@ -133,7 +132,7 @@ def section_content(uki: PeImage, name: str) -> bytes:
 def _section_events(uki: PeImage) -> list[ExpectedEvent]:
     _, version = _stub(uki)
     events: list[ExpectedEvent] = []
-    for name in _MEASURED_SECTIONS[version]:
+    for name in STUBS[version].sections:
         section = uki.section(name)
         if section is None:
             continue
@@ -145,15 +144,13 @@ def _section_events(uki: PeImage) -> list[ExpectedEvent]:
 
 
 def _stub(uki: PeImage) -> tuple[str, int]:
-    section = uki.section(".sdmagic")
-    found = None if section is None else _MAGIC.fullmatch(uki.content(section).rstrip(b"\0"))
-    if found is None:
+    found = program(uki)
+    if found.kind != "stub":
         raise UnknownStub("image has no systemd stub (.sdmagic)")
-    name, version = found[1].decode(), int(found[2])
-    if version not in _MEASURED_SECTIONS:
-        known = ", ".join(str(one) for one in _MEASURED_SECTIONS)
-        raise UnknownStub("stub of an unknown version", expected=known, got=name)
-    return name, version
+    if found.version not in RELEASE_STUBS:
+        known = ", ".join(str(one) for one in RELEASE_STUBS)
+        raise UnknownStub("stub of an unknown version", expected=known, got=found.name)
+    return found.name, found.version
 
 
 def _event(identifier: str, pcr: int, what: str, data: bytes) -> ExpectedEvent:
