@@ -252,7 +252,7 @@ class _UsualHead:
         fields = self._layout.unpack_from(data, offset)
         if fields[2] != len(self._ids) or fields[3:-1:2] != self._ids:
             return None
-        digests = dict(zip(self._banks, fields[4:-1:2], strict=True))
+        digests = dict(zip(self._banks, fields[4:-1:2]))  # noqa: B905 - as many; asking costs a third
         if self._foreign:
             digests.pop(None, None)
         return fields[0], fields[1], digests, start, fields[-1]  # type: ignore[return-value] # None is gone
