@@ -74,6 +74,9 @@ HOSTILE = {
     "ima-text-short-lines": filled(b"10 " + b"0" * 40 + b" ima-ng sha1:00 \n"),
     "ima-text-blanks": filled(ASCII_LINE + b"00 " * 40_000 + b"\n"),
     "ima-text-odd-hex": filled(ASCII_LINE + b"0" * 120_001 + b"\n"),
+    "ima-text-appended": filled(
+        ASCII_LINE.replace(b"sig", b"modsig") + b"00 " * 40_000 + b"x:" + b"0" * 9 + b"\n"
+    ),
     "ima-text-no-newline": ASCII_LINE + b"0" * 900_000,
     "cel-tlv-tiny-records": b"".join(map(cel_record, range(16384))),
     "cel-json-tiny-records": filled(cel_json(b"0")),
