@@ -22,7 +22,9 @@ from catena.formats.nodeapi import Hex256
 
 LogKind = Literal["tcg2", "ima"]
 
-MAX_LOG = 4 * 1024 * 1024
+MAX_LOG = 16 * 1024 * 1024
+"""Bytes of one log: 100,000 entries of IMA take 12 MB."""
+
 _BINDING = b"catena/attest/v1"
 
 

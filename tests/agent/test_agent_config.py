@@ -56,6 +56,7 @@ def test_every_setting_is_documented():
         NEEDED + "interval = 0\n",
         NEEDED + 'interval = "30"\n',
         NEEDED + 'bank = "sha1"\n',
+        NEEDED + 'bank = "sm3_256"\n',
         NEEDED + 'runtime_dir = "relative"\n',
         NEEDED + "runtime_dir = 5\n",
         NEEDED + f'name_hint = "{"x" * 300}"\n',

@@ -245,6 +245,27 @@ def test_an_ima_entry_for_another_pcr_is_refused(boot, refused):
     refused(replace(boot, ima=boot.ima + odd), logged.MisplacedImaEntry)
 
 
+def test_an_ima_log_of_100_000_entries_is_appraised(boot, references):
+    entry = ima_entry(b"sha256:\0" + bytes(32), b"/usr/lib/x86_64-linux-gnu/libmany.so.1\0", b"")
+    long = replace(boot, ima=boot.ima + entry * 99_998, values=None)
+    facts = judge(Exchange(long).evidence(), references).facts
+    assert (facts.runtime_entries, facts.runtime_ahead) == (100_000, 0)
+
+
+def test_an_ima_log_of_too_many_entries_is_refused(boot, references, refused, monkeypatch):
+    monkeypatch.setattr(ima, "MAX_ENTRIES", 4)
+    assert judge(Exchange(grown(boot, ahead=2)).evidence(), references).facts.runtime_ahead == 2
+    assert "too many" in str(refused(grown(boot, ahead=3), logged.UnreadableLog))
+
+
+def test_a_proven_ima_entry_without_fields_is_refused(boot, refused):
+    bare = ima.encode(ima.ImaEntry(0, 10, b"d" * 20, "ima-ng", b"\1", ()))
+    ((_, hashed, _),) = ima.measurements(bare)
+    values = list(boot.pcrs(SHA256))
+    values[10] = SHA256.digest(values[10] + SHA256.digest(hashed))
+    refused(replace(boot, ima=boot.ima + bare, values=tuple(values)), logged.UnreadableLog)
+
+
 def test_firmware_and_ima_cannot_both_have_extended_pcr_10(boot, refused):
     both = rebuilt(boot, lambda events: [*events, measured(10, EventType.EV_IPL, b"x")])
     refused(

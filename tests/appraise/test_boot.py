@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from forged import SHA256, Attest, Boot, Exchange, corpus_boot, judge, references_of
+from forged import (
+    SHA256,
+    Attest,
+    Boot,
+    Exchange,
+    corpus_boot,
+    ima_entry,
+    judge,
+    references_of,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catena.appraise.logs import AlteredLog, MissingLog
 from catena.appraise.quote import ForgedQuote
+from catena.appraise.replayed import UnexplainedImaPcr
 from catena.errors import CatenaError
 from catena.formats.tpm2 import encode_pcr_selection
 from catena.ids import QUOTED_PCRS, HashAlg
@@ -94,6 +104,52 @@ def test_a_grown_ima_log_reuses_the_firmware_alone(boot, references):
     found = judge(evidence, references, known=known).boot
     assert found.firmware is known.firmware
     assert (found.ima_covered, found.ima_ahead) == (known.ima_covered, known.ima_covered)
+
+
+def measuring(boot, *paths):
+    """The boot after IMA has measured more files."""
+    more = [ima_entry(b"sha256:\0" + bytes(32), path + b"\0", b"") for path in paths]
+    return replace(boot, ima=boot.ima + b"".join(more), values=None)
+
+
+def test_what_ima_measured_before_is_not_read_again(boot, references):
+    first, second = measuring(boot, b"/a"), measuring(boot, b"/a", b"/b", b"/c")
+    known = judge(Exchange(first).evidence(), references).boot
+    evidence = Exchange(second).evidence()
+    assert said(evidence, references, known) == said(evidence, references)
+    found = judge(evidence, references, known=known).boot
+    assert (known.ima_covered, found.ima_covered) == (3, 5)
+    assert all(new is old for new, old in zip(found.runtime, known.runtime, strict=False))
+    assert [event.index for event in found.runtime] == list(range(37, 42))
+    assert found.ima.size == len(second.ima)
+
+
+@pytest.mark.parametrize("paths", [(), (b"/x",), (b"/x", b"/b"), (b"/a",), (b"/a", b"/x", b"/b")])
+def test_another_ima_log_than_the_known_one_is_judged_by_itself(boot, references, paths):
+    """Shorter, as after a reset, or with other entries in the place of known ones."""
+    known = judge(Exchange(measuring(boot, b"/a", b"/b")).evidence(), references).boot
+    other = measuring(boot, *paths)
+    evidence = Exchange(other).evidence()
+    assert said(evidence, references, known) == said(evidence, references)
+    ahead = Exchange(replace(measuring(other, b"/b"), values=other.pcrs(SHA256))).evidence()
+    assert said(ahead, references, known) == said(ahead, references)
+
+
+def test_a_quote_of_less_than_was_known_covers_less(boot, references):
+    longer = measuring(boot, b"/a", b"/b")
+    known = judge(Exchange(longer).evidence(), references).boot
+    evidence = Exchange(replace(longer, values=boot.values)).evidence()
+    found = judge(evidence, references, known=known).boot
+    assert (found.ima_covered, found.ima_ahead) == (2, 2)
+    assert said(evidence, references, known) == said(evidence, references)
+
+
+def test_altered_entries_that_were_known_are_refused(boot, references):
+    longer = measuring(boot, b"/a")
+    known = judge(Exchange(longer).evidence(), references).boot
+    swapped = replace(measuring(boot, b"/x"), values=longer.pcrs(SHA256))
+    with pytest.raises(UnexplainedImaPcr):
+        judge(Exchange(swapped).evidence(), references, known=known)
 
 
 def test_a_known_log_may_be_absent_but_not_altered(boot, references, exchange):

@@ -260,7 +260,7 @@ def test_a_request_truncated_at_any_byte_is_malformed(exchange, references):
 # Step d, selection and digest -----------------------------------------
 
 
-@pytest.mark.parametrize("bank", ["sha1", "md5", "", "sha256\n"])
+@pytest.mark.parametrize("bank", ["sha1", "sm3_256", "md5", "", "sha256\n"])
 def test_a_weak_or_unknown_bank_is_refused(exchange, refused, bank):
     evidence = msgspec.structs.replace(exchange.evidence(), bank=bank)
     refused(evidence, q.WeakBank, blames_node=True)

@@ -42,6 +42,21 @@ def test_a_missing_signature_is_empty(end):
     assert entry.fields[1:] == (b"/bin/sh\0", b"")
 
 
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (b" 0302 sha1:55 3080", (b"\3\2", b"sha1:\0\x55", b"\x30\x80")),
+        (b"  sha1:55 3080", (b"", b"sha1:\0\x55", b"\x30\x80")),
+        (b" 0302  ", (b"\3\2", b"", b"")),
+        (b"   ", (b"", b"", b"")),
+    ],
+)
+def test_an_appended_signature_is_read(text, fields):
+    (entry,) = parse(LINE.replace(b"ima-ng", b"ima-modsig") + text)
+    assert entry.fields[1:] == (b"/bin/sh\0", *fields)
+    assert ima.parse(ima.encode(entry)) == (entry,)
+
+
 @given(
     path=st.binary(min_size=1, max_size=60).filter(
         lambda one: b"\n" not in one and b"\0" not in one
@@ -64,6 +79,8 @@ def test_any_printable_entry_round_trips(path, signature):
         LINE.replace(b"ima-ng", b"d-ng|n-ng"),
         LINE.replace(b"ima-ng", b"ima"),
         LINE.replace(b"ima-ng", b"ima-buf"),
+        LINE.replace(b"ima-ng", b"ima-modsig"),
+        LINE.replace(b"ima-ng", b"ima-modsig") + b" 0302 sha1 3080",
         LINE.upper(),
     ],
 )

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catena.appraise.explanation import Explanation, explain
-from catena.appraise.logs import check_contents, read_logs
+from catena.appraise.logs import Logs, check_contents, read_entries, read_logs
 from catena.appraise.measured import MeasuredEvent, firmware_events, ima_events
 from catena.appraise.reference import References
-from catena.appraise.replayed import check_extended, check_replay
+from catena.appraise.replayed import ProvenIma, check_extended, check_replay, unproven
 from catena.evidence import LogEntry
 from catena.formats.tcglog import EventLog
 from catena.ids import HashAlg, Sha256Hex
@@ -42,7 +42,7 @@ class ExaminedBoot:
     """A boot whose logs explain the quoted PCRs; the first four fields are the question.
 
     ``entry`` is the firmware log's line of the manifest. IMA's log ran ``ima_ahead`` entries
-    ahead of the quote, which covers ``ima_covered``.
+    ahead of the quote, which covers ``ima``: ``runtime`` has those entries as events.
     """
 
     manifest: tuple[LogEntry, ...]
@@ -51,10 +51,16 @@ class ExaminedBoot:
     references: References
     entry: LogEntry
     firmware: Firmware
-    ima_covered: int
+    ima: ProvenIma
     ima_ahead: int
+    runtime: tuple[MeasuredEvent, ...]
     opaque_events: int
     explanation: Explanation
+
+    @property
+    def ima_covered(self) -> int:
+        """How many entries of IMA's log the quote covers."""
+        return self.ima.entries
 
     @property
     def sha256(self) -> Sha256Hex:
@@ -97,19 +103,22 @@ def examine(
         check_contents(question.manifest, contents)
         return known
     same = known is not None and question.shares_firmware_with(known)
-    return _examine(question, contents, known.firmware if known is not None and same else None)
+    return _examine(question, contents, known if same else None)
 
 
 def _examine(
-    question: Question, contents: Mapping[str, bytes], firmware: Firmware | None
+    question: Question, contents: Mapping[str, bytes], known: ExaminedBoot | None
 ) -> ExaminedBoot:
+    """Examine what ``known`` does not answer; it has the same firmware log in the same bank."""
     bank = question.bank
+    firmware = known.firmware if known else None
     check_extended(question.pcrs)  # (f)
     logs = read_logs(question.manifest, contents, bank, firmware.log if firmware else None)
     replayed = firmware.replay if firmware else replay(logs.boot, bank)
-    covered = check_replay(question.pcrs, logs, replayed, bank)
+    proven = check_replay(question.pcrs, logs, replayed, known.ima if known else unproven(bank))
     firmware = firmware or _firmware(logs.boot, replayed, bank)
-    events = (*firmware.events, *ima_events(logs, covered, bank))
+    runtime = _runtime(logs, proven, known, bank)
+    events = (*firmware.events, *runtime)
     return ExaminedBoot(
         manifest=question.manifest,
         pcrs=question.pcrs,
@@ -117,11 +126,23 @@ def _examine(
         references=question.references,
         entry=logs.boot_entry,
         firmware=firmware,
-        ima_covered=covered,
-        ima_ahead=len(logs.ima) - covered,
+        ima=proven,
+        ima_ahead=logs.ima_entries - proven.entries,
+        runtime=runtime,
         opaque_events=sum(event.extends and not event.bound for event in events),
         explanation=explain(events, question.references, bank, replayed.pcrs),  # (i)
     )
+
+
+def _runtime(
+    logs: Logs, proven: ProvenIma, known: ExaminedBoot | None, bank: HashAlg
+) -> tuple[MeasuredEvent, ...]:
+    """What IMA measured. Entries that were proven before are not read again."""
+    log = logs.ima[: proven.size]
+    if known is None or proven.size < known.ima.size or not known.ima.begins(log):
+        return ima_events(logs.boot, read_entries(log), bank)
+    news = read_entries(log, known.ima.size, known.ima.entries)
+    return (*known.runtime, *ima_events(logs.boot, news, bank))
 
 
 def _firmware(log: EventLog, replayed: Replay, bank: HashAlg) -> Firmware:

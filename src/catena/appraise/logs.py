@@ -82,11 +82,16 @@ class MisplacedImaEntry(AttestationRefusal):
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """The parsed logs of one attestation; ``has_ima`` even if that log is empty."""
+    """The logs of one attestation; ``has_ima`` even if that log is empty.
+
+    IMA's may be long and is proven only up to a place that the quote decides, so it stays bytes:
+    ``ima_entries`` whole ones, each for PCR 10. ``read_entries`` reads those that are proven.
+    """
 
     boot: EventLog
     boot_entry: LogEntry
-    ima: tuple[ImaEntry, ...]
+    ima: bytes
+    ima_entries: int
     has_ima: bool
 
 
@@ -109,8 +114,17 @@ def read_logs(
         boot = _boot_log(_content(entry, contents), bank)
     else:
         check_contents((entry,), contents)
-    ima_log = _content(entries["ima"], contents) if "ima" in entries else b""
-    return Logs(boot=boot, boot_entry=entry, ima=_ima_log(ima_log), has_ima="ima" in entries)
+    has_ima = "ima" in entries
+    ima_log = _content(entries["ima"], contents) if has_ima else b""
+    return Logs(boot, entry, ima_log, _count_entries(ima_log), has_ima)
+
+
+def read_entries(content: bytes, start: int = 0, index: int = 0) -> tuple[ImaEntry, ...]:
+    """The entries of IMA's log from ``start`` on, which is where number ``index`` starts."""
+    try:
+        return tuple(ima.entries(content, start, index))
+    except FormatError as error:
+        raise UnreadableLog(f"the IMA log is malformed: {error}") from error
 
 
 def check_contents(manifest: tuple[LogEntry, ...], contents: Mapping[str, bytes]) -> None:
@@ -150,14 +164,20 @@ def _boot_log(content: bytes, bank: HashAlg) -> EventLog:
     return log
 
 
-def _ima_log(content: bytes) -> tuple[ImaEntry, ...]:
+def _count_entries(content: bytes) -> int:
+    """How many entries IMA's log has. Their fields are not looked at."""
+    count = 0
     try:
-        entries = ima.parse(content)
+        for pcr, _, _ in ima.measurements(content):
+            count += 1
+            if pcr != IMA_PCR:
+                raise MisplacedImaEntry(
+                    "an IMA entry is for another PCR", expected=f"{IMA_PCR}", got=f"{pcr}"
+                )
+            if count > ima.MAX_ENTRIES:
+                raise UnreadableLog(
+                    "the IMA log has too many entries", expected=f"at most {ima.MAX_ENTRIES}"
+                )
     except FormatError as error:
         raise UnreadableLog(f"the IMA log is malformed: {error}") from error
-    for entry in entries:
-        if entry.pcr != IMA_PCR:
-            raise MisplacedImaEntry(
-                "an IMA entry is for another PCR", expected=f"{IMA_PCR}", got=f"{entry.pcr}"
-            )
-    return entries
+    return count

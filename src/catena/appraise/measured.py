@@ -12,11 +12,10 @@ from collections.abc import Iterable
 import msgspec
 
 from catena.appraise.builtin import boot_aggregate_claim, builtin_claim
-from catena.appraise.logs import Logs
 from catena.appraise.reference import Slot
 from catena.formats.efi import VariableData
 from catena.formats.ima import ImaEntry, replay_digest
-from catena.formats.tcglog import EventType, event_type_name
+from catena.formats.tcglog import EventLog, EventType, event_type_name
 from catena.ids import HashAlg
 from catena.measure.describe import describe
 from catena.measure.escape import escape
@@ -76,10 +75,11 @@ def firmware_events(readings: Iterable[Reading], bank: HashAlg) -> tuple[Measure
     return tuple(_firmware_event(reading, bank) for reading in readings)
 
 
-def ima_events(logs: Logs, covered: int, bank: HashAlg) -> tuple[MeasuredEvent, ...]:
-    """The IMA entries that the quote covers; they follow after the firmware's events."""
-    offset = len(logs.boot.events)
-    return tuple(_ima_event(entry, offset, logs, bank) for entry in logs.ima[:covered])
+def ima_events(
+    boot: EventLog, entries: Iterable[ImaEntry], bank: HashAlg
+) -> tuple[MeasuredEvent, ...]:
+    """IMA entries that the quote covers; they follow after the firmware's events."""
+    return tuple(_ima_event(entry, boot, bank) for entry in entries)
 
 
 def _firmware_event(reading: Reading, bank: HashAlg) -> MeasuredEvent:
@@ -97,13 +97,13 @@ def _firmware_event(reading: Reading, bank: HashAlg) -> MeasuredEvent:
     )
 
 
-def _ima_event(entry: ImaEntry, offset: int, logs: Logs, bank: HashAlg) -> MeasuredEvent:
+def _ima_event(entry: ImaEntry, boot: EventLog, bank: HashAlg) -> MeasuredEvent:
     """An IMA entry as an event; a violation proves nothing about a file, so it is not bound."""
     return MeasuredEvent(
-        index=offset + entry.index,
+        index=len(boot.events) + entry.index,
         pcr=entry.pcr,
         digest=replay_digest(entry, bank).hex(),
-        rule=boot_aggregate_claim(entry, logs.boot) if entry.index == 0 else None,
+        rule=boot_aggregate_claim(entry, boot) if entry.index == 0 else None,
         extends=True,
         bound=not entry.is_violation,
         source=entry,

@@ -7,10 +7,14 @@ rest waits for the next round.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+
 from catena.appraise.logs import Logs
 from catena.appraise.refusal import AttestationRefusal
 from catena.ids import QUOTED_PCRS, HashAlg
-from catena.measure.replay import IMA_PCR, Replay, replay_ima_steps
+from catena.measure.ima_replay import ImaState, UnreachedImaValue, at_boot, reach
+from catena.measure.replay import IMA_PCR, Replay
 
 FIRMWARE_RANGE = range(8)
 
@@ -41,16 +45,46 @@ class UnexplainedImaPcr(UnexplainedPcr):
     remedy = "If the quoted bank is not sha256, let the agent quote sha256; else inspect the node."
 
 
+@dataclass(frozen=True, slots=True)
+class ProvenIma:
+    """How far IMA's log is proven: its first ``size`` bytes, which led to ``state``.
+
+    ``sha256`` is theirs. A later log that begins with the same bytes leads through the same state,
+    so it is replayed from there.
+    """
+
+    state: ImaState
+    size: int
+    sha256: bytes
+
+    @property
+    def entries(self) -> int:
+        """How many entries are proven."""
+        return self.state.entries
+
+    def begins(self, log: bytes) -> bool:
+        """Whether ``log`` starts with the proven bytes."""
+        return len(log) >= self.size and _sha256(memoryview(log)[: self.size]) == self.sha256
+
+
+def unproven(bank: HashAlg) -> ProvenIma:
+    """Where every log begins."""
+    return ProvenIma(at_boot(bank), 0, _sha256(b""))
+
+
 def check_extended(values: tuple[bytes, ...]) -> None:
     """Step 5f: an all-zero bank proves nothing and would match an empty log."""
     if not any(any(values[pcr]) for pcr in FIRMWARE_RANGE):
         raise NeverExtendedPcrs("PCRs 0 to 7 of the quoted bank were never extended")
 
 
-def check_replay(values: tuple[bytes, ...], logs: Logs, boot: Replay, bank: HashAlg) -> int:
+def check_replay(
+    values: tuple[bytes, ...], logs: Logs, boot: Replay, known: ProvenIma
+) -> ProvenIma:
     """Step 5f: each value equals its log's replay, or its reset state if no log extends it.
 
-    ``boot`` is the firmware log's replay. Returns how many entries of IMA's log are proven.
+    ``boot`` is the firmware log's replay. Returns how far IMA's log is proven, which ``known``
+    makes cheaper and changes in no other way: it is what an earlier quote of this boot proved.
     """
     ima_covers = logs.has_ima and IMA_PCR not in boot.extended
     wrong = [
@@ -64,12 +98,25 @@ def check_replay(values: tuple[bytes, ...], logs: Logs, boot: Replay, bank: Hash
             expected=boot.pcrs[wrong[0]].hex(),
             got=values[wrong[0]].hex(),
         )
-    return _ima_prefix(values[IMA_PCR], logs, bank) if ima_covers else 0
+    if not ima_covers:
+        return unproven(known.state.bank)
+    return _ima_prefix(values[IMA_PCR], logs.ima, known)
 
 
-def _ima_prefix(quoted: bytes, logs: Logs, bank: HashAlg) -> int:
-    """How many IMA entries the quote covers; a hash chain has each value only once."""
-    for count, value in enumerate(replay_ima_steps(logs.ima, bank)):
-        if value == quoted:
-            return count
+def _ima_prefix(quoted: bytes, log: bytes, known: ProvenIma) -> ProvenIma:
+    """What the quote proves of IMA's log; a hash chain has each value only once.
+
+    A quote of fewer entries than were proven before is of another boot that began alike.
+    """
+    nothing = unproven(known.state.bank)
+    for proven in (known, nothing) if known.size and known.begins(log) else (nothing,):
+        try:
+            state, end = reach(proven.state, log, quoted, proven.size)
+        except UnreachedImaValue:
+            continue
+        return ProvenIma(state, end, _sha256(memoryview(log)[:end]))
     raise UnexplainedImaPcr(f"no prefix of the IMA log replays to PCR {IMA_PCR}", got=quoted.hex())
+
+
+def _sha256(data: bytes | memoryview) -> bytes:
+    return hashlib.sha256(data).digest()

@@ -60,7 +60,7 @@ class CelRecord:
             return self.content
         try:
             return msgspec.json.decode(self.content, type=_SystemdContent).string.encode()
-        except (msgspec.DecodeError, UnicodeError):
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             return self.content
 
 

@@ -23,7 +23,7 @@ from catena.errors import FormatError
 from catena.ids import PCR_COUNT, HashAlg
 
 MAX_LOG = 64 * 1024 * 1024
-MAX_ENTRIES = 65536
+MAX_ENTRIES = 262_144
 """Entries that ``parse`` holds at once; ``measurements`` walks through a log of any length."""
 
 MAX_TEMPLATE_NAME = 64
@@ -81,14 +81,20 @@ def parse(data: bytes) -> tuple[ImaEntry, ...]:
     """Parse a whole log; it may be empty. Raises ``FormatError`` with an offset."""
     if len(data) > MAX_LOG:
         raise _fault("log is too large", 0, f"at most {MAX_LOG}", len(data))
-    entries: list[ImaEntry] = []
-    offset = 0
-    while offset < len(data):
-        if len(entries) == MAX_ENTRIES:
-            raise _fault("log has too many entries", offset, f"at most {MAX_ENTRIES}")
-        entry, offset = _entry(data, offset, len(entries))
-        entries.append(entry)
-    return tuple(entries)
+    return tuple(entries(data))
+
+
+def entries(data: bytes, start: int = 0, index: int = 0) -> Iterator[ImaEntry]:
+    """The entries from ``start`` on, one at a time; the one at ``start`` is number ``index``.
+
+    Raises ``FormatError`` when it comes to the entry at fault.
+    """
+    while start < len(data):
+        if index == MAX_ENTRIES:
+            raise _fault("log has too many entries", start, f"at most {MAX_ENTRIES}")
+        entry, start = _entry(data, start, index)
+        yield entry
+        index += 1
 
 
 def measurements(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes | None, int]]:

@@ -185,7 +185,8 @@ def _spec_id_algorithm(reader: Reader) -> tuple[int, int]:
 def _sha1_events(data: bytes) -> tuple[Event, ...]:
     events: list[Event] = []
     offset = 0
-    while not _ends(data, offset):
+    padding = _padding(data)
+    while offset < padding:
         event, offset = _sha1_event(data, offset, len(events))
         events.append(event)
         _check_bounds(event.type, event.pcr, event.offset, len(events))
@@ -215,8 +216,8 @@ def _agile_events(
     }
     usual = _UsualHead(sizes)
     events = [first]
-    total = len(data)
-    while not _ends(data, offset):
+    total, padding = len(data), _padding(data)
+    while offset < padding:
         head = usual.read(data, offset) or _unusual_head(data, offset, algorithms)
         pcr, event_type, digests, start, size = head
         index, end = len(events), start + size
@@ -251,7 +252,7 @@ class _UsualHead:
         fields = self._layout.unpack_from(data, offset)
         if fields[2] != len(self._ids) or fields[3:-1:2] != self._ids:
             return None
-        digests = dict(zip(self._banks, fields[4:-1:2], strict=True))
+        digests = dict(zip(self._banks, fields[4:-1:2]))  # noqa: B905 - as many; asking costs a third
         if self._foreign:
             digests.pop(None, None)
         return fields[0], fields[1], digests, start, fields[-1]  # type: ignore[return-value] # None is gone
@@ -294,12 +295,9 @@ def _digests(
     return digests, at
 
 
-def _ends(data: bytes, offset: int) -> bool:
-    """True at the end of the log or where only 0x00 or only 0xFF is left."""
-    head = data[offset : offset + 8]  # PCR and type: all 0x00 or 0xFF in padding only
-    if head and head.strip(b"\0") and head.strip(b"\xff"):
-        return False
-    return not data[offset:].strip(head[:1])
+def _padding(data: bytes) -> int:
+    """Where only 0x00 or only 0xFF is left; found once, for what ends in zeros may be an event."""
+    return min(len(data.rstrip(b"\0")), len(data.rstrip(b"\xff")))
 
 
 def _need(data: bytes, offset: int, size: int, what: str) -> None:

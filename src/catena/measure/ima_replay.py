@@ -44,15 +44,15 @@ def advance(state: ImaState, segment: bytes) -> ImaState:
     return _walk(state, segment, None)[0]
 
 
-def reach(state: ImaState, segment: bytes, quoted: bytes) -> tuple[ImaState, int]:
-    """The first state whose value is ``quoted``, and how many bytes of ``segment`` led there.
+def reach(state: ImaState, segment: bytes, quoted: bytes, start: int = 0) -> tuple[ImaState, int]:
+    """The first state whose value is ``quoted``, and the place in ``segment`` that led there.
 
-    What lies behind ran ahead of the quote and waits for the next one. Raises ``FormatError`` or
+    ``state`` is where the replay stands at ``start`` of ``segment``. What lies behind ran ahead of the quote and waits for the next one. Raises ``FormatError`` or
     ``UnreachedImaValue``.
     """
     if state.value == quoted:
-        return state, 0
-    reached, end = _walk(state, segment, quoted)
+        return state, start
+    reached, end = _walk(state, segment, quoted, start)
     if reached.value != quoted:
         raise UnreachedImaValue(
             "no prefix of the entries leads to the quoted one", got=quoted.hex()
@@ -60,11 +60,13 @@ def reach(state: ImaState, segment: bytes, quoted: bytes) -> tuple[ImaState, int
     return reached, end
 
 
-def _walk(state: ImaState, segment: bytes, until: bytes | None) -> tuple[ImaState, int]:
+def _walk(
+    state: ImaState, segment: bytes, until: bytes | None, start: int = 0
+) -> tuple[ImaState, int]:
     """Extend entry by entry, to the end of the segment or to the value ``until``."""
-    value, entries, end = state.value, state.entries, 0
+    value, entries, end = state.value, state.entries, start
     hasher, own, violation = state.bank.hasher, state.pcr, b"\xff" * state.bank.size
-    for pcr, content, end in measurements(segment):  # noqa: B007 - the last end is the answer
+    for pcr, content, end in measurements(segment, start):  # noqa: B007 - the last end is the answer
         entries += 1
         if pcr == own:
             digest = violation if content is None else hasher(content).digest()

@@ -7,7 +7,7 @@ these values equal quoted ones, and even then only its digests and their order w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from catena.formats.ima import ImaEntry, replay_digest
@@ -106,22 +106,6 @@ def replay_ima(entries: Iterable[ImaEntry], bank: HashAlg) -> dict[int, bytes]:
         value = pcrs.get(entry.pcr, zero)
         pcrs[entry.pcr] = bank.digest(value + replay_digest(entry, bank))
     return pcrs
-
-
-def replay_ima_steps(
-    entries: Iterable[ImaEntry], bank: HashAlg, pcr: int = IMA_PCR
-) -> Iterator[bytes]:
-    """The value of ``pcr`` after no entry, after the first, and so on.
-
-    The n-th value equal to a quoted one means that exactly ``n`` entries are proven; entries
-    behind them ran ahead of the quote. Entries for other PCRs leave the value as it is.
-    """
-    value = bytes(bank.size)
-    yield value
-    for entry in entries:
-        if entry.pcr == pcr:
-            value = bank.digest(value + replay_digest(entry, bank))
-        yield value
 
 
 def boot_aggregate(pcrs: Mapping[int, bytes], bank: HashAlg) -> bytes:
