@@ -24,6 +24,7 @@ check: setup ## style, types, floors
 bench: setup ## measurements, each beside its limit
 	@.venv/bin/python benchmarks/attestation.py
 	@.venv/bin/python benchmarks/eventlog.py
+	@.venv/bin/python benchmarks/appraisal.py
 
 setup: ## Debian packages and the virtual environment
 	@scripts/setup
