@@ -5,8 +5,8 @@ boot variables, a dbx of 200 hashes, lines of a boot loader. Its references clai
 everything behind parsing and replaying (facts, claims, grammar, policy), with nothing remembered,
 neither certificates nor verdicts of the policy. "Seen before" is a whole appraisal of the same
 boot under a new quote: structure, signature, binding, nonce, PCRs, clock, policy. The request for
-a certificate that comes with it has a signature of its own, which is no part of the quote and is
-told apart.
+a certificate that comes with it has a signature of its own, which is no part of the quote: one
+figure is without it (the request's key taken as read), one with it.
 
     python benchmarks/appraisal.py [-o json] [--rounds N]
 
@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 from cryptography.hazmat.primitives import hashes
@@ -40,7 +41,7 @@ from appraise.forged import (
     rebuilt,
     references_of,
 )
-from catena.appraise import policy
+from catena.appraise import appraisal, policy
 from catena.appraise.boot import Question, examine
 from catena.appraise.csr import read_csr
 from catena.formats import efi, tcglog, tpm2
@@ -133,10 +134,12 @@ def _seen(evidence, references, known, rounds: int) -> Iterator[Figure]:  # noqa
     algorithm = ec.ECDSA(hashes.SHA256())
     many = rounds * 10
     bare = cheapest(many, lambda: key.verify(signature, evidence.quote, algorithm))
-    request = cheapest(many, lambda: read_csr(evidence.csr))
     whole = cheapest(many, lambda: judge(evidence, references, known=known))
-    yield _ms("seen before: quote, its signature, policy", whole - request, 0.15, bare)
-    yield _ms("the certificate request's own signature", request)
+    requested = read_csr(evidence.csr)
+    with patch.object(appraisal, "read_csr", lambda _: requested):
+        quote = cheapest(many, lambda: judge(evidence, references, known=known))
+    yield _ms("seen before: quote, its signature, policy", quote, 0.15, bare)
+    yield _ms("seen before, with the certificate request's signature", whole, bare=2 * bare)
 
 
 def main() -> None:

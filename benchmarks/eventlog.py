@@ -187,12 +187,12 @@ def run(rounds: int) -> Result:
 
 def show(result: Result) -> None:
     """A line for each figure."""
-    print(f"{'':<48}{'measured':>10}{'limit':>9}{'bare':>9}")
+    print(f"{'':<56}{'measured':>10}{'limit':>9}{'bare':>9}")
     for one in result.figures:
         limit = "" if one.limit is None else f"{one.limit:g}"
         bare = "" if one.bare is None else f"{one.bare:g}"
         mark = "" if one.holds else "  missed"
-        print(f"{one.name:<48}{one.value:>10g}{limit:>9}{bare:>9} {one.unit}{mark}")
+        print(f"{one.name:<56}{one.value:>10g}{limit:>9}{bare:>9} {one.unit}{mark}")
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def _examine(
     replayed = firmware.replay if firmware else replay(logs.boot, bank)
     proven = check_replay(question.pcrs, logs, replayed, known.ima if known else unproven(bank))
     firmware = firmware or _firmware(logs.boot, replayed, bank)
-    runtime = _runtime(logs, proven, known, bank)
+    runtime = _runtime(logs, proven, known, replayed)
     events = (*firmware.events, *runtime)
     return ExaminedBoot(
         manifest=question.manifest,
@@ -135,14 +135,14 @@ def _examine(
 
 
 def _runtime(
-    logs: Logs, proven: ProvenIma, known: ExaminedBoot | None, bank: HashAlg
+    logs: Logs, proven: ProvenIma, known: ExaminedBoot | None, replayed: Replay
 ) -> tuple[MeasuredEvent, ...]:
     """What IMA measured. Entries that were proven before are not read again."""
     log = logs.ima[: proven.size]
     if known is None or proven.size < known.ima.size or not known.ima.begins(log):
-        return ima_events(logs.boot, read_entries(log), bank)
+        return ima_events(logs.boot, replayed, read_entries(log))
     news = read_entries(log, known.ima.size, known.ima.entries)
-    return (*known.runtime, *ima_events(logs.boot, news, bank))
+    return (*known.runtime, *ima_events(logs.boot, replayed, news))
 
 
 def _firmware(log: EventLog, replayed: Replay, bank: HashAlg) -> Firmware:

@@ -24,7 +24,7 @@ from functools import cache
 from catena.formats.ima import ImaEntry
 from catena.formats.tcglog import Event, EventLog, EventType
 from catena.ids import HashAlg
-from catena.measure.replay import boot_aggregate, replay
+from catena.measure.replay import Replay, boot_aggregate, replay
 
 NO_ACTION = "rule:tcg-pfp/no-action"
 BOOT_AGGREGATE = "rule:ima/boot-aggregate"
@@ -58,11 +58,12 @@ def builtin_claim(event: Event, bank: HashAlg) -> str | None:
     return None if digest is None else _rules(bank).get((event.pcr, digest))
 
 
-def boot_aggregate_claim(entry: ImaEntry, log: EventLog) -> str | None:
+def boot_aggregate_claim(entry: ImaEntry, log: EventLog, replayed: Replay) -> str | None:
     """The rule for IMA's first entry: its file digest is H(PCR 0 ‖ … ‖ PCR 9) of this boot.
 
     The bank is the one of IMA's own hash, which need not be the quoted bank; the log must hold
-    it. Nothing but the digest and the name may be in the entry.
+    it. ``replayed`` is its replay in the quoted bank, which mostly is the same. Nothing but the
+    digest and the name may be in the entry.
     """
     if entry.index != 0 or entry.is_violation or entry.template_name not in ("ima-ng", "ima-sig"):
         return None
@@ -72,4 +73,5 @@ def boot_aggregate_claim(entry: ImaEntry, log: EventLog) -> str | None:
     bank = next((bank for bank in log.banks if bank == name), None)
     if bank is None:
         return None
-    return BOOT_AGGREGATE if digest == boot_aggregate(replay(log, bank).pcrs, bank) else None
+    own = replayed if replayed.bank is bank else replay(log, bank)
+    return BOOT_AGGREGATE if digest == boot_aggregate(own.pcrs, bank) else None

@@ -20,6 +20,7 @@ from catena.ids import HashAlg
 from catena.measure.describe import describe
 from catena.measure.escape import escape
 from catena.measure.reading import Reading
+from catena.measure.replay import Replay
 
 MAX_LINE = 300
 MAX_PATH = 160
@@ -76,10 +77,13 @@ def firmware_events(readings: Iterable[Reading], bank: HashAlg) -> tuple[Measure
 
 
 def ima_events(
-    boot: EventLog, entries: Iterable[ImaEntry], bank: HashAlg
+    boot: EventLog, replayed: Replay, entries: Iterable[ImaEntry]
 ) -> tuple[MeasuredEvent, ...]:
-    """IMA entries that the quote covers; they follow after the firmware's events."""
-    return tuple(_ima_event(entry, boot, bank) for entry in entries)
+    """IMA entries that the quote covers; they follow after the firmware's events.
+
+    ``replayed`` is the firmware log's replay in the quoted bank.
+    """
+    return tuple(_ima_event(entry, boot, replayed) for entry in entries)
 
 
 def _firmware_event(reading: Reading, bank: HashAlg) -> MeasuredEvent:
@@ -97,13 +101,14 @@ def _firmware_event(reading: Reading, bank: HashAlg) -> MeasuredEvent:
     )
 
 
-def _ima_event(entry: ImaEntry, boot: EventLog, bank: HashAlg) -> MeasuredEvent:
+def _ima_event(entry: ImaEntry, boot: EventLog, replayed: Replay) -> MeasuredEvent:
     """An IMA entry as an event; a violation proves nothing about a file, so it is not bound."""
+    bank = replayed.bank
     return MeasuredEvent(
         index=len(boot.events) + entry.index,
         pcr=entry.pcr,
         digest=replay_digest(entry, bank).hex(),
-        rule=boot_aggregate_claim(entry, boot) if entry.index == 0 else None,
+        rule=boot_aggregate_claim(entry, boot, replayed) if entry.index == 0 else None,
         extends=True,
         bound=not entry.is_violation,
         source=entry,

@@ -314,7 +314,7 @@ def check_pcr_digest(
     need not be the bank's (Part 3, clause 18.4.1).
     """
     size = bank.size
-    if len(values) != len(QUOTED_PCRS) or any(len(value) != size for value in values):
+    if len(values) != len(QUOTED_PCRS) or set(map(len, values)) != {size}:
         raise PcrDigestMismatch(
             "the PCR values do not have the bank's size", expected=f"{size} bytes each"
         )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from catena.errors import FormatError
@@ -38,6 +39,7 @@ MAX_NODES = 64
 
 _GUID_SIZE = 16
 _LIST_HEADER = 28
+_VARIABLE_HEAD = struct.Struct("<16sQQ")
 _LIST_SIZES = struct.Struct("<III")
 _END_NODE = 0x7F
 _PCI_ROOT_HIDS = (0x0A0341D0, 0x0A0841D0)
@@ -102,18 +104,31 @@ class ImageLoad:
 
 def parse_variable(data: bytes) -> VariableData:
     """Read a UEFI_VARIABLE_DATA. Raises ``FormatError``."""
-    reader = Reader(data, order="little")
-    guid = _guid(reader)
-    name_length = reader.uint(8, "variable name length")
+    if len(data) < _VARIABLE_HEAD.size:
+        raise FormatError("variable runs past the end", offset=len(data), expected="32 bytes")
+    guid, name_length, data_length = _VARIABLE_HEAD.unpack_from(data)
     if name_length > MAX_NAME:
         raise FormatError(
             "variable name is too long", offset=16, expected=f"{MAX_NAME}", got=f"{name_length}"
         )
-    data_length = reader.uint(8, "variable data length")
-    name = reader.take(2 * name_length, "variable name").decode("utf-16-le", "surrogatepass")
-    content = reader.take(data_length, "variable data")
-    reader.done("UEFI_VARIABLE_DATA")
-    return VariableData(guid, name, content)
+    start = _VARIABLE_HEAD.size + 2 * name_length
+    if start + data_length != len(data):
+        excess = len(data) > start + data_length
+        what = "UEFI_VARIABLE_DATA has trailing bytes" if excess else "variable runs past the end"
+        raise FormatError(
+            what,
+            offset=min(start, len(data)),
+            expected=f"{start + data_length} bytes",
+            got=f"{len(data)}",
+        )
+    name = data[_VARIABLE_HEAD.size : start].decode("utf-16-le", "surrogatepass")
+    return VariableData(_known_guid(guid), name, data[start:])
+
+
+@lru_cache(maxsize=256)
+def _known_guid(wire: bytes) -> UUID:
+    """The same few GUIDs name nearly every variable, and making one takes longer than the rest."""
+    return UUID(bytes_le=wire)
 
 
 def parse_signature_entry(data: bytes) -> SignatureEntry:

@@ -41,6 +41,11 @@ def binding(event: Event, bank: HashAlg) -> Binding:
         return Binding.NONE
     if bank.digest(event.data) == digest:
         return Binding.WHOLE
+    return partial_binding(event, bank, digest)
+
+
+def partial_binding(event: Event, bank: HashAlg, digest: bytes) -> Binding:
+    """What ``digest`` covers if it is not the whole data."""
     if event.pcr == UKI_PCR:
         name = section_name(event.data)
         if name and bank.digest(name.encode() + b"\0") == digest:

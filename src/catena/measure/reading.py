@@ -6,13 +6,15 @@ need to know how far the data can be believed. So it is found out once for each 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from catena.errors import FormatError
 from catena.formats import efi
 from catena.formats.tcglog import NO_ACTION, Event, EventLog
 from catena.ids import HashAlg
-from catena.measure.binding import Binding, binding
+from catena.measure.binding import Binding, partial_binding
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
@@ -47,7 +49,17 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
 def read_events(log: EventLog, bank: HashAlg) -> tuple[Reading, ...]:
     """One reading for each event, in log order; EV_NO_ACTION is bound to nothing."""
-    return tuple(
-        Reading(event, Binding.NONE if event.type == NO_ACTION else binding(event, bank))
-        for event in log.events
-    )
+    return tuple(_readings(log, bank))
+
+
+def _readings(log: EventLog, bank: HashAlg) -> Iterator[Reading]:
+    """``binding`` of every event, with what is the same for all of them looked up once."""
+    hasher = bank.hasher
+    for event in log.events:
+        digest = event.digests.get(bank)
+        if digest is None or event.type == NO_ACTION:
+            yield Reading(event, Binding.NONE)
+        elif hasher(event.data).digest() == digest:
+            yield Reading(event, Binding.WHOLE)
+        else:
+            yield Reading(event, partial_binding(event, bank, digest))
