@@ -90,7 +90,49 @@ def test_shim_is_told_with_its_level_and_keys(corpus):
 
 def test_windows_is_named(corpus):
     name = "google+go-attestation__attest__testdata__windows_gcp_shielded_vm.json.decoded0.bin"
-    assert tell(tcglog.parse((corpus / "eventlogs" / name).read_bytes()), SHA256).windows > 5
+    story = tell(tcglog.parse((corpus / "eventlogs" / name).read_bytes()), HashAlg.SHA1)
+    assert story.windows > 5
+    assert (story.command_lines, story.extensions, story.machine_owner_keys) == ((), (), ())
+
+
+def test_lines_of_old_boot_loaders_are_proven(corpus):
+    """systemd-boot before 251 logged one byte less than it hashed; GRUB before 2.04, no colons."""
+    laptop = "Foxboron+sbctl__tests__tpm_eventlogs__t14_eventlog"
+    story = tell(tcglog.parse((corpus / "eventlogs" / laptop).read_bytes()), SHA256)
+    (line,) = story.command_lines
+    assert line.startswith(r"initrd=\amd-ucode.img ")
+    assert line.endswith(" rw")
+    server = "google+go-eventlog__testdata__eventlogs__tpm__rhel8-uefi.bin"
+    story = tell(tcglog.parse((corpus / "eventlogs" / server).read_bytes()), SHA256)
+    assert all(story.boot_loader_commands)
+    (kernel,) = story.kernel_lines
+    assert kernel.startswith("(hd0,gpt2)/boot/vmlinuz-4.18.0-240.22.1.el8_3.x86_64 root=UUID=")
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("google+go-eventlog__testdata__eventlogs__tpm__debian-10.bin", "GCE Virtual Firmware v1"),
+        (
+            "google+go-eventlog__testdata__eventlogs__tpm__arch-linux-workstation.bin",
+            "546bfb1e-1d0c-4055-a4ad-4ef4bf17b83a",
+        ),
+        ("9elements+tpmtool__pkg__tpm__tests__binary_bios_measurements_tpm12_bios", "G5B1a"),
+        ("_selfgen__B_sb_own_uki__eventlog.bin", ""),
+    ],
+)
+def test_a_firmware_version_is_text_or_guid(corpus, name, version):
+    log = tcglog.parse((corpus / "eventlogs" / name).read_bytes())
+    told = tell(log, SHA256 if SHA256 in log.banks else HashAlg.SHA1).firmware_version
+    assert told is not None
+    assert told.startswith(version)
+
+
+def test_another_text_of_firmware_is_not_its_version_by_type(log, edit, measured):
+    """Whoever sends the log writes the types: the version's is not looked at."""
+    event = measured(0, EventType.EV_S_CRTM_VERSION, b"ACPI DATA\0")
+    events = [log.events[0], log.events[2], event, *log.events[3:]]
+    assert tell(edit(log, events), SHA256).firmware_version is None
 
 
 def test_registers_of_a_confidential_vm_follow_other_rules(corpus):

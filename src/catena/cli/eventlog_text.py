@@ -110,6 +110,7 @@ def _sections(story: Story) -> Iterator[tuple[str, Iterable[str]]]:
     yield "Disk", _disk(story)
     yield "Boot options", _few(story.boot_options)
     yield "Boot loader", _few(story.boot_loader_commands)
+    yield "Kernel lines", [f"{line} (its use is GRUB's word)" for line in story.kernel_lines]
     yield "Command line", story.command_lines
     yield "Kernel options", [f"{digest} (their digest)" for digest in story.load_options]
     yield "Initrd", [f"{digest} (its digest)" for digest in story.initrds]

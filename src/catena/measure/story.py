@@ -67,7 +67,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """One boot. ``keys`` maps PK, KEK, db and dbx to their owners, one each; None is not proven."""
+    """One boot. ``keys`` maps PK, KEK, db and dbx to their owners, one each; None is not proven.
+
+    ``kernel_lines`` are proven commands of GRUB; that it booted a kernel with them is its word.
+    """
 
     format: str
     bank: str
@@ -87,6 +90,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     partitions: tuple[Partition, ...]
     boot_options: tuple[str, ...]
     boot_loader_commands: tuple[str, ...]
+    kernel_lines: tuple[str, ...]
     command_lines: tuple[str, ...]
     load_options: tuple[str, ...]
     initrds: tuple[str, ...]
@@ -122,6 +126,7 @@ def tell(log: EventLog, bank: HashAlg) -> Story:
         partitions=tuple(told.partitions()),
         boot_options=tuple(told.boot_options()),
         boot_loader_commands=told.texts(Kind.BOOT_LOADER_LINE),
+        kernel_lines=told.texts(Kind.KERNEL_LINE),
         command_lines=told.texts(Kind.COMMAND_LINE),
         load_options=told.digests(Kind.LOAD_OPTIONS),
         initrds=told.digests(Kind.INITRD),
