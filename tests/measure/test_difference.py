@@ -64,6 +64,9 @@ def test_enrolled_keys_and_secure_boot_are_told_by_name():
 def test_a_boot_loader_in_between_and_its_command_line_are_told():
     found = difference(*boots("B_sb_own_uki", "C_sb_own_sdboot_uki"))
     assert found.changed_pcrs == (4, 12)
+    (loader,) = (one for one in found.changes if one.pcr == 4)
+    assert loader.details[0] == f"+ {loader.after}"
+    assert loader.details[1].endswith("BOOTX64.EFI (untrusted)")
     line = found.changes[-1]
     assert (line.how, line.sentence) == ("added", "command line was added")
     assert line.details[0].startswith("+ console=ttyS0")

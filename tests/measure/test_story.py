@@ -162,6 +162,19 @@ def test_every_fault_of_a_log_is_named(log, edit, measured):
     assert problems(edit(log, retyped)) == ["retyped-event"]
 
 
+RELABELLED = [(5, b"EFI PART"), (7, b"d\0b\0x\0"), (11, b".\0o\0s\0r\0e\0l\0")]
+
+
+@pytest.mark.parametrize(("pcr", "content"), RELABELLED)
+def test_another_type_is_named_and_changes_no_fact(log, edit, pcr, content):
+    at = next(i for i, e in enumerate(log.events) if e.pcr == pcr and content in e.data)
+    event = replace(log.events[at], type=EventType.EV_ACTION)
+    honest = tell(log, SHA256)
+    story = tell(edit(log, [*log.events[:at], event, *log.events[at + 1 :]]), SHA256)
+    assert ("retyped-event", at) in [(one.code, one.event) for one in story.problems]
+    assert msgspec.structs.replace(story, problems=()) == honest
+
+
 def test_a_forged_locality_and_a_blank_bank_are_named(log, edit, no_action):
     forged = edit(log, [*log.events, no_action(tcglog.STARTUP_LOCALITY + b"\3")])
     assert problems(forged) == ["forged-startup-locality"]

@@ -13,7 +13,7 @@ from catena.cli import output
 from catena.formats.tcglog import EventLog, event_type_name
 from catena.ids import HashAlg
 from catena.measure.describe import describe
-from catena.measure.difference import Difference
+from catena.measure.difference import Change, Difference
 from catena.measure.reading import read_events
 from catena.measure.story import Claim, Image, Story
 
@@ -21,6 +21,7 @@ WIDTH = 100
 MAX_HASHES = 2
 MAX_LINES = 8
 _INDENT = 18
+_SHORT = 16
 
 
 class EventLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,12 +84,18 @@ def render_difference(found: Difference) -> None:
         head = f"PCR {change.pcr}" if change.pcr != pcr else ""
         pcr = change.pcr
         _paragraph(head, f"{_SIGNS[change.how]} {change.sentence}")
-        for line in change.details:
+        for line in (*_digests(change), *change.details):
             _paragraph("", f"    {line}")
     same, changed = (_list(one) for one in (found.same_pcrs, found.changed_pcrs))
     _paragraph("Follows", f"PCR {changed} differ in {found.bank}" if changed else "nothing differs")
     if same:
         _paragraph("Same", f"PCR {same}")
+
+
+def _digests(change: Change) -> Iterator[str]:
+    """The two digests, where no words say what changed between them."""
+    if not change.details and change.before and change.after:
+        yield f"{change.before[:_SHORT]}… → {change.after[:_SHORT]}…"
 
 
 _SIGNS = {"added": "+", "removed": "−", "changed": "≠"}

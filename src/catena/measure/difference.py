@@ -22,7 +22,7 @@ from catena.formats.tcglog import EventLog
 from catena.ids import HashAlg
 from catena.measure.escape import escape
 from catena.measure.images import KnownImages
-from catena.measure.meaning import Kind, Meaning, meanings
+from catena.measure.meaning import Kind, Meaning, image_path, meanings
 from catena.measure.reading import Reading, read_events
 from catena.measure.replay import replay
 from catena.measure.signers import owners
@@ -201,6 +201,7 @@ def _changes(before: Side, after: Side, pcr: int, *, partial: bool) -> Iterator[
             gone += old[i:j]
             come += new[k:m]
     words = _Words(before, after)
+    gone, come = _without_names(gone), _without_names(come)
     for one in gone:
         other = _partner(one, come)
         if other is None:
@@ -211,6 +212,12 @@ def _changes(before: Side, after: Side, pcr: int, *, partial: bool) -> Iterator[
                 yield words.changed(one, other)
     for one in come:
         yield words.added(one)
+
+
+def _without_names(some: Sequence[Measurement]) -> list[Measurement]:
+    """A section's name says nothing beside the section, which comes and goes with it."""
+    sections = {one.subject for one in some if one.kind is Kind.SECTION}
+    return [one for one in some if one.kind is not Kind.SECTION_NAME or one.subject not in sections]
 
 
 def _partner(one: Measurement, candidates: Sequence[Measurement]) -> Measurement | None:
@@ -248,11 +255,12 @@ class _Words:
     def changed(self, old: Measurement, new: Measurement) -> Change:
         """The same subject with another digest."""
         details = tuple(self._details(old, new))
-        sentence = f"{_name(new)} differs"
+        sentence = f"{_name(new)} {'differ' if new.kind is Kind.LOAD_OPTIONS else 'differs'}"
         return _change(new, "changed", sentence, details, before=old.digest, after=new.digest)
 
     def _details(self, old: Measurement, new: Measurement) -> Iterator[str]:
         if new.kind in {Kind.IMAGE, Kind.SECTION}:
+            yield from _moved(old, new)
             yield from self._image_details(old, new)
         elif old.meaning is None or new.meaning is None:
             return
@@ -316,10 +324,21 @@ def _said(one: Measurement) -> str:
 
 def _content(one: Measurement, sign: str) -> Iterator[str]:
     """What was added or removed, in its own words."""
-    if _said(one) and one.kind is not Kind.ACTION:
+    if one.kind is Kind.IMAGE and one.reading is not None:
+        yield f"{sign} {one.digest}"
+        yield f"  from {image_path(one.reading)} (untrusted)"
+    elif _said(one) and one.kind is not Kind.ACTION:
         yield f"{sign} {_said(one)}"
     elif one.meaning is not None and one.meaning.variable is not None:
         yield f"{sign} {_variable_text(one.kind, one.meaning.variable)}"
+
+
+def _moved(old: Measurement, new: Measurement) -> Iterator[str]:
+    """Where the two images came from, if the logs name different places."""
+    if old.kind is Kind.IMAGE and old.reading is not None and new.reading is not None:
+        places = image_path(old.reading), image_path(new.reading)
+        if places[0] != places[1]:
+            yield f"from {places[0]} before, from {places[1]} now (untrusted)"
 
 
 def _variable_text(kind: Kind, variable: efi.VariableData) -> str:

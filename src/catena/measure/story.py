@@ -23,6 +23,7 @@ from catena.measure.facts import BootFacts, ContradictoryVariable
 from catena.measure.meaning import Kind, Meaning, claimed_text, image_path, meanings
 from catena.measure.reading import Reading, read_events
 from catena.measure.replay import startup_locality
+from catena.measure.retyped import retyped
 from catena.measure.signers import authority, owners
 
 MAX_LINE = 4096
@@ -282,10 +283,14 @@ def _problems(
     readings: tuple[Reading, ...],
     contradiction: ContradictoryVariable | None,
 ) -> Iterator[Problem]:
-    """Faults of grammar, edited data, contradictions. Registers of a CCEL follow other rules."""
-    if log.format != "ccel":
-        for fault in grammar.problems(log, bank):
-            yield Problem(code=fault.code, message=str(fault), event=fault.index)
+    """Faults of grammar, other types, edited data, contradictions.
+
+    Registers of a CCEL follow other rules.
+    """
+    faults = [] if log.format == "ccel" else [*grammar.problems(log, bank)]
+    faults += [fault for reading in readings if (fault := retyped(reading)) is not None]
+    for found in faults:
+        yield Problem(code=found.code, message=str(found), event=found.index)
     for reading in readings:
         if edited(reading):
             name = EventType(reading.event.type).name
