@@ -136,11 +136,27 @@ def test_banks_can_be_chosen(answer):
     assert (status, said["error"]["code"]) == (2, "no-such-bank")
 
 
-@pytest.mark.parametrize("verb", ["show", "explain"])
-def test_only_firmware_logs_are_told(answer, tmp_path, verb):
+@pytest.mark.parametrize("words", [("explain",), ("show", "--bank", "sha256")])
+def test_only_firmware_logs_are_read_event_by_event_and_bank_by_bank(answer, tmp_path, words):
     (tmp_path / "log").write_bytes(IMA_TEXT)
-    status, said = answer("eventlog", verb, tmp_path / "log")
+    status, said = answer("eventlog", *words, tmp_path / "log")
     assert (status, said["error"]["code"]) == (14, "not-a-firmware-log")
+
+
+def test_show_lists_what_a_running_system_measured(answer, tmp_path, capsys):
+    (tmp_path / "ima").write_bytes(IMA_TEXT)
+    (tmp_path / "cel").write_bytes(CEL_JSON)
+    status, said = answer("eventlog", "show", tmp_path / "ima")
+    assert (status, said["format"], said["events"], said["unproven"]) == (0, "ima", 2, 0)
+    assert [one["words"] for one in said["entries"]] == ["/init", "/a b"]
+    status, said = answer("eventlog", "show", tmp_path / "cel")
+    assert (status, said["format"]) == (0, "cel")
+    assert [one["words"] for one in said["entries"]][:2] == ["enter-initrd", "leave-initrd"]
+    assert run(["eventlog", "show", str(tmp_path / "cel")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "canonical event log, 4 entries, 0 of them not proven, 0 violations"
+    assert told[2].startswith("     0  11  sha256:")
+    assert told[2].endswith("  enter-initrd")
 
 
 def test_diff_refuses_what_it_cannot_compare(answer, tmp_path):

@@ -14,6 +14,7 @@ from catena.formats.tcglog import EventLog, event_type_name
 from catena.ids import HashAlg
 from catena.measure.describe import describe
 from catena.measure.difference import Change, Difference
+from catena.measure.listing import Listing
 from catena.measure.reading import read_events
 from catena.measure.story import Claim, Image, Story
 
@@ -64,6 +65,19 @@ def render_events(events: tuple[EventLine, ...]) -> None:
             for one in events
         ),
     )
+
+
+def render_listing(listing: Listing) -> None:
+    """A line for each entry; words that nothing proves are marked."""
+    name = {"ima": "IMA log", "cel": "canonical event log"}[listing.format]
+    marks = f"{listing.unproven} of them not proven, {listing.violations} violations"
+    click.echo(f"{name}, {listing.events} entries, {marks}\n")
+    for one in listing.entries:
+        place = "NV" if one.pcr is None else f"{one.pcr:>2}"
+        mark = "violation: " if one.violation else "" if one.proven else "untrusted: "
+        algorithm, _, digest = one.digest.rpartition(":")
+        short = f"{algorithm}:{digest[:_SHORT]}" if algorithm else digest[:_SHORT]
+        click.echo(f"{one.index:>6}  {place}  {short:<23}  {mark}{one.words}")
 
 
 def render_story(story: Story) -> None:
