@@ -36,8 +36,9 @@ def test_section_name_is_bound_in_pcr_11_only(measured, tail):
     assert binding(replace(event, data=".initrd\0".encode("utf-16-le")), SHA256) is Binding.NONE
 
 
-def test_boot_variable_hashed_by_value_binds_its_value_in_pcr_1_only(measured):
-    event = measured(1, EventType.EV_EFI_VARIABLE_BOOT, BOOT_ORDER.encode(), hashed=b"\1\0")
+@pytest.mark.parametrize("pcr", [1, 5])
+def test_boot_variable_hashed_by_value_binds_its_value_in_its_pcrs_only(measured, pcr):
+    event = measured(pcr, EventType.EV_EFI_VARIABLE_BOOT, BOOT_ORDER.encode(), hashed=b"\1\0")
     assert binding(event, SHA256) is Binding.CONTENT
     renamed = replace(BOOT_ORDER, name="Timeout").encode()
     assert binding(replace(event, data=renamed), SHA256) is Binding.CONTENT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -125,8 +126,8 @@ def _sections(story: Story) -> Iterator[tuple[str, Iterable[str]]]:
     for name, keys in story.keys.items():
         yield name, _keys(keys)
     yield "Drivers", _drivers([one for one in story.images if one.pcr == 2])
-    yield "What ran", _images([one for one in story.images if one.pcr == 4])
-    yield "Authorised by", [] if story.secure_boot else _few(story.authorities)
+    yield "What ran", _ran(story)
+    yield "Authorised by", [] if story.secure_boot else _few([*map(_authority, story.authorities)])
     yield "Shim", _shim(story)
     yield "Disk", _disk(story)
     yield "Boot options", _few(story.boot_options)
@@ -176,7 +177,7 @@ def _keys(keys: Sequence[str]) -> Iterator[str]:
     names = [one for one in keys if not one.startswith("sha256:")]
     if not keys:
         yield "empty"
-    yield from names
+    yield from map(_owner, names)
     if len(hashes) > MAX_HASHES:
         yield f"{len(hashes)} hashes of images"
     else:
@@ -187,12 +188,34 @@ def _drivers(images: Sequence[Image]) -> list[str]:
     return [f"{len(images)} started from firmware or option ROMs"] if images else []
 
 
-def _images(images: Sequence[Image]) -> Iterator[str]:
+def _ran(story: Story) -> Iterator[str]:
+    images = [one for one in story.images if one.pcr == 4]
+    return _images(images, secure_boot=story.secure_boot)
+
+
+def _owner(name: str) -> str:
+    """Common name and organisation of a subject (RFC 4514); place and mail only with -o json."""
+    kept = [one for one in _ATTRIBUTES.findall(name) if one.startswith(("CN=", "O="))]
+    return ", ".join(kept) if any(one.startswith("CN=") for one in kept) else name
+
+
+_ATTRIBUTES = re.compile(r"(?:\\.|[^,\\])+")
+
+
+def _authority(line: str) -> str:
+    """An authority, and the database that has it in brackets."""
+    name, bracket, database = line.rpartition(" (")
+    return f"{_owner(name)}{bracket}{database}" if bracket else line
+
+
+def _images(images: Sequence[Image], *, secure_boot: bool | None) -> Iterator[str]:
     for number, image in enumerate(images, start=1):
         yield f"{number}. {image.digest}"
         yield f"   from {_file(image.untrusted_path)} (untrusted)"
         if image.authorised_by:
-            yield f"   authorised by {image.authorised_by}"
+            yield f"   authorised by {_authority(image.authorised_by)}"
+        elif secure_boot:
+            yield "   no further key was logged for it"
 
 
 def _file(path: str) -> str:

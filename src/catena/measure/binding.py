@@ -14,9 +14,11 @@ from catena.formats import efi
 from catena.formats.tcglog import Event
 from catena.ids import HashAlg
 
-CONFIG_PCR = 1
 GRUB_PCR = 8
 UKI_PCR = 11
+_BOOT_VARIABLE_PCRS = frozenset({1, 5})
+"""Boot variables belong into PCR 1; the firmware of older laptops measures them into PCR 5."""
+
 _MAX_SECTION_NAME = 64
 
 
@@ -28,7 +30,7 @@ class Binding(Enum):
     SECTION_NAME = "section-name"
     """The data read as text, which systemd-stub hashes in ASCII with NUL (UKI, PCR 11)."""
     CONTENT = "content"
-    """Not quite the data: a boot variable's value without its name (PCR 1), a GRUB line without
+    """Not quite the data: a boot variable's value without its name (PCR 1, 5), a GRUB line without
     its kind, an old systemd-boot's line and the byte it forgot to log (PCR 8). ``bound_content``
     is what was hashed; the rest is *untrusted*."""
     NONE = "none"
@@ -80,7 +82,7 @@ def _partial_contents(event: Event) -> tuple[bytes, ...]:
         line = event.data.partition(b" ")[2]
         grub = (event.data.partition(b": ")[2].rstrip(b"\0"), line, line.rstrip(b"\0"))
         return (*grub, event.data + b"\0") if len(event.data) % 2 else grub
-    if event.pcr != CONFIG_PCR:
+    if event.pcr not in _BOOT_VARIABLE_PCRS:
         return ()
     try:
         return (efi.parse_variable(event.data).data,)

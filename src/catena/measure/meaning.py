@@ -142,7 +142,7 @@ class _Reader:
             text = _version(reading.event.data, first=first)
             if text is not None:
                 return Meaning(Kind.FIRMWARE_VERSION, "firmware version", proven=True, text=text)
-        return Meaning(Kind.FIRMWARE, "firmware code", proven=False)
+        return Meaning(Kind.FIRMWARE, "firmware code", proven=reading.whole)
 
     def _boot_loader(self, reading: Reading) -> Meaning:
         """PCR 8: lines of GRUB, whose kind is its word only, or systemd-boot's line in UTF-16."""
@@ -228,6 +228,11 @@ def _configuration(reading: Reading) -> Meaning:
     name = escape(variable.name, MAX_SUBJECT)
     kind = Kind.BOOT_VARIABLE if variable.name.startswith("Boot") else Kind.VARIABLE
     return Meaning(kind, name, reading.whole, None, variable if reading.bound else None)
+
+
+def _boot_variable(reading: Reading) -> Meaning:
+    """PCR 5: older firmware measures boot variables here, by their content."""
+    return _configuration(reading) if reading.bound else _other(reading)
 
 
 def _kernel(reading: Reading) -> Meaning:
@@ -320,6 +325,7 @@ _IMAGE_TYPES = frozenset(
 )
 _LATER = {
     1: _configuration,
+    5: _boot_variable,
     9: _kernel,
     12: _overrides,
     13: _extension,
