@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-
 import msgspec
 import pytest
 
@@ -60,8 +58,6 @@ def test_records_are_proven_only_if_all_banks_cover_their_text():
 
 
 def test_every_real_ima_log_is_listed(corpus):
-    with (corpus / "ima/MANIFEST.tsv").open(newline="") as manifest:
-        assert list(csv.reader(manifest, delimiter="\t"))
     listed = 0
     for file in sorted((corpus / "ima").glob("*runtime_measurements")):
         kind, log = logfile.parse(file.read_bytes())

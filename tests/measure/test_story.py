@@ -139,6 +139,9 @@ def test_registers_of_a_confidential_vm_follow_other_rules(corpus):
     name = "google+go-eventlog__testdata__eventlogs__ccel__cos-113-intel-tdx.bin"
     story = tell(tcglog.parse((corpus / "eventlogs" / name).read_bytes()), HashAlg.SHA384)
     assert story.format == "ccel"
+    assert story.secure_boot is False
+    assert (len(story.images), len(story.partitions)) == (2, 12)
+    assert "set default=2" in story.boot_loader_commands
     assert not [one for one in story.problems if one.code != "edited-data"]
 
 

@@ -157,6 +157,8 @@ def _firmware(story: Story) -> Iterator[str]:
         )
     )
     yield f"{version}; log of a {name}, {story.events} events, read in {story.bank}"
+    if story.format == "ccel":
+        yield "its registers are told as the PCRs that they stand for"
     if story.startup_locality is not None:
         yield f"the TPM was started at locality {story.startup_locality}"
 

@@ -22,6 +22,7 @@ from catena.measure.escape import escape
 from catena.measure.facts import BootFacts, ContradictoryVariable
 from catena.measure.meaning import Kind, Meaning, claimed_text, image_path, meanings
 from catena.measure.reading import Reading, read_events
+from catena.measure.registers import as_pcrs
 from catena.measure.replay import startup_locality
 from catena.measure.retyped import retyped
 from catena.measure.signers import authority, owners
@@ -71,6 +72,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """One boot. ``keys`` maps PK, KEK, db and dbx to their owners, one each; None is not proven.
 
     ``kernel_lines`` are proven commands of GRUB; that it booted a kernel with them is its word.
+    The registers of a confidential VM (format ``ccel``) are told as the PCRs they stand for.
     """
 
     format: str
@@ -105,6 +107,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
 
 def tell(log: EventLog, bank: HashAlg) -> Story:
     """The story of a firmware log in one of its banks."""
+    log = as_pcrs(log, bank)
     readings = read_events(log, bank)
     told = _Told(readings, meanings(readings, bank), bank)
     facts, contradiction = _facts(log, bank, readings)
