@@ -150,6 +150,11 @@ def test_a_binary_section_differs_from_a_byte_on():
 def test_an_image_that_nobody_measured_explains_nothing():
     known = known_images([small_uki(b"x")], SHA256)
     assert list(known.compare_images("00" * 32, "11" * 32, known)) == []
+    (log,) = boots("B_sb_own_uki")
+    found = difference(log, log, images=known)
+    assert found.unmeasured_images == tuple(known.images)
+    (section,) = (one for one, held in known.sections.items() if held.startswith(b"x"))
+    assert known.strangers([section]) == ()
 
 
 NAMES = st.lists(st.sampled_from(["CN=a", "CN=b", "CN=c", "sha256:11", "sha256:22"]), max_size=5)

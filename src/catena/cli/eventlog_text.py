@@ -105,6 +105,8 @@ def render_difference(found: Difference) -> None:
     _paragraph("Follows", f"PCR {changed} differ in {found.bank}" if changed else "nothing differs")
     if same:
         _paragraph("Same", f"PCR {same}")
+    for digest in found.unmeasured_images:
+        _paragraph("Of no use", f"an image that neither side measured: {digest}")
 
 
 def _digests(change: Change) -> Iterator[str]:

@@ -79,13 +79,17 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """All differences, and which PCRs follow from them."""
+    """All differences, and which PCRs follow from them.
+
+    ``unmeasured_images`` are images at hand, by Authenticode digest, that neither side measured.
+    """
 
     bank: str
     identical: bool
     changes: tuple[Change, ...]
     same_pcrs: tuple[int, ...]
     changed_pcrs: tuple[int, ...]
+    unmeasured_images: tuple[str, ...] = ()
 
 
 def side_of_log(name: str, log: EventLog, bank: HashAlg, images: KnownImages | None = None) -> Side:
@@ -163,7 +167,14 @@ def compare(before: Side, after: Side, bank: HashAlg) -> Difference:
         changes=tuple(changes) + tuple(_unexplained(changed, changes)),
         same_pcrs=tuple(pcr for pcr in common if pcr not in changed),
         changed_pcrs=changed,
+        unmeasured_images=_unmeasured(before, after),
     )
+
+
+def _unmeasured(before: Side, after: Side) -> tuple[str, ...]:
+    measured = {one.digest for side in (before, after) for one in side.measurements}
+    found = (*before.images.strangers(measured), *after.images.strangers(measured))
+    return tuple(dict.fromkeys(found))
 
 
 def _unexplained(changed: Sequence[int], changes: Sequence[Change]) -> Iterator[Change]:
