@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 import msgspec
 
-from catena.cli import output
 from catena.formats.tcglog import EventLog, event_type_name
-from catena.ids import HashAlg
+from catena.ids import PCR_COUNT, HashAlg
 from catena.measure.describe import describe
 from catena.measure.difference import Change, Difference
 from catena.measure.listing import Listing
@@ -53,19 +52,17 @@ def event_views(log: EventLog, bank: HashAlg) -> tuple[EventLine, ...]:
 
 
 def render_events(events: tuple[EventLine, ...]) -> None:
-    """A table of events."""
-    output.table(
-        ("event", "PCR", "digest", "what was measured"),
-        (
-            (
-                str(one.index),
-                str(one.pcr) if one.pcr < 24 else "-",
-                one.digest[:12],
-                one.description,
-            )
-            for one in events
-        ),
-    )
+    """A line for each event, wrapped under its description."""
+    _row("event  PCR  digest        ", "what was measured")
+    for one in events:
+        place = str(one.pcr) if one.pcr < PCR_COUNT else "-"
+        _row(f"{one.index:>5}  {place:>3}  {one.digest[:12]:<12}  ", one.description)
+
+
+def _row(head: str, words: str) -> None:
+    wrapped = textwrap.wrap(words, WIDTH - len(head), break_on_hyphens=False) or [""]
+    for number, piece in enumerate(wrapped):
+        click.echo(f"{head if number == 0 else ' ' * len(head)}{piece}")
 
 
 def render_listing(listing: Listing) -> None:
