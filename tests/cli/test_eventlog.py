@@ -131,6 +131,7 @@ def test_explain_lists_every_event(answer, capsys):
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "event  PCR  digest        what was measured"
     assert told[5] == f"    4    7  {said[4]['digest'][:12]}  variable SecureBoot = 01"
+    assert told[-11].endswith("  content of UKI section .linux")
     assert max(map(len, told)) <= 100
 
 

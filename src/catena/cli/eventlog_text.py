@@ -15,7 +15,8 @@ from catena.ids import PCR_COUNT, HashAlg
 from catena.measure.describe import describe
 from catena.measure.difference import Change, Difference
 from catena.measure.listing import Listing
-from catena.measure.reading import read_events
+from catena.measure.meaning import Kind, Meaning, meanings
+from catena.measure.reading import Reading, read_events
 from catena.measure.story import Claim, Image, Story
 
 WIDTH = 100
@@ -38,6 +39,7 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
 
 def event_views(log: EventLog, bank: HashAlg) -> tuple[EventLine, ...]:
     """All events of a log."""
+    readings = read_events(log, bank)
     return tuple(
         EventLine(
             index=one.event.index,
@@ -45,10 +47,17 @@ def event_views(log: EventLog, bank: HashAlg) -> tuple[EventLine, ...]:
             type=event_type_name(one.event.type),
             digest=one.event.digests.get(bank, b"").hex(),
             proven=one.binding.value,
-            description=describe(one.event, bank, one.binding),
+            description=_described(one, meaning, bank),
         )
-        for one in read_events(log, bank)
+        for one, meaning in zip(readings, meanings(readings, bank), strict=True)
     )
+
+
+def _described(reading: Reading, meaning: Meaning | None, bank: HashAlg) -> str:
+    """A section is what its name in front of it says, not what its own event does."""
+    if meaning is not None and meaning.kind is Kind.SECTION:
+        return f"content of UKI section {meaning.subject}"
+    return describe(reading.event, bank, reading.binding)
 
 
 def render_events(events: tuple[EventLine, ...]) -> None:
