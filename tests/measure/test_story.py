@@ -78,6 +78,14 @@ def test_a_command_line_from_outside_the_image_is_told():
     assert story.command_lines == ("console=ttyS0 quiet loglevel=1 root=/dev/ram0 dtc.id=test",)
 
 
+def test_the_kernel_is_known_to_have_got_the_command_line_if_the_digests_agree():
+    story = tell(load_boot("G_nosb_sdboot_type1").log, SHA256)
+    (options,) = story.load_options
+    assert (options.text,) == story.command_lines
+    (unknown,) = tell(load_boot("B_sb_own_uki").log, SHA256).load_options
+    assert unknown.text is None
+
+
 def test_shim_is_told_with_its_level_and_keys(corpus):
     name = "tpm2-software+tpm2-tools__test__integration__fixtures__event-moklisttrusted.bin"
     story = tell(tcglog.parse((corpus / "eventlogs" / name).read_bytes()), SHA256)

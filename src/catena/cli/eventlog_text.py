@@ -17,7 +17,7 @@ from catena.measure.difference import Change, Difference
 from catena.measure.listing import Listing
 from catena.measure.meaning import Kind, Meaning, meanings
 from catena.measure.reading import Reading, read_events
-from catena.measure.story import Claim, Image, Story
+from catena.measure.story import Claim, Image, LoadOptions, Story
 
 WIDTH = 100
 MAX_HASHES = 2
@@ -142,7 +142,7 @@ def _sections(story: Story) -> Iterator[tuple[str, Iterable[str]]]:
     yield "Boot loader", _few(story.boot_loader_commands)
     yield "Kernel lines", [f"{line} (its use is GRUB's word)" for line in story.kernel_lines]
     yield "Command line", story.command_lines
-    yield "Kernel options", [f"{digest} (their digest)" for digest in story.load_options]
+    yield "Kernel options", [_load_options(one) for one in story.load_options]
     yield "Initrd", [f"{digest} (its digest)" for digest in story.initrds]
     yield "Kernel image", [f"{name:<10} {digest}" for name, digest in story.uki_sections.items()]
     yield "Extensions", [_claim(one) for one in story.extensions]
@@ -243,6 +243,11 @@ def _disk(story: Story) -> Iterator[str]:
     if story.disk_guid is not None:
         yield f"GPT {story.disk_guid}"
         yield from (f"  {one.name or 'no name'} ({one.guid})" for one in story.partitions)
+
+
+def _load_options(options: LoadOptions) -> str:
+    known = options.text is not None
+    return "the command line above, by its digest" if known else f"{options.digest} (their digest)"
 
 
 def _few(lines: Sequence[str]) -> Iterator[str]:

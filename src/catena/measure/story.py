@@ -68,6 +68,13 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     untrusted_words: str
 
 
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel was started with: ``text`` if a command line of this boot hashes to it."""
+
+    digest: str
+    text: str | None
+
+
 class Story(msgspec.Struct, frozen=True, kw_only=True):
     """One boot. ``keys`` maps PK, KEK, db and dbx to their owners, one each; None is not proven.
 
@@ -95,7 +102,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     boot_loader_commands: tuple[str, ...]
     kernel_lines: tuple[str, ...]
     command_lines: tuple[str, ...]
-    load_options: tuple[str, ...]
+    load_options: tuple[LoadOptions, ...]
     initrds: tuple[str, ...]
     uki_sections: dict[str, str]
     extensions: tuple[Claim, ...]
@@ -132,7 +139,7 @@ def tell(log: EventLog, bank: HashAlg) -> Story:
         boot_loader_commands=told.texts(Kind.BOOT_LOADER_LINE),
         kernel_lines=told.texts(Kind.KERNEL_LINE),
         command_lines=told.texts(Kind.COMMAND_LINE),
-        load_options=told.digests(Kind.LOAD_OPTIONS),
+        load_options=tuple(told.load_options()),
         initrds=told.digests(Kind.INITRD),
         uki_sections=told.sections(),
         extensions=tuple(told.claims(Kind.EXTENSION)),
@@ -187,6 +194,17 @@ class _Told:
     def digests(self, kind: Kind) -> tuple[str, ...]:
         """What was measured of one kind, by digest."""
         return tuple(self._digest(reading) for reading, _ in self.of(kind))
+
+    def load_options(self) -> Iterator[LoadOptions]:
+        """Linux's own options: UTF-16 with NUL, which boot loaders may have measured, too."""
+        lines = {
+            self._bank.digest(f"{meaning.text}\0".encode("utf-16-le")).hex(): meaning.text
+            for _, meaning in self.of(Kind.COMMAND_LINE)
+            if meaning.text is not None
+        }
+        for digest in self.digests(Kind.LOAD_OPTIONS):
+            line = lines.get(digest)
+            yield LoadOptions(digest=digest, text=None if line is None else escape(line, MAX_LINE))
 
     def sections(self) -> dict[str, str]:
         """Sections of the unified kernel image, in measured order."""
