@@ -110,6 +110,15 @@ def test_diff_tells_what_changed(capsys, name):
 
 
 @needs_corpus
+def test_show_knows_the_initrd_of_the_kernel_image(capsys):
+    assert run(["eventlog", "show", str(BOOT / "eventlog.bin")]) == 0
+    assert "Initrd            the kernel image's own, by its digest\n" in capsys.readouterr().out
+    with_credentials = CORPUS / "boots/D_sb_own_uki_creds/eventlog.bin"
+    assert run(["eventlog", "show", str(with_credentials)]) == 0
+    assert "the kernel image's own" not in capsys.readouterr().out
+
+
+@needs_corpus
 def test_show_names_problems_and_still_exits_with_0(answer, tmp_path):
     wire = bytearray((BOOT / "eventlog.bin").read_bytes())
     at = wire.index("SecureBoot".encode("utf-16-le")) + 2 * len("SecureBoot")

@@ -196,6 +196,14 @@ def test_a_forged_locality_and_a_blank_bank_are_named(log, edit, no_action):
     assert "never-extended-bank" in problems(edit(log, blank))
 
 
+def test_an_event_without_a_digest_is_not_called_edited(log, edit):
+    at = next(i for i, e in enumerate(log.events) if e.type == EventType.EV_EFI_ACTION)
+    event = log.events[at]
+    bare = replace(event, digests={k: v for k, v in event.digests.items() if k != SHA256})
+    codes = problems(edit(log, [*log.events[:at], bare, *log.events[at + 1 :]]))
+    assert codes == ["missing-digest"]
+
+
 def test_edited_data_is_named_and_believed_nowhere(log, edit):
     at = next(i for i, e in enumerate(log.events) if e.pcr == 7 and b"S\0e\0c\0u\0r\0e\0" in e.data)
     off = replace(log.events[at], data=log.events[at].data[:-1] + b"\0")

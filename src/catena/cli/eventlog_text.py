@@ -142,9 +142,9 @@ def _sections(story: Story) -> Iterator[tuple[str, Iterable[str]]]:
     yield "Boot loader", _few(story.boot_loader_commands)
     yield "Kernel lines", [f"{line} (its use is GRUB's word)" for line in story.kernel_lines]
     yield "Command line", story.command_lines
-    yield "Kernel options", [_load_options(one) for one in story.load_options]
-    yield "Initrd", [f"{digest} (its digest)" for digest in story.initrds]
     yield "Kernel image", [f"{name:<10} {digest}" for name, digest in story.uki_sections.items()]
+    yield "Kernel options", [_load_options(one) for one in story.load_options]
+    yield "Initrd", [_initrd(story, digest) for digest in story.initrds]
     yield "Extensions", [_claim(one) for one in story.extensions]
     yield "Phases", [", ".join(story.phases)] if story.phases else []
     yield "Windows", [f"its boot manager made {story.windows} measurements"] * bool(story.windows)
@@ -243,6 +243,11 @@ def _disk(story: Story) -> Iterator[str]:
     if story.disk_guid is not None:
         yield f"GPT {story.disk_guid}"
         yield from (f"  {one.name or 'no name'} ({one.guid})" for one in story.partitions)
+
+
+def _initrd(story: Story, digest: str) -> str:
+    own = story.uki_sections.get(".initrd") == digest
+    return "the kernel image's own, by its digest" if own else f"{digest} (its digest)"
 
 
 def _load_options(options: LoadOptions) -> str:

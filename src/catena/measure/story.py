@@ -313,7 +313,7 @@ def _problems(
     for found in faults:
         yield Problem(code=found.code, message=str(found), event=found.index)
     for reading in readings:
-        if edited(reading):
+        if edited(reading, bank):
             name = EventType(reading.event.type).name
             lie = EditedData(f"the data of this {name} is not what was measured")
             yield Problem(code=lie.code, message=str(lie), event=reading.event.index)
