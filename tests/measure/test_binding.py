@@ -6,7 +6,7 @@ from catena.formats import efi
 from catena.formats.efi import VariableData
 from catena.formats.tcglog import EventType
 from catena.ids import HashAlg
-from catena.measure.binding import Binding, binding, is_bound, section_name
+from catena.measure.binding import Binding, binding, bound_content, is_bound, section_name
 from changed import replace
 
 SHA256 = HashAlg.SHA256
@@ -36,8 +36,9 @@ def test_section_name_is_bound_in_pcr_11_only(measured, tail):
     assert binding(replace(event, data=".initrd\0".encode("utf-16-le")), SHA256) is Binding.NONE
 
 
-def test_boot_variable_hashed_by_value_binds_its_value_in_pcr_1_only(measured):
-    event = measured(1, EventType.EV_EFI_VARIABLE_BOOT, BOOT_ORDER.encode(), hashed=b"\1\0")
+@pytest.mark.parametrize("pcr", [1, 5])
+def test_boot_variable_hashed_by_value_binds_its_value_in_its_pcrs_only(measured, pcr):
+    event = measured(pcr, EventType.EV_EFI_VARIABLE_BOOT, BOOT_ORDER.encode(), hashed=b"\1\0")
     assert binding(event, SHA256) is Binding.CONTENT
     renamed = replace(BOOT_ORDER, name="Timeout").encode()
     assert binding(replace(event, data=renamed), SHA256) is Binding.CONTENT
@@ -48,6 +49,22 @@ def test_grub_line_binds_its_text_without_its_kind(measured):
     event = measured(8, EventType.EV_IPL, b"grub_cmd: set a: b\0", hashed=b"set a: b")
     assert binding(event, SHA256) is Binding.CONTENT
     assert binding(replace(event, pcr=9), SHA256) is Binding.NONE
+
+
+@pytest.mark.parametrize(
+    ("data", "hashed"),
+    [
+        (b"grub_cmd: set a: b\0", b"set a: b"),
+        (b"grub_cmd set a\0", b"set a\0"),
+        (b"grub_kernel_cmdline /vmlinuz ro\0", b"/vmlinuz ro"),
+        (b"r\0o\0\0", b"r\0o\0\0\0"),
+    ],
+)
+def test_bound_content_is_what_was_hashed(measured, data, hashed):
+    event = measured(8, EventType.EV_IPL, data, hashed=hashed)
+    assert bound_content(event, SHA256) == hashed
+    assert bound_content(replace(event, data=data + b"x"), SHA256) == b""
+    assert bound_content(measured(8, EventType.EV_IPL, b"grub_cmd: \0", hashed=b""), SHA256) == b""
 
 
 @pytest.mark.parametrize(

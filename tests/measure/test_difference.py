@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_boots import load_boot
+from recorded_boots import CORPUS, load_boot
 
+from catena.formats import tcglog
 from catena.formats.references import ExpectedEvent
 from catena.formats.tcglog import EventType
 from catena.ids import HashAlg
@@ -64,6 +67,9 @@ def test_enrolled_keys_and_secure_boot_are_told_by_name():
 def test_a_boot_loader_in_between_and_its_command_line_are_told():
     found = difference(*boots("B_sb_own_uki", "C_sb_own_sdboot_uki"))
     assert found.changed_pcrs == (4, 12)
+    (loader,) = (one for one in found.changes if one.pcr == 4)
+    assert loader.details[0] == f"+ {loader.after}"
+    assert loader.details[1].endswith("BOOTX64.EFI (untrusted)")
     line = found.changes[-1]
     assert (line.how, line.sentence) == ("added", "command line was added")
     assert line.details[0].startswith("+ console=ttyS0")
@@ -147,6 +153,27 @@ def test_a_binary_section_differs_from_a_byte_on():
 def test_an_image_that_nobody_measured_explains_nothing():
     known = known_images([small_uki(b"x")], SHA256)
     assert list(known.compare_images("00" * 32, "11" * 32, known)) == []
+    (log,) = boots("B_sb_own_uki")
+    found = difference(log, log, images=known)
+    assert found.unmeasured_images == tuple(known.images)
+    (section,) = (one for one, held in known.sections.items() if held.startswith(b"x"))
+    assert known.strangers([section]) == ()
+
+
+def real_pairs():
+    """Each real log beside the next in the list: machines that have little in common."""
+    names = sorted(p.name for p in (CORPUS / "eventlogs").glob("*") if p.suffix != ".tsv")
+    return list(pairwise(names))
+
+
+@pytest.mark.parametrize(("old", "new"), real_pairs())
+def test_any_two_real_logs_are_compared(corpus, old, new):
+    logs = [tcglog.parse((corpus / "eventlogs" / name).read_bytes()) for name in (old, new)]
+    for bank in {*logs[0].banks} & {*logs[1].banks}:
+        found = compare(*(side_of_log("log", one, bank) for one in logs), bank)
+        assert {one.pcr for one in found.changes} == set(found.changed_pcrs)
+        assert found.identical == (not found.changes)
+        assert msgspec.json.encode(found).decode().isprintable()
 
 
 NAMES = st.lists(st.sampled_from(["CN=a", "CN=b", "CN=c", "sha256:11", "sha256:22"]), max_size=5)

@@ -15,12 +15,15 @@ from catena.cli import eventlog_text as text
 from catena.cli import output
 from catena.errors import ExitCode, FormatError, UsageError
 from catena.formats import dsse, references
+from catena.formats.cel import CelRecord
+from catena.formats.ima import ImaEntry
 from catena.formats.references import FirmwareCapture, KeySet, ReleaseManifest
 from catena.formats.tcglog import EventLog
 from catena.ids import HashAlg
 from catena.measure import logfile
 from catena.measure.difference import Side, compare, side_of_log, side_of_reference
 from catena.measure.images import KnownImages, known_images
+from catena.measure.listing import list_ima, list_records
 from catena.measure.logfile import Replayed
 from catena.measure.story import tell
 
@@ -41,7 +44,7 @@ class NotAFirmwareLog(FormatError):
     """A log of another kind than the command reads."""
 
     code = "not-a-firmware-log"
-    remedy = "`catena eventlog replay` reads logs of every kind."
+    remedy = "`catena eventlog show` and `replay` read logs of every kind, without --bank."
 
 
 class NoSuchBank(UsageError):
@@ -107,10 +110,19 @@ def show(*, file: Path, bank: str | None, as_json: bool) -> None:
     """Tell the boot that the firmware log FILE describes: keys, what ran, with which words.
 
     Every statement is bound to a digest of the log, unless it is marked untrusted. Reading is not
-    judging: a log with problems is told, too, and the exit code is 0.
+    judging: a log with problems is told, too, and the exit code is 0. IMA's logs and canonical
+    event logs are listed entry by entry.
     """
-    log = read_firmware_log(file)
-    output.emit(tell(log, chosen_bank(log, bank)), text.render_story, as_json=as_json)
+    kind, log = logfile.parse(read_log(file))
+    if isinstance(log, EventLog):
+        output.emit(tell(log, chosen_bank(log, bank)), text.render_story, as_json=as_json)
+        return
+    if bank is not None:
+        raise NotAFirmwareLog("only firmware logs are read bank by bank", got=kind)
+    records = tuple(one for one in log if isinstance(one, CelRecord))
+    entries = (one for one in log if isinstance(one, ImaEntry))
+    listing = list_records(records) if kind == "cel" else list_ima(entries)
+    output.emit(listing, text.render_listing, as_json=as_json)
 
 
 @noun.command(

@@ -30,6 +30,9 @@ MAX_TEMPLATE_NAME = 64
 MAX_TEMPLATE_DATA = 64 * 1024
 MAX_FIELDS = 16
 
+BUFFER_FIELD = 2
+"""Where an ``ima-buf`` has the buffer that was measured."""
+
 _OLD_TEMPLATE = "ima"
 _SHA1_SIZE = 20
 _OLD_PATH_SIZE = 256

@@ -14,9 +14,11 @@ from catena.formats import efi
 from catena.formats.tcglog import Event
 from catena.ids import HashAlg
 
-CONFIG_PCR = 1
 GRUB_PCR = 8
 UKI_PCR = 11
+_BOOT_VARIABLE_PCRS = frozenset({1, 5})
+"""Boot variables belong into PCR 1; the firmware of older laptops measures them into PCR 5."""
+
 _MAX_SECTION_NAME = 64
 
 
@@ -28,8 +30,9 @@ class Binding(Enum):
     SECTION_NAME = "section-name"
     """The data read as text, which systemd-stub hashes in ASCII with NUL (UKI, PCR 11)."""
     CONTENT = "content"
-    """Part of the data: a boot variable's value without its name (PCR 1), a GRUB line without
-    its kind (PCR 8). The rest is *untrusted*."""
+    """Not quite the data: a boot variable's value without its name (PCR 1, 5), a GRUB line without
+    its kind, an old systemd-boot's line and the byte it forgot to log (PCR 8). ``bound_content``
+    is what was hashed; the rest is *untrusted*."""
     NONE = "none"
     """Nothing of the data."""
 
@@ -50,10 +53,7 @@ def partial_binding(event: Event, bank: HashAlg, digest: bytes) -> Binding:
         name = section_name(event.data)
         if name and bank.digest(name.encode() + b"\0") == digest:
             return Binding.SECTION_NAME
-    for content in _partial_contents(event):
-        if content and bank.digest(content) == digest:
-            return Binding.CONTENT
-    return Binding.NONE
+    return Binding.CONTENT if bound_content(event, bank) else Binding.NONE
 
 
 def is_bound(event: Event, bank: HashAlg) -> bool:
@@ -69,18 +69,25 @@ def section_name(data: bytes) -> str:
     return text if text.isascii() and text.isprintable() else ""
 
 
-def partial_content(event: Event) -> bytes:
-    """The part of the data that is hashed where only a part is, or nothing."""
-    return next(iter(_partial_contents(event)), b"")
+def bound_content(event: Event, bank: HashAlg) -> bytes:
+    """What the digest of a ``CONTENT`` event covers; nothing if it is not one."""
+    digest = event.digests.get(bank)
+    contents = _partial_contents(event)
+    return next((one for one in contents if one and bank.digest(one) == digest), b"")
 
 
 def _partial_contents(event: Event) -> tuple[bytes, ...]:
-    """What may have been hashed of the data. GRUB's kind ends in a colon, and its line in no NUL,
-    since 2.04; before that it ends in a blank and the NUL is hashed, too.
+    """What may have been hashed of the data.
+
+    GRUB's kind ends in a colon, and its line in no NUL, since 2.04; before that it ends in a
+    blank, and the NUL of a command is hashed, too, that of a kernel's line is not. systemd-boot
+    before 251 logged its UTF-16 line one byte shorter than it hashed it.
     """
     if event.pcr == GRUB_PCR:
-        return event.data.partition(b": ")[2].rstrip(b"\0"), event.data.partition(b" ")[2]
-    if event.pcr != CONFIG_PCR:
+        line = event.data.partition(b" ")[2]
+        grub = (event.data.partition(b": ")[2].rstrip(b"\0"), line, line.rstrip(b"\0"))
+        return (*grub, event.data + b"\0") if len(event.data) % 2 else grub
+    if event.pcr not in _BOOT_VARIABLE_PCRS:
         return ()
     try:
         return (efi.parse_variable(event.data).data,)

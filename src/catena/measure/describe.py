@@ -12,7 +12,7 @@ from catena.errors import FormatError
 from catena.formats import efi
 from catena.formats.tcglog import Event, EventType, event_type_name
 from catena.ids import HashAlg
-from catena.measure.binding import Binding, binding, partial_content, section_name
+from catena.measure.binding import Binding, binding, bound_content, section_name
 from catena.measure.escape import escape
 from catena.measure.signers import UNREADABLE, authority, owners
 
@@ -31,7 +31,7 @@ def describe(event: Event, bank: HashAlg = HashAlg.SHA256, bound: Binding | None
         case Binding.SECTION_NAME:
             line = f"UKI section {section_name(event.data)}"
         case Binding.CONTENT:
-            line = f"{_text(partial_content(event))}, untrusted: {_claimed(event)}"
+            line = f"{_text(bound_content(event, bank))}, untrusted: {_claimed(event)}"
         case Binding.NONE:
             line = f"untrusted: {_claimed(event)}"
     return escape(line, MAX_LINE)

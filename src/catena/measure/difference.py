@@ -22,7 +22,7 @@ from catena.formats.tcglog import EventLog
 from catena.ids import HashAlg
 from catena.measure.escape import escape
 from catena.measure.images import KnownImages
-from catena.measure.meaning import Kind, Meaning, meanings
+from catena.measure.meaning import Kind, Meaning, image_path, meanings
 from catena.measure.reading import Reading, read_events
 from catena.measure.replay import replay
 from catena.measure.signers import owners
@@ -79,13 +79,17 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """All differences, and which PCRs follow from them."""
+    """All differences, and which PCRs follow from them.
+
+    ``unmeasured_images`` are images at hand, by Authenticode digest, that neither side measured.
+    """
 
     bank: str
     identical: bool
     changes: tuple[Change, ...]
     same_pcrs: tuple[int, ...]
     changed_pcrs: tuple[int, ...]
+    unmeasured_images: tuple[str, ...] = ()
 
 
 def side_of_log(name: str, log: EventLog, bank: HashAlg, images: KnownImages | None = None) -> Side:
@@ -163,7 +167,14 @@ def compare(before: Side, after: Side, bank: HashAlg) -> Difference:
         changes=tuple(changes) + tuple(_unexplained(changed, changes)),
         same_pcrs=tuple(pcr for pcr in common if pcr not in changed),
         changed_pcrs=changed,
+        unmeasured_images=_unmeasured(before, after),
     )
+
+
+def _unmeasured(before: Side, after: Side) -> tuple[str, ...]:
+    measured = {one.digest for side in (before, after) for one in side.measurements}
+    found = (*before.images.strangers(measured), *after.images.strangers(measured))
+    return tuple(dict.fromkeys(found))
 
 
 def _unexplained(changed: Sequence[int], changes: Sequence[Change]) -> Iterator[Change]:
@@ -201,6 +212,7 @@ def _changes(before: Side, after: Side, pcr: int, *, partial: bool) -> Iterator[
             gone += old[i:j]
             come += new[k:m]
     words = _Words(before, after)
+    gone, come = _without_names(gone), _without_names(come)
     for one in gone:
         other = _partner(one, come)
         if other is None:
@@ -211,6 +223,12 @@ def _changes(before: Side, after: Side, pcr: int, *, partial: bool) -> Iterator[
                 yield words.changed(one, other)
     for one in come:
         yield words.added(one)
+
+
+def _without_names(some: Sequence[Measurement]) -> list[Measurement]:
+    """A section's name says nothing beside the section, which comes and goes with it."""
+    sections = {one.subject for one in some if one.kind is Kind.SECTION}
+    return [one for one in some if one.kind is not Kind.SECTION_NAME or one.subject not in sections]
 
 
 def _partner(one: Measurement, candidates: Sequence[Measurement]) -> Measurement | None:
@@ -248,11 +266,12 @@ class _Words:
     def changed(self, old: Measurement, new: Measurement) -> Change:
         """The same subject with another digest."""
         details = tuple(self._details(old, new))
-        sentence = f"{_name(new)} differs"
+        sentence = f"{_name(new)} {'differ' if new.kind is Kind.LOAD_OPTIONS else 'differs'}"
         return _change(new, "changed", sentence, details, before=old.digest, after=new.digest)
 
     def _details(self, old: Measurement, new: Measurement) -> Iterator[str]:
         if new.kind in {Kind.IMAGE, Kind.SECTION}:
+            yield from _moved(old, new)
             yield from self._image_details(old, new)
         elif old.meaning is None or new.meaning is None:
             return
@@ -316,10 +335,21 @@ def _said(one: Measurement) -> str:
 
 def _content(one: Measurement, sign: str) -> Iterator[str]:
     """What was added or removed, in its own words."""
-    if _said(one) and one.kind is not Kind.ACTION:
+    if one.kind is Kind.IMAGE and one.reading is not None:
+        yield f"{sign} {one.digest}"
+        yield f"  from {image_path(one.reading)} (untrusted)"
+    elif _said(one) and one.kind is not Kind.ACTION:
         yield f"{sign} {_said(one)}"
     elif one.meaning is not None and one.meaning.variable is not None:
         yield f"{sign} {_variable_text(one.kind, one.meaning.variable)}"
+
+
+def _moved(old: Measurement, new: Measurement) -> Iterator[str]:
+    """Where the two images came from, if the logs name different places."""
+    if old.kind is Kind.IMAGE and old.reading is not None and new.reading is not None:
+        places = image_path(old.reading), image_path(new.reading)
+        if places[0] != places[1]:
+            yield f"from {places[0]} before, from {places[1]} now (untrusted)"
 
 
 def _variable_text(kind: Kind, variable: efi.VariableData) -> str:

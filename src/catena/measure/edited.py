@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from catena.errors import Refusal
 from catena.formats.tcglog import EventType
+from catena.ids import HashAlg
 from catena.measure.reading import Reading
 
 _MEASURED_AS_THEY_ARE = frozenset(
@@ -31,6 +32,12 @@ class EditedData(Refusal):
     remedy = "Believe the digest, not the words. Compare with another copy of the log."
 
 
-def edited(reading: Reading) -> bool:
-    """True if this event's data should be bound to its digest and is not."""
-    return reading.extends and not reading.bound and reading.event.type in _MEASURED_AS_THEY_ARE
+def edited(reading: Reading, bank: HashAlg) -> bool:
+    """True if this event's data should be bound to its digest in ``bank`` and is not."""
+    event = reading.event
+    return (
+        reading.extends
+        and bank in event.digests
+        and not reading.bound
+        and event.type in _MEASURED_AS_THEY_ARE
+    )

@@ -7,7 +7,7 @@ of the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
@@ -21,10 +21,18 @@ _WORDS = frozenset({".cmdline"})
 
 @dataclass(frozen=True, slots=True)
 class KnownImages:
-    """Images by Authenticode digest, and section contents by digest, both in hex."""
+    """Images by Authenticode digest, and section contents by digest, both in hex.
+
+    ``digests`` are all by which each image can have been measured.
+    """
 
     images: Mapping[str, PeImage] = field(default_factory=dict)
     sections: Mapping[str, bytes] = field(default_factory=dict)
+    digests: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def strangers(self, measured: Collection[str]) -> tuple[str, ...]:
+        """Images of which nothing is among the digests that were ``measured``."""
+        return tuple(one for one, held in self.digests.items() if held.isdisjoint(measured))
 
     def compare_images(self, old: str, new: str, others: KnownImages) -> Iterator[str]:
         """How the image ``new`` among ``others`` differs from ``old`` here, if both are known."""
@@ -49,13 +57,15 @@ def known_images(files: Iterable[bytes], bank: HashAlg) -> KnownImages:
     """Index PE files. Raises ``FormatError`` for one that is none."""
     images: dict[str, PeImage] = {}
     sections: dict[str, bytes] = {}
+    digests: dict[str, frozenset[str]] = {}
     for content in files:
         image = pe.parse(content)
-        images[image.authenticode(bank).hex()] = image
-        for section in image.sections:
-            held = image.content(section)
-            sections[bank.digest(held).hex()] = held
-    return KnownImages(images, sections)
+        own = image.authenticode(bank).hex()
+        held = {bank.digest(one).hex(): one for one in map(image.content, image.sections)}
+        images[own] = image
+        sections |= held
+        digests[own] = frozenset({own, *(one for one, section in held.items() if section)})
+    return KnownImages(images, sections, digests)
 
 
 def _content(image: PeImage, name: str) -> bytes | None:

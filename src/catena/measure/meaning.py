@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 from catena.errors import FormatError
 from catena.formats import efi
 from catena.formats.tcglog import EventType, event_type_name
 from catena.ids import HashAlg
-from catena.measure.binding import Binding, partial_content, section_name
+from catena.measure.binding import Binding, bound_content, section_name
 from catena.measure.escape import escape
 from catena.measure.facts import is_authority, variable_key
 from catena.measure.grammar import separator_digests
@@ -33,6 +34,11 @@ _LOAD_OPTIONS = 0x8F3B22ED
 _INITRD = 0x8F3B22EC
 _KEYS = frozenset({"PK", "KEK", "db", "dbx", "dbt", "dbr"})
 _TAG_HEADER = 8
+_GUID_SIZE = 16
+_MAX_BINARY = 64
+_KERNEL_LINES = (b"kernel_cmdline: ", b"grub_kernel_cmdline ")
+_WINDOWS_LOG = b"WBCL"
+_WINDOWS_PCRS = frozenset({11, 12, 13, 14})
 _MOK = "Mok"
 
 
@@ -54,6 +60,7 @@ class Kind(StrEnum):
     MOK = "machine owner keys"
     SBAT = "SBAT level"
     BOOT_LOADER_LINE = "boot loader command"
+    KERNEL_LINE = "kernel line"
     BOOT_LOADER_FILE = "boot loader file"
     SECTION_NAME = "section name"
     SECTION = "section"
@@ -96,6 +103,7 @@ class _Reader:
         self._bank = bank
         self._separators = separator_digests(bank)
         self._closed: set[int] = set()
+        self._begun = False
         self._images: dict[int, int] = {}
         self._section: str | None = None
 
@@ -110,18 +118,48 @@ class _Reader:
             return Meaning(Kind.SEPARATOR, "separator", proven=True)
         if reading.whole and reading.event.data.startswith(_PARTITION_TABLE):
             return Meaning(Kind.PARTITIONS, "partition table", proven=True)
+        if _is_windows(reading):
+            return _WINDOWS
         if pcr == 0:
-            return _firmware(reading)
+            return self._firmware(reading)
         if pcr == 7:
             return self._secure_boot(reading)
         if pcr in {4, 5} and reading.whole:
             return _plain(Kind.ACTION, reading)
         if pcr in {2, 4}:
             return self._image(reading)
+        if pcr == 8:
+            return self._boot_loader(reading)
         if pcr == 11:
             return self._unified_kernel(reading)
         later = _LATER.get(pcr)
         return later(reading) if later else _other(reading)
+
+    def _firmware(self, reading: Reading) -> Meaning:
+        """In PCR 0 the only text in UTF-16, and the only GUID, are the firmware's version."""
+        first, self._begun = not self._begun, True
+        if 0 not in self._closed and reading.whole:
+            text = _version(reading.event.data, first=first)
+            if text is not None:
+                return Meaning(Kind.FIRMWARE_VERSION, "firmware version", proven=True, text=text)
+        return Meaning(Kind.FIRMWARE, "firmware code", proven=reading.whole)
+
+    def _boot_loader(self, reading: Reading) -> Meaning:
+        """PCR 8: lines of GRUB, whose kind is its word only, or systemd-boot's line in UTF-16."""
+        if not reading.bound:
+            return Meaning(Kind.BOOT_LOADER_LINE, claimed_text(reading), proven=False)
+        content = reading.event.data if reading.whole else bound_content(reading.event, self._bank)
+        text = _utf16(content) if content.endswith(b"\0\0") else None
+        if text:
+            return Meaning(Kind.COMMAND_LINE, "command line", proven=True, text=text)
+        text = content.decode("utf-8", "replace").rstrip("\0")
+        kind = Kind.KERNEL_LINE if reading.event.data.startswith(_KERNEL_LINES) else None
+        return Meaning(
+            kind or Kind.BOOT_LOADER_LINE,
+            "kernel line" if kind else "boot loader command",
+            proven=True,
+            text=text,
+        )
 
     def _secure_boot(self, reading: Reading) -> Meaning:
         variable = reading.variable
@@ -154,16 +192,32 @@ class _Reader:
         if reading.binding is Binding.SECTION_NAME:
             self._section = section_name(reading.event.data)
             return Meaning(Kind.SECTION_NAME, self._section, proven=True)
-        if reading.event.type in {EventType.EV_COMPACT_HASH, EventType.EV_EVENT_TAG}:
-            return _WINDOWS
-        return _plain(Kind.PHASE, reading) if reading.whole else _other(reading)
+        is_phase = reading.whole and _words(reading.event.data)
+        return _plain(Kind.PHASE, reading) if is_phase else _other(reading)
 
 
-def _firmware(reading: Reading) -> Meaning:
-    if reading.event.type == EventType.EV_S_CRTM_VERSION and reading.whole:
-        text = reading.event.data.decode("utf-16-le", "replace").rstrip("\0")
-        return Meaning(Kind.FIRMWARE_VERSION, "firmware version", proven=True, text=text)
-    return Meaning(Kind.FIRMWARE, "firmware code", proven=False)
+def _version(data: bytes, *, first: bool) -> str | None:
+    """A firmware version as text or GUID; other forms count only as the first of PCR 0."""
+    text = _utf16(data)
+    if text is not None:
+        return text
+    if len(data) == _GUID_SIZE:
+        return str(UUID(bytes_le=data))
+    return (_words(data) or data[:_MAX_BINARY].hex()) if first else None
+
+
+def _is_windows(reading: Reading) -> bool:
+    """Windows measures tagged events (SIPA: tag u32, size u32, value) and the word WBCL.
+
+    In PCR 11 it measures bare numbers, too, which only their type tells from other data.
+    """
+    data = reading.event.data
+    if reading.event.pcr not in _WINDOWS_PCRS or not reading.whole:
+        return False
+    if reading.event.pcr == 11 and reading.event.type == EventType.EV_COMPACT_HASH:
+        return len(data) == len(_WINDOWS_LOG)
+    size = int.from_bytes(data[4:_TAG_HEADER], "little")
+    return data == _WINDOWS_LOG or (len(data) > _TAG_HEADER and size == len(data) - _TAG_HEADER)
 
 
 def _configuration(reading: Reading) -> Meaning:
@@ -176,13 +230,9 @@ def _configuration(reading: Reading) -> Meaning:
     return Meaning(kind, name, reading.whole, None, variable if reading.bound else None)
 
 
-def _boot_loader(reading: Reading) -> Meaning:
-    if reading.whole:
-        return _plain(Kind.BOOT_LOADER_LINE, reading)
-    if reading.bound:
-        text = partial_content(reading.event).decode("utf-8", "replace").rstrip("\0")
-        return Meaning(Kind.BOOT_LOADER_LINE, "boot loader command", proven=True, text=text)
-    return Meaning(Kind.BOOT_LOADER_LINE, claimed_text(reading), proven=False)
+def _boot_variable(reading: Reading) -> Meaning:
+    """PCR 5: older firmware measures boot variables here, by their content."""
+    return _configuration(reading) if reading.bound else _other(reading)
 
 
 def _kernel(reading: Reading) -> Meaning:
@@ -195,8 +245,7 @@ def _kernel(reading: Reading) -> Meaning:
 
 
 def _overrides(reading: Reading) -> Meaning:
-    if reading.event.type == EventType.EV_EVENT_TAG:
-        return _WINDOWS
+    """PCR 12: a command line that overrides the built-in one; credentials and addons as files."""
     if reading.whole:
         text = reading.event.data.decode("utf-16-le", "replace").rstrip("\0")
         return Meaning(Kind.COMMAND_LINE, "command line", proven=True, text=text)
@@ -204,15 +253,11 @@ def _overrides(reading: Reading) -> Meaning:
 
 
 def _extension(reading: Reading) -> Meaning:
-    if reading.event.type == EventType.EV_EVENT_TAG:
-        return _WINDOWS
-    return Meaning(Kind.EXTENSION, claimed_text(reading), proven=False)
+    return Meaning(Kind.EXTENSION, claimed_text(reading), proven=reading.whole)
 
 
 def _owner_keys(reading: Reading) -> Meaning:
-    if reading.event.type == EventType.EV_EVENT_TAG:
-        return _WINDOWS
-    return Meaning(Kind.MOK, claimed_text(reading), proven=False)
+    return Meaning(Kind.MOK, claimed_text(reading), proven=reading.whole)
 
 
 def _plain(kind: Kind, reading: Reading) -> Meaning:
@@ -248,6 +293,14 @@ def claimed_text(reading: Reading) -> str:
     return escape(words, MAX_SUBJECT)
 
 
+def _utf16(data: bytes) -> str | None:
+    """ASCII text in UTF-16, which may be empty, or None. Ends in one NUL or none."""
+    if len(data) % 2:
+        return None
+    text = data[: 2 * MAX_TEXT].decode("utf-16-le", "replace").removesuffix("\0")
+    return text if text.isascii() and (text.isprintable() or not text) else None
+
+
 def _text(data: bytes) -> str:
     """Text, or the beginning in hex."""
     return _words(data) or data[:16].hex()
@@ -272,7 +325,7 @@ _IMAGE_TYPES = frozenset(
 )
 _LATER = {
     1: _configuration,
-    8: _boot_loader,
+    5: _boot_variable,
     9: _kernel,
     12: _overrides,
     13: _extension,

@@ -22,7 +22,9 @@ from catena.measure.escape import escape
 from catena.measure.facts import BootFacts, ContradictoryVariable
 from catena.measure.meaning import Kind, Meaning, claimed_text, image_path, meanings
 from catena.measure.reading import Reading, read_events
+from catena.measure.registers import as_pcrs
 from catena.measure.replay import startup_locality
+from catena.measure.retyped import retyped
 from catena.measure.signers import authority, owners
 
 MAX_LINE = 4096
@@ -66,8 +68,19 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     untrusted_words: str
 
 
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel was started with: ``text`` if a command line of this boot hashes to it."""
+
+    digest: str
+    text: str | None
+
+
 class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """One boot. ``keys`` maps PK, KEK, db and dbx to their owners, one each; None is not proven."""
+    """One boot. ``keys`` maps PK, KEK, db and dbx to their owners, one each; None is not proven.
+
+    ``kernel_lines`` are proven commands of GRUB; that it booted a kernel with them is its word.
+    The registers of a confidential VM (format ``ccel``) are told as the PCRs they stand for.
+    """
 
     format: str
     bank: str
@@ -87,8 +100,9 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     partitions: tuple[Partition, ...]
     boot_options: tuple[str, ...]
     boot_loader_commands: tuple[str, ...]
+    kernel_lines: tuple[str, ...]
     command_lines: tuple[str, ...]
-    load_options: tuple[str, ...]
+    load_options: tuple[LoadOptions, ...]
     initrds: tuple[str, ...]
     uki_sections: dict[str, str]
     extensions: tuple[Claim, ...]
@@ -100,6 +114,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
 
 def tell(log: EventLog, bank: HashAlg) -> Story:
     """The story of a firmware log in one of its banks."""
+    log = as_pcrs(log, bank)
     readings = read_events(log, bank)
     told = _Told(readings, meanings(readings, bank), bank)
     facts, contradiction = _facts(log, bank, readings)
@@ -122,8 +137,9 @@ def tell(log: EventLog, bank: HashAlg) -> Story:
         partitions=tuple(told.partitions()),
         boot_options=tuple(told.boot_options()),
         boot_loader_commands=told.texts(Kind.BOOT_LOADER_LINE),
+        kernel_lines=told.texts(Kind.KERNEL_LINE),
         command_lines=told.texts(Kind.COMMAND_LINE),
-        load_options=told.digests(Kind.LOAD_OPTIONS),
+        load_options=tuple(told.load_options()),
         initrds=told.digests(Kind.INITRD),
         uki_sections=told.sections(),
         extensions=tuple(told.claims(Kind.EXTENSION)),
@@ -178,6 +194,17 @@ class _Told:
     def digests(self, kind: Kind) -> tuple[str, ...]:
         """What was measured of one kind, by digest."""
         return tuple(self._digest(reading) for reading, _ in self.of(kind))
+
+    def load_options(self) -> Iterator[LoadOptions]:
+        """Linux's own options: UTF-16 with NUL, which boot loaders may have measured, too."""
+        lines = {
+            self._bank.digest(f"{meaning.text}\0".encode("utf-16-le")).hex(): meaning.text
+            for _, meaning in self.of(Kind.COMMAND_LINE)
+            if meaning.text is not None
+        }
+        for digest in self.digests(Kind.LOAD_OPTIONS):
+            line = lines.get(digest)
+            yield LoadOptions(digest=digest, text=None if line is None else escape(line, MAX_LINE))
 
     def sections(self) -> dict[str, str]:
         """Sections of the unified kernel image, in measured order."""
@@ -277,12 +304,16 @@ def _problems(
     readings: tuple[Reading, ...],
     contradiction: ContradictoryVariable | None,
 ) -> Iterator[Problem]:
-    """Faults of grammar, edited data, contradictions. Registers of a CCEL follow other rules."""
-    if log.format != "ccel":
-        for fault in grammar.problems(log, bank):
-            yield Problem(code=fault.code, message=str(fault), event=fault.index)
+    """Faults of grammar, other types, edited data, contradictions.
+
+    Registers of a CCEL follow other rules.
+    """
+    faults = [] if log.format == "ccel" else [*grammar.problems(log, bank)]
+    faults += [fault for reading in readings if (fault := retyped(reading)) is not None]
+    for found in faults:
+        yield Problem(code=found.code, message=str(found), event=found.index)
     for reading in readings:
-        if edited(reading):
+        if edited(reading, bank):
             name = EventType(reading.event.type).name
             lie = EditedData(f"the data of this {name} is not what was measured")
             yield Problem(code=lie.code, message=str(lie), event=reading.event.index)
