@@ -40,12 +40,13 @@ from catena.appraise.clause import (
 from catena.appraise.facts import Facts, best_facts, worst_facts
 from catena.appraise.tautology import holds, is_tautology
 from catena.formats.nodeapi import Reason
+from catena.formats.policies import MAX_POLICY_TEXT
 from catena.ids import Sha256Hex
 
 if TYPE_CHECKING:
     from cel import Program
 
-MAX_POLICY = 64 * 1024
+MAX_POLICY = MAX_POLICY_TEXT
 
 REMEMBERED = 1024
 """Judgements kept: facts of so many nodes at once."""

@@ -11,10 +11,17 @@ import msgspec
 
 from catena.appraise.clause import PolicyError, PolicySyntax
 from catena.appraise.facts import FACT_TABLE
-from catena.appraise.policy import MAX_POLICY, check_policy, default_policy_text
+from catena.appraise.policy import MAX_POLICY, check_policy, compile_policy, default_policy_text
 from catena.cli import output
 from catena.cli.connection import printable
-from catena.errors import ExitCode
+from catena.cli.keys import passphrase_option, read_passphrase
+from catena.errors import ExitCode, UsageError
+from catena.formats.dsse import Subject
+from catena.formats.policies import PolicyDocument
+from catena.keys import hierarchy
+from catena.keys.documents import seal_document
+from catena.keys.hierarchy import KeyName
+from catena.keys.signer import write_new
 
 MAX_FILE = 4 * MAX_POLICY
 """Bytes: a character takes four at most."""
@@ -44,6 +51,22 @@ class PolicyCheck(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     clauses: tuple[ClauseView, ...]
     errors: tuple[PolicyFault, ...]
+
+
+class BadPolicyName(UsageError):
+    """A name or version that no policy document can carry."""
+
+    code = "bad-policy-name"
+    remedy = "Use a DNS label as the name and a version from 1 to 2147483647."
+
+
+class SignedPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy that was signed; ``sha256`` names its text in verdicts."""
+
+    name: str
+    version: int
+    sha256: str
+    document: str
 
 
 class FactView(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +100,49 @@ def check(*, file: Path, as_json: bool) -> int:
     return ExitCode.POLICY if view.errors else ExitCode.OK
 
 
+@noun.command(
+    exits=(ExitCode.NOT_FOUND, ExitCode.POLICY),
+    examples=(
+        "catena policy sign strict.cel --keys ./keys --name strict --version 1 --to policy.dsse.json",
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--keys", "folder", required=True, type=click.Path(path_type=Path), help="Key folder."
+)
+@click.option("--name", required=True, help="What to call this policy (a DNS label).")
+@click.option("--version", required=True, type=int, help="Number of this version; it only grows.")
+@click.option("--previous", help="SHA-256 of the policy text that this one is meant to replace.")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Signed policy to write; must not exist.",
+)
+@passphrase_option
+@output.output_option
+def sign(
+    *,
+    file: Path,
+    folder: Path,
+    name: str,
+    version: int,
+    previous: str | None,
+    target: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Sign the policy in FILE with the release key. What `check` refuses is not signed."""
+    document = _document(_content(file), name, version, previous)
+    policy = compile_policy(document.text)
+    signer = hierarchy.open_folder(folder, read_passphrase(passphrase_file)).signer(KeyName.RELEASE)
+    subject = Subject(name=document.name, digest={"sha256": policy.digest})
+    write_new(target, seal_document(document, [subject], signer), mode=0o644)
+    view = SignedPolicy(name=name, version=version, sha256=policy.digest, document=str(target))
+    output.emit(view, _render_signed, as_json=as_json)
+
+
 @noun.command(examples=("catena policy facts", "catena policy facts -o json"))
 @output.output_option
 def facts(*, as_json: bool) -> None:
@@ -96,6 +162,21 @@ def _content(file: Path) -> bytes:
         return sys.stdin.buffer.read(MAX_FILE + 1)
     with file.open("rb") as source:
         return source.read(MAX_FILE + 1)
+
+
+def _document(content: bytes, name: str, version: int, previous: str | None) -> PolicyDocument:
+    """The document to sign, held to the same bounds as when it is read."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise PolicySyntax(f"not UTF-8 text at byte {error.start}") from error
+    if len(text) > MAX_POLICY:
+        raise PolicySyntax(f"a policy has at most {MAX_POLICY} characters")
+    fields = {"name": name, "version": version, "text": text, "previous": previous}
+    try:
+        return msgspec.convert(fields, PolicyDocument)
+    except msgspec.ValidationError as error:
+        raise BadPolicyName(f"not a policy document: {error}") from error
 
 
 def _check(content: bytes) -> PolicyCheck:
@@ -133,6 +214,11 @@ def _render_check(view: PolicyCheck, file: Path) -> None:
         click.echo(f"remedy: {remedy}", err=True)
     if not view.errors:
         click.echo(f"{len(view.clauses)} clauses, no errors, sha256 {view.sha256}")
+
+
+def _render_signed(view: SignedPolicy) -> None:
+    click.echo(f"{view.name} version {view.version}, sha256 {view.sha256}")
+    click.echo(f"signed: {printable(view.document)}")
 
 
 def _fact_views() -> list[FactView]:
