@@ -254,6 +254,11 @@ def test_a_comprehension_may_name_what_it_binds():
     assert len(policy.judge(WORST)) == 2
 
 
+def test_the_prefix_of_a_bytes_literal_is_no_name():
+    expression = "authorities.exists(b, b == 'db') || b'x' == b'y'"
+    assert compile_policy(clause(expression)).judge(BEST) == ()
+
+
 def test_a_clause_that_fails_to_evaluate_on_a_boot_does_not_hold():
     policy = compile_policy(clause("secure_boot == (1 / (7 - reset_count) < 100)"))
     assert policy.judge(msgspec.structs.replace(BEST, reset_count=7))[0].code == "policy:clause"

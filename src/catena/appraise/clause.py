@@ -24,7 +24,7 @@ _COMPREHENSION = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(
 _OPAQUE = re.compile(
     r"//[^\n]*"
     r"|[bB]?[rR][bB]?(?P<raw>\"\"\"|'''|\"|')(?P<raw_text>.*?)(?P=raw)"
-    r"|(?P<quote>\"\"\"|'''|\"|')(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)",
+    r"|[bB]?(?P<quote>\"\"\"|'''|\"|')(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)",
     re.DOTALL,
 )
 
