@@ -7,17 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catena.appraise.clause import MAX_CLAUSES, Place, PolicyError, PolicySyntax
 from catena.appraise.facts import FACT_TABLE, Facts, best_facts, worst_facts
 from catena.appraise.policy import (
-    MAX_CLAUSES,
     MAX_POLICY,
     AlwaysTruePolicy,
     EmptyPolicy,
     NonBooleanPolicy,
-    PolicyError,
-    PolicySyntax,
     UnknownFact,
     UnusablePolicy,
+    check_policy,
     compile_policy,
     default_policy_text,
 )
@@ -93,24 +92,27 @@ def test_an_empty_policy_is_an_error(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "line", "column"),
     [
-        ("secure_boot\n", 1),
-        ("  secure_boot\n", 1),
-        ("[a] b\n  secure_boot\nsecure_boot\n", 3),
-        ("[Upper] b\n  secure_boot\n", 1),
-        ("[a]\n  secure_boot\n", 1),
-        ("[a] bell \x07\n  secure_boot\n", 1),
-        ("[a] b\n\n[c] d\n  secure_boot\n", 1),
-        ("[a] b\n  secure_boot\n[a] b\n  secure_boot\n", 3),
-        ("[a] b\n  secure_boot &&\n", 2),
-        ("// c\n[a] b\n\n  secure_boot\n  &&& true\n", 5),
+        ("secure_boot\n", 1, 1),
+        ("  secure_boot\n", 1, 3),
+        ("[a] b\n  secure_boot\nsecure_boot\n", 3, 1),
+        ("[a] b\n  secure_boot\n\n secure_boot\n", 4, 2),
+        ("[Upper] b\n  secure_boot\n", 1, 1),
+        ("[a]\n  secure_boot\n", 1, 1),
+        ("[a] bell \x07\n  secure_boot\n", 1, 10),
+        ("[a] b\n\n[c] d\n  secure_boot\n", 1, 1),
+        ("[a] b\n  secure_boot\n[a] b\n  secure_boot\n", 3, 2),
+        ("[a] b\n  secure_boot &&\n", 2, 17),
+        ("// c\n[a] b\n\n  secure_boot\n  &&& true\n", 5, 5),
     ],
 )
-def test_text_that_is_no_policy_is_refused_with_its_line(text, line):
+def test_text_that_is_no_policy_is_refused_with_its_place(text, line, column):
     with pytest.raises(PolicySyntax) as refusal:
         compile_policy(text)
-    assert refusal.value.line == line
+    assert refusal.value.place == Place(line, column)
+    assert str(refusal.value).startswith(f"line {line}, column {column}: ")
+    assert refusal.value.as_dict()["column"] == column
     assert refusal.value.exit_code is ExitCode.POLICY
 
 
@@ -128,6 +130,58 @@ def test_an_oversized_policy_is_refused():
 def test_a_clause_about_an_unknown_fact_is_refused(expression):
     with pytest.raises(UnknownFact):
         compile_policy(clause(expression))
+
+
+@pytest.mark.parametrize(
+    ("expression", "line", "column", "name"),
+    [
+        ("secureboot", 2, 3, "secureboot"),
+        ("secure_boot &&\n\n     nosuch", 4, 6, "nosuch"),
+        ("'nosuch' != release && nosuch", 2, 26, "nosuch"),
+        ('"\\"nosuch" != release && nosuch', 2, 28, "nosuch"),
+        ("r'nosuch\\' != release && nosuch", 2, 28, "nosuch"),
+        ("secure_boot // nosuch\n  && nosuch", 3, 6, "nosuch"),
+        ("authorities.exists(s, s == 'db') && s == 'db'", 2, 39, "s"),
+        ("s == 'db' || authorities.exists(s, s == 'db')", 2, 3, "s"),
+        ("authorities.exists(s, (s == t)) || secure_boot", 2, 31, "t"),
+        ("s.exists(s, s == 'db')", 2, 3, "s"),
+    ],
+)
+def test_an_unknown_fact_is_found_where_it_stands(expression, line, column, name):
+    with pytest.raises(UnknownFact) as refusal:
+        compile_policy(clause(expression))
+    assert (refusal.value.place, refusal.value.got) == (Place(line, column), name)
+
+
+def test_every_fault_is_found_in_the_order_of_the_file():
+    text = (
+        "[one] it holds\n  nosuch && other\n[two] it holds\n  release\n"
+        "[bad]\n  secure_boot\n[three] it holds\n  secure_boot ||\n[four] it holds\n  true\n"
+    )
+    found = [(fault.code, fault.place) for fault in check_policy(text).faults]
+    assert found == [
+        ("policy-unknown-fact", Place(2, 3)),
+        ("policy-unknown-fact", Place(2, 13)),
+        ("policy-not-boolean", Place(4, 3)),
+        ("policy-syntax", Place(5, 1)),
+        ("policy-syntax", Place(8, 17)),
+        ("policy-always-true", Place(10, 3)),
+    ]
+
+
+def test_what_is_wrong_with_the_whole_policy_has_no_place():
+    assert [fault.place for fault in check_policy("").faults] == [None]
+    (fault,) = check_policy("[only] it holds\n  command_line.size() < 9\n").faults
+    assert (fault.code, fault.place) == ("policy-always-true", None)
+
+
+@given(st.text(alphabet="[]ab \n/'\"\\(.,)=&|0", max_size=80))
+def test_every_place_is_in_the_text(text):
+    lines = text.splitlines()
+    for fault in check_policy(text).faults:
+        if fault.place:
+            assert 1 <= fault.place.line <= len(lines)
+            assert 1 <= fault.place.column <= len(lines[fault.place.line - 1]) + 1
 
 
 @pytest.mark.parametrize("expression", ["1", "release", "secure_boot ? 1 : 2", "[secure_boot]"])
@@ -149,6 +203,44 @@ def test_a_clause_that_is_always_true_is_refused(expression):
 
 
 @pytest.mark.parametrize(
+    "expression",
+    [
+        "secure_boot || !secure_boot",
+        "unclaimed_events >= 0",
+        "release_security_version > -2",
+        "secure_boot ? !setup_mode || setup_mode : true",
+        "secure_boot == audit_mode || secure_boot != audit_mode",
+        "release == 'lab-1' || release != 'lab-1'",
+        "reset_count < 7 || reset_count == 7 || reset_count > 7",
+        "'db' in authorities || !('db' in authorities)",
+        "release >= firmware || firmware > release",
+    ],
+)
+def test_a_clause_that_no_boot_can_fail_is_refused(expression):
+    with pytest.raises(AlwaysTruePolicy) as refusal:
+        compile_policy(clause(expression))
+    assert refusal.value.place == Place(2, 3)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "bank != 'sha1'",
+        "reset_count != 7",
+        "reset_count != 0x10 && reset_count != 010",
+        "!(release > 'a' && release < 'c')",
+        "!('db' in authorities && 'other' in authorities)",
+        "!release.matches('^lab-[0-9]+$')",
+        "command_line.size() < 5000",
+        "reset_count * reset_count != 49",
+        "secure_boot || !setup_mode",
+    ],
+)
+def test_a_clause_that_some_boot_fails_is_not_taken_for_always_true(expression):
+    assert compile_policy(clause(expression)).judge(WORST)
+
+
+@pytest.mark.parametrize(
     "expression", ["secure_boot || !secure_boot", "unclaimed_events >= 0", 'bank != "sha1"']
 )
 def test_a_policy_that_accepts_the_worst_boot_is_refused(expression):
@@ -160,6 +252,11 @@ def test_a_comprehension_may_name_what_it_binds():
     policy = compile_policy(clause("authorities.exists(subject, subject == 'db')"))
     assert policy.judge(BEST) == ()
     assert len(policy.judge(WORST)) == 2
+
+
+def test_the_prefix_of_a_bytes_literal_is_no_name():
+    expression = "authorities.exists(b, b == 'db') || b'x' == b'y'"
+    assert compile_policy(clause(expression)).judge(BEST) == ()
 
 
 def test_a_clause_that_fails_to_evaluate_on_a_boot_does_not_hold():

@@ -12,14 +12,15 @@ clause is true; the CEL expression below it is indented by two spaces or more an
 The facts are the rows of ``facts.FACT_TABLE``.
 
 Nothing passes by accident: a policy that is empty, does not parse, names an unknown fact,
-yields something else than a boolean, or accepts the worst boot there can be is an error.
+yields something else than a boolean, accepts the worst boot there can be, or has a clause that
+is true of every boot (``appraise.tautology`` says how far that is found) is an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -27,34 +28,32 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from catena.appraise.facts import Facts, FactValue, best_facts, worst_facts
-from catena.errors import CatenaError, ExitCode
+from catena.appraise.clause import (
+    Clause,
+    Place,
+    PolicyError,
+    PolicySyntax,
+    bound_names,
+    mentions,
+    split,
+)
+from catena.appraise.facts import Facts, best_facts, worst_facts
+from catena.appraise.tautology import holds, is_tautology
 from catena.formats.nodeapi import Reason
+from catena.formats.policies import MAX_POLICY_TEXT
 from catena.ids import Sha256Hex
 
 if TYPE_CHECKING:
     from cel import Program
 
-MAX_POLICY = 64 * 1024
-MAX_CLAUSES = 128
-MAX_EXPRESSION = 2048
-"""Characters of one clause: the CEL library recurses, and a deep expression ends the process."""
+MAX_POLICY = MAX_POLICY_TEXT
 
 REMEMBERED = 1024
 """Judgements kept: facts of so many nodes at once."""
 
-_HEADER = re.compile(r"\[([a-z][a-z0-9-]{0,63})\] (\S.{0,199})")
-_BOUND_NAME = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
-_CEL_POSITION = re.compile(r"<input>:(\d+):\d+: ([^\n]{1,200})")
+_CEL_POSITION = re.compile(r"<input>:(\d{1,9}):(\d{1,9}): ([^\n]{1,200})")
 _PRINTABLE = re.compile(r"[^\x20-\x7e]")
-
-
-class PolicyError(CatenaError):
-    """A policy that cannot be used; nothing is admitted under it."""
-
-    code = "policy"
-    exit_code = ExitCode.POLICY
-    remedy = "Correct the policy and check it with `catena policy check`."
+_EVALUATION = (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError)
 
 
 class EmptyPolicy(PolicyError):
@@ -63,21 +62,11 @@ class EmptyPolicy(PolicyError):
     code = "policy-empty"
 
 
-class PolicySyntax(PolicyError):
-    """Text that is not a policy; ``line`` counts from 1."""
-
-    code = "policy-syntax"
-
-    def __init__(self, message: str, *, line: int) -> None:
-        super().__init__(f"line {line}: {message}")
-        self.line = line
-
-
 class UnknownFact(PolicyError):
     """A clause about a fact that no boot has: it could never be judged."""
 
     code = "policy-unknown-fact"
-    remedy = "Use only facts that the policy reference lists."
+    remedy = "Use only facts that `catena policy facts` lists."
 
 
 class NonBooleanPolicy(PolicyError):
@@ -93,20 +82,10 @@ class UnusablePolicy(PolicyError):
 
 
 class AlwaysTruePolicy(PolicyError):
-    """A policy that would admit the worst boot there can be."""
+    """A policy that would admit the worst boot there can be, or a clause that is no check."""
 
     code = "policy-always-true"
     remedy = "Add clauses that fail for an unacceptable boot."
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """One named condition; ``says`` is what holds when it is true."""
-
-    name: str
-    says: str
-    expression: str
-    line: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,71 +111,59 @@ def _failing(policy: Policy, facts: Facts) -> tuple[Reason, ...]:
     return tuple(
         Reason(code=f"policy:{clause.name}", message=f"Policy does not hold: {clause.says}")
         for clause, program in zip(policy.clauses, policy.programs, strict=True)
-        if not _holds(program, values)
+        if not holds(program, values)
     )
 
 
 def compile_policy(text: str) -> Policy:
-    """Compile and check a policy. Raises a ``PolicyError`` for one that must not be used."""
-    if len(text) > MAX_POLICY:
-        raise PolicySyntax(f"a policy has at most {MAX_POLICY} characters", line=1)
-    clauses = tuple(_clauses(text))
-    if not clauses:
-        raise EmptyPolicy("the policy has no clause")
-    programs = tuple(_compile(clause) for clause in clauses)
-    for clause, program in zip(clauses, programs, strict=True):
-        _check_facts(clause, program)
-        _check_boolean(clause, program)
-    _check_not_always_true(clauses, programs)
+    """Compile and check a policy. Raises its first ``PolicyError`` if it must not be used."""
+    checked = check_policy(text)
+    if checked.faults:
+        raise checked.faults[0]
     digest = Sha256Hex(hashlib.sha256(text.encode()).hexdigest())
-    return Policy(clauses=clauses, digest=digest, programs=programs)
+    return Policy(clauses=checked.clauses, digest=digest, programs=checked.programs)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPolicy:
+    """A policy and all that is wrong with it, in the order of the file.
+
+    What is wrong with the policy as a whole comes last, and is looked for only in one whose every
+    clause is sound. Without faults there is a program per clause.
+    """
+
+    clauses: tuple[Clause, ...]
+    programs: tuple[Program, ...] = field(repr=False)
+    faults: tuple[PolicyError, ...]
+
+
+def check_policy(text: str) -> CheckedPolicy:
+    """Compile a policy and find everything that is wrong with it."""
+    if len(text) > MAX_POLICY:
+        what = f"a policy has at most {MAX_POLICY} characters"
+        return CheckedPolicy((), (), (PolicySyntax(what, place=Place(1, 1)),))
+    clauses, broken = split(text)
+    faults: list[PolicyError] = list(broken)
+    programs: list[Program] = []
+    for clause in clauses:
+        try:
+            program = _compile(clause)
+            programs.append(program)
+            faults.extend(_clause_faults(clause, program))
+        except PolicySyntax as error:
+            faults.append(error)
+    if not faults:
+        faults.extend(_whole_faults(tuple(programs)))
+    faults.sort(key=lambda fault: fault.place or _END)
+    return CheckedPolicy(clauses, tuple(programs), tuple(faults))
+
+
+_END = Place(MAX_POLICY + 1, 1)
 
 
 def default_policy_text() -> str:
     """The policy that catena ships."""
     return resources.files("catena.appraise").joinpath("default_policy.cel").read_text("utf-8")
-
-
-def _clauses(text: str) -> Iterator[Clause]:
-    """Split the text at its headers."""
-    header: tuple[str, str, int] | None = None
-    body: list[str] = []
-    seen: set[str] = set()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.startswith("["):
-            if header is not None:
-                yield _clause(header, body)
-            header, body = _header(line, number, seen), []
-        elif line.startswith("  ") and line.strip() and header is not None:
-            body.append(line)
-        elif line.strip() and not line.startswith("//"):
-            raise PolicySyntax("expected a comment, a `[name] sentence` or a clause", line=number)
-        else:
-            body.append("")
-    if header is not None:
-        yield _clause(header, body)
-
-
-def _header(line: str, number: int, seen: set[str]) -> tuple[str, str, int]:
-    match = _HEADER.fullmatch(line.rstrip())
-    if match is None or _PRINTABLE.search(line):
-        raise PolicySyntax("a clause starts with `[name] sentence`", line=number)
-    if match[1] in seen:
-        raise PolicySyntax(f"clause {match[1]} appears twice", line=number)
-    if len(seen) == MAX_CLAUSES:
-        raise PolicySyntax(f"a policy has at most {MAX_CLAUSES} clauses", line=number)
-    seen.add(match[1])
-    return match[1], match[2], number
-
-
-def _clause(header: tuple[str, str, int], body: list[str]) -> Clause:
-    name, says, line = header
-    expression = "\n".join(body).rstrip()
-    if not expression.strip():
-        raise PolicySyntax(f"clause {name} has no expression", line=line)
-    if len(expression) > MAX_EXPRESSION:
-        raise PolicySyntax(f"clause {name} exceeds {MAX_EXPRESSION} characters", line=line)
-    return Clause(name, says, expression, line)
 
 
 def _compile(clause: Clause) -> Program:
@@ -206,44 +173,61 @@ def _compile(clause: Clause) -> Program:
         return cel.compile(clause.expression)
     except ValueError as error:
         match = _CEL_POSITION.search(str(error))
-        offset, what = (int(match[1]), match[2]) if match else (1, "not a CEL expression")
-        what = _PRINTABLE.sub("?", what)
-        raise PolicySyntax(f"clause {clause.name}: {what}", line=clause.line + offset) from error
+        place = Place(clause.line + int(match[1]), int(match[2])) if match else clause.start
+        what = _PRINTABLE.sub("?", match[3]) if match else "not a CEL expression"
+        raise PolicySyntax(f"clause {clause.name}: {what}", place=place) from error
 
 
-def _check_facts(clause: Clause, program: Program) -> None:
-    """Names bound by a comprehension are not facts; everything else must be one."""
-    bound = set(_BOUND_NAME.findall(clause.expression))
-    unknown = sorted(set(program.variables()) - worst_facts().keys() - bound)
-    if unknown:
-        raise UnknownFact(f"clause {clause.name} names an unknown fact", got=unknown[0][:64])
+def _clause_faults(clause: Clause, program: Program) -> Iterator[PolicyError]:
+    """What is wrong with one clause. One that names unknown facts cannot be evaluated."""
+    unknown = tuple(_unknown_facts(clause, program))
+    yield from unknown
+    if not unknown:
+        try:
+            _check_boolean(clause, program)
+        except PolicyError as error:
+            yield error
+            return
+        if is_tautology(clause.expression, program):
+            what = f"clause {clause.name} is true whatever a node booted"
+            yield AlwaysTruePolicy(what, place=clause.start)
+
+
+def _unknown_facts(clause: Clause, program: Program) -> Iterator[UnknownFact]:
+    """Each name that is no fact, where it stands first.
+
+    CEL says which names are variables, a comprehension's among them; the text says where
+    each is free. A variable that is neither a fact nor seen to be bound is refused, too.
+    """
+    what = f"clause {clause.name} names an unknown fact"
+    unknown = set(program.variables()) - worst_facts().keys()
+    free: dict[str, int] = {}
+    for mention in mentions(clause.expression):
+        free.setdefault(mention.name, mention.offset)
+    bound = set(bound_names(clause.expression))
+    for name in sorted(unknown, key=lambda name: (free.get(name, -1), name)):
+        if name in free:
+            yield UnknownFact(what, place=clause.at(free[name]), got=name[:64])
+        elif name not in bound:
+            yield UnknownFact(what, place=clause.start, got=name[:64])
 
 
 def _check_boolean(clause: Clause, program: Program) -> None:
     for values in (worst_facts(), best_facts()):
         try:
             result = program.execute(values)
-        except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
-            raise UnusablePolicy(f"clause {clause.name} cannot be evaluated") from error
+        except _EVALUATION as error:
+            what = f"clause {clause.name} cannot be evaluated"
+            raise UnusablePolicy(what, place=clause.start) from error
         if not isinstance(result, bool):
-            raise NonBooleanPolicy(
-                f"clause {clause.name} is neither true nor false", got=type(result).__name__
-            )
+            what = f"clause {clause.name} is neither true nor false"
+            raise NonBooleanPolicy(what, place=clause.start, got=type(result).__name__)
 
 
-def _check_not_always_true(clauses: tuple[Clause, ...], programs: tuple[Program, ...]) -> None:
-    """A constant clause is dead weight that looks like a check, so it is refused as well."""
+def _whole_faults(programs: tuple[Program, ...]) -> Iterator[PolicyError]:
+    """What no single clause is to blame for."""
     worst = worst_facts()
-    for clause, program in zip(clauses, programs, strict=True):
-        if not worst.keys() & program.variables() and program.execute(worst):
-            raise AlwaysTruePolicy(f"clause {clause.name} is true whatever a node booted")
-    if all(_holds(program, worst) for program in programs):
-        raise AlwaysTruePolicy("the policy accepts a boot whose every fact is at its worst")
-
-
-def _holds(program: Program, values: Mapping[str, FactValue]) -> bool:
-    """Whether the expression is true, and nothing else than true."""
-    try:
-        return program.execute(dict(values)) is True
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError):
-        return False
+    if not programs:
+        yield EmptyPolicy("the policy has no clause")
+    elif all(holds(program, worst) for program in programs):
+        yield AlwaysTruePolicy("the policy accepts a boot whose every fact is at its worst")

@@ -1,4 +1,4 @@
-"""Reference documents (``formats.references``) as signed envelopes, both ways."""
+"""Reference and policy documents (``formats.references``, ``formats.policies``) as signed envelopes, both ways."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from catena.errors import FormatError
 from catena.formats.dsse import Statement, Subject
+from catena.formats.policies import POLICY_TYPE, PolicyDocument
 from catena.formats.references import (
     FIRMWARE_TYPE,
     KEYSET_TYPE,
@@ -28,6 +29,7 @@ _PREDICATE_TYPES: dict[type[Document], str] = {
     ReleaseManifest: RELEASE_TYPE,
     KeySet: KEYSET_TYPE,
     FirmwareCapture: FIRMWARE_TYPE,
+    PolicyDocument: POLICY_TYPE,
 }
 
 
