@@ -19,6 +19,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import catena
 from appraise.forged import Exchange, judge, references_of
 from catena.errors import CatenaError
 from changed import replace
@@ -108,4 +109,5 @@ def test_nothing_outside_its_arguments_decides(boot, references, tmp_path):
 
 
 def _path() -> str:
-    return os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    """The tests and this very catena, whatever the working folder."""
+    return os.pathsep.join([str(TESTS), str(Path(catena.__file__).parents[1])])

@@ -116,7 +116,7 @@ def _enrolled(ak_public: bytes) -> Public:
 
 def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
     """The flat facts; what the boot does not prove takes the value that admits least."""
-    measured, explanation = boot.firmware.facts, boot.explanation
+    measured, explanation, quirks = boot.firmware.facts, boot.explanation, boot.firmware.quirks
     release = explanation.applying(ReferenceKind.RELEASE)
     key_set = explanation.applying(ReferenceKind.KEYSET)
     firmware = explanation.applying(ReferenceKind.FIRMWARE)
@@ -141,4 +141,6 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
         runtime_ahead=boot.ima_ahead,
         command_line=measured.command_line or "",
         authorities=measured.authorities,
+        quirks=tuple(rule.id for rule in quirks),
+        weaknesses=tuple(rule.id for rule in quirks if rule.weakness),
     )

@@ -9,7 +9,7 @@ quote itself must prove (steps a to e) is no part of it and is proven every time
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from catena.appraise.explanation import Explanation, explain
@@ -23,18 +23,24 @@ from catena.ids import HashAlg, Sha256Hex
 from catena.measure import facts as boot_facts
 from catena.measure import grammar
 from catena.measure.facts import BootFacts
+from catena.measure.quirks import Quirk, Quirks
 from catena.measure.reading import read_events
-from catena.measure.replay import Replay, replay
+from catena.measure.replay import Replay, replay, reset_value
 
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """A firmware log that was found sound in one bank."""
+    """A firmware log that was found sound in one bank; ``stated`` are its PCRs for references.
+
+    ``quirks`` are the rules that recognise something in it, each once.
+    """
 
     log: EventLog
     replay: Replay
     facts: BootFacts
     events: tuple[MeasuredEvent, ...]
+    stated: Mapping[int, bytes]
+    quirks: tuple[Quirk, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,11 @@ class Question:
 
     def shares_firmware_with(self, known: ExaminedBoot) -> bool:
         """Whether the firmware log was examined in this bank, whatever else has changed."""
-        return known.bank is self.bank and known.entry in self.manifest
+        return (
+            known.bank is self.bank
+            and known.entry in self.manifest
+            and known.references.quirks == self.references.quirks
+        )
 
 
 def examine(
@@ -116,7 +126,7 @@ def _examine(
     logs = read_logs(question.manifest, contents, bank, firmware.log if firmware else None)
     replayed = firmware.replay if firmware else replay(logs.boot, bank)
     proven = check_replay(question.pcrs, logs, replayed, known.ima if known else unproven(bank))
-    firmware = firmware or _firmware(logs.boot, replayed, bank)
+    firmware = firmware or _firmware(logs.boot, replayed, question.references.quirks)
     runtime = _runtime(logs, proven, known, replayed)
     events = (*firmware.events, *runtime)
     return ExaminedBoot(
@@ -130,7 +140,7 @@ def _examine(
         ima_ahead=logs.ima_entries - proven.entries,
         runtime=runtime,
         opaque_events=sum(event.extends and not event.bound for event in events),
-        explanation=explain(events, question.references, bank, replayed.pcrs),  # (i)
+        explanation=explain(events, question.references, bank, firmware.stated),  # (i)
     )
 
 
@@ -145,8 +155,30 @@ def _runtime(
     return (*known.runtime, *ima_events(logs.boot, replayed, news))
 
 
-def _firmware(log: EventLog, replayed: Replay, bank: HashAlg) -> Firmware:
+def _firmware(log: EventLog, replayed: Replay, quirks: Quirks) -> Firmware:
+    bank = replayed.bank
     readings = read_events(log, bank)
     facts = boot_facts.read(log, bank, readings)  # (g)
-    grammar.check(log, bank)  # (h)
-    return Firmware(log, replayed, facts, firmware_events(readings, bank))
+    grammar.check(log, bank, quirks)  # (h)
+    events = firmware_events(readings, bank, quirks)
+    odd = {event.quirk.id: event.quirk for event in events if event.quirk is not None}
+    return Firmware(log, replayed, facts, events, _stated(events, replayed), tuple(odd.values()))
+
+
+def _stated(events: Sequence[MeasuredEvent], replayed: Replay) -> Mapping[int, bytes]:
+    """The PCRs as references state them: without what a quirk rule accounts for.
+
+    A key set says what keys measure into PCR 7; that this firmware also measures a remark there
+    is the quirk's to explain. All else must be there, in order.
+    """
+    odd = {event.pcr for event in events if event.is_quirk}
+    if not odd:
+        return replayed.pcrs
+    bank, values = replayed.bank, dict(replayed.pcrs)
+    for pcr in odd:
+        value = reset_value(pcr, bank)
+        for event in events:
+            if event.pcr == pcr and event.extends and not event.is_quirk:
+                value = bank.digest(value + bytes.fromhex(event.digest))
+        values[pcr] = value
+    return values

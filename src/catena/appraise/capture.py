@@ -19,6 +19,7 @@ from catena.formats.tcglog import Event, EventLog
 from catena.ids import HashAlg, NodeId
 from catena.measure import grammar
 from catena.measure.facts import describe
+from catena.measure.quirks import shipped
 from catena.measure.replay import replay
 
 
@@ -44,7 +45,7 @@ def capture_firmware(
     parsed, chosen = tcglog.parse(log), tuple(banks)
     _check_banks(parsed, chosen)
     for bank in chosen:
-        grammar.check(parsed, bank)
+        grammar.check(parsed, bank, shipped())
     events = (event for event in parsed.events if event.pcr in FIRMWARE_PCRS)
     return FirmwareCapture(
         name=name,

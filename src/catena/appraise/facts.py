@@ -40,6 +40,8 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     runtime_ahead: int = 0
     command_line: str = ""
     authorities: tuple[str, ...] = ()
+    quirks: tuple[str, ...] = ()
+    weaknesses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ FACT_TABLE = (
     FactRow("runtime_ahead", "IMA entries sent but not covered yet", MANY, 0),
     FactRow("command_line", "what was added to the release's own command line (PCR 12)", "", "root"),
     FactRow("authorities", "subjects of the db certificates that verified an image", (), ("db",)),
+    FactRow("quirks", "ids of the quirk rules that recognise something in this boot", ("odd",), ()),
+    FactRow("weaknesses", "those by which firmware says that a protection is off", ("odd",), ()),
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from catena.formats.tcglog import EventLog, EventType, event_type_name
 from catena.ids import HashAlg
 from catena.measure.describe import describe
 from catena.measure.escape import escape
+from catena.measure.quirks import Quirk, Quirks
 from catena.measure.reading import Reading
 from catena.measure.replay import Replay
 
@@ -31,7 +32,7 @@ class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
     """One event; ``rule`` is the built-in rule that claims it, ``digest`` is hex.
 
     ``extends`` is false for EV_NO_ACTION. ``bound`` says that the data hashes to the digest.
-    What ``source`` says in words is put together only when somebody asks.
+    ``quirk`` is the quirk rule that recognises it. What ``source`` says in words is put together only when somebody asks.
     """
 
     index: int
@@ -42,11 +43,17 @@ class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
     bound: bool
     source: Reading | ImaEntry
     bank: HashAlg
+    quirk: Quirk | None = None
 
     @property
     def slot(self) -> Slot:
         """What references claim it by."""
         return (self.pcr, self.digest)
+
+    @property
+    def is_quirk(self) -> bool:
+        """Whether a quirk rule accounts for it."""
+        return self.quirk is not None and self.quirk.allows.claim
 
     @property
     def type(self) -> str:
@@ -71,9 +78,11 @@ class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
         return source.variable if source.bound else None
 
 
-def firmware_events(readings: Iterable[Reading], bank: HashAlg) -> tuple[MeasuredEvent, ...]:
+def firmware_events(
+    readings: Iterable[Reading], bank: HashAlg, quirks: Quirks
+) -> tuple[MeasuredEvent, ...]:
     """All events of the firmware log."""
-    return tuple(_firmware_event(reading, bank) for reading in readings)
+    return tuple(_firmware_event(reading, bank, quirks) for reading in readings)
 
 
 def ima_events(
@@ -86,14 +95,16 @@ def ima_events(
     return tuple(_ima_event(entry, boot, replayed) for entry in entries)
 
 
-def _firmware_event(reading: Reading, bank: HashAlg) -> MeasuredEvent:
+def _firmware_event(reading: Reading, bank: HashAlg, quirks: Quirks) -> MeasuredEvent:
     event = reading.event
     digest = event.digests.get(bank)
+    quirk = quirks.find(event.pcr, digest, bank) if reading.whole else None
     return MeasuredEvent(
         index=event.index,
         pcr=event.pcr,
         digest="" if digest is None else digest.hex(),
-        rule=builtin_claim(event, bank),
+        rule=quirk.label if quirk and quirk.allows.claim else builtin_claim(event, bank),
+        quirk=quirk,
         extends=reading.extends,
         bound=reading.bound,
         source=reading,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from catena.errors import CatenaError, ExitCode
@@ -27,6 +27,7 @@ from catena.formats.references import (
     ReleaseManifest,
 )
 from catena.ids import QUOTED_PCRS, HashAlg
+from catena.measure.quirks import Quirks, shipped
 from catena.measure.replay import IMA_PCR
 
 FIRMWARE_PCRS = (0, 1, 2, 3, 6)
@@ -95,12 +96,16 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """All active references. ``floor`` is the fleet's lowest acceptable security version."""
+    """All active references. ``floor`` is the fleet's lowest acceptable security version.
+
+    ``quirks`` are a source of claims like the others, named and versioned; they come with catena.
+    """
 
     releases: tuple[Reference, ...] = ()
     keysets: tuple[Reference, ...] = ()
     firmware: tuple[Reference, ...] = ()
     floor: int = 0
+    quirks: Quirks = field(default_factory=shipped)
 
     def of(self, kind: ReferenceKind) -> tuple[Reference, ...]:
         """The references of one kind."""

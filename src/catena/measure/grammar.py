@@ -28,6 +28,7 @@ from catena.formats.tcglog import (
     event_type_name,
 )
 from catena.ids import HashAlg
+from catena.measure.quirks import NONE, Quirks
 from catena.measure.replay import is_startup_locality
 
 FIRMWARE_PCRS = range(8)
@@ -149,19 +150,22 @@ def separator_digests(bank: HashAlg) -> frozenset[bytes]:
     return frozenset(bank.digest(value) for value in _SEPARATORS)
 
 
-def check(log: EventLog, bank: HashAlg) -> None:
+def check(log: EventLog, bank: HashAlg, quirks: Quirks = NONE) -> None:
     """Refuse ``log`` unless it follows the six rules above in ``bank``; raises the first fault."""
-    for fault in problems(log, bank):
+    for fault in problems(log, bank, quirks):
         raise fault
 
 
-def problems(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:
-    """Every fault of ``log`` in ``bank``, rule by rule; none means that it is sound."""
+def problems(log: EventLog, bank: HashAlg, quirks: Quirks = NONE) -> Iterator[BadGrammar]:
+    """Every fault of ``log`` in ``bank``, rule by rule; none means that it is sound.
+
+    ``quirks`` may let exact measurements stand behind their PCR's separator.
+    """
     yield from _extended(log, bank)
     yield from _no_actions(log)
     yield from _startup_locality(log)
     yield from _digests(log, bank)
-    yield from _separators(log, bank)
+    yield from _separators(log, bank, quirks)
 
 
 def _extended(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:  # (1)
@@ -215,7 +219,7 @@ def _digests(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:  # (4)
             yield MissingDigest(f"event {event.index} has no {bank} digest", index=event.index)
 
 
-def _separators(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:  # (5), (6)
+def _separators(log: EventLog, bank: HashAlg, quirks: Quirks) -> Iterator[BadGrammar]:  # (5), (6)
     separators = separator_digests(bank)
     error = bank.digest(_ERROR_SEPARATOR)
     closed: set[int] = set()
@@ -232,7 +236,9 @@ def _separators(log: EventLog, bank: HashAlg) -> Iterator[BadGrammar]:  # (5), (
                 yield DoubledSeparator(f"PCR {pcr} has two separators", index=event.index)
             closed.add(pcr)
         elif pcr in closed and event.type != _SEPARATOR:
-            yield from _late(event)
+            quirk = quirks.find(pcr, digest, bank)
+            if quirk is None or not quirk.allows.after_separator:
+                yield from _late(event)
     missing = sorted(set(FIRMWARE_PCRS) - closed)
     if missing:
         yield MissingSeparator(f"no separator in PCR {', '.join(map(str, missing))}")

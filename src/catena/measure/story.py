@@ -21,6 +21,7 @@ from catena.measure.edited import EditedData, edited
 from catena.measure.escape import escape
 from catena.measure.facts import BootFacts, ContradictoryVariable
 from catena.measure.meaning import Kind, Meaning, claimed_text, image_path, meanings
+from catena.measure.quirks import shipped
 from catena.measure.reading import Reading, read_events
 from catena.measure.registers import as_pcrs
 from catena.measure.replay import startup_locality
@@ -308,7 +309,7 @@ def _problems(
 
     Registers of a CCEL follow other rules.
     """
-    faults = [] if log.format == "ccel" else [*grammar.problems(log, bank)]
+    faults = [] if log.format == "ccel" else [*grammar.problems(log, bank, shipped())]
     faults += [fault for reading in readings if (fault := retyped(reading)) is not None]
     for found in faults:
         yield Problem(code=found.code, message=str(found), event=found.index)
