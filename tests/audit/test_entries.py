@@ -60,7 +60,14 @@ EXAMPLES = [
     ReferenceAccepted(
         at=NOON, actor="alice", name="os", type="release", version="1", document_sha256=DIGEST
     ),
-    PolicyAccepted(at=NOON, actor="alice", name="default", policy_sha256=DIGEST),
+    PolicyAccepted(
+        at=NOON,
+        actor="alice",
+        name="strict",
+        version=3,
+        policy_sha256=DIGEST,
+        document_sha256=DIGEST,
+    ),
     SecretChanged(
         at=NOON, actor="alice", action="put", secret="db", version=3, ciphertext_sha256=DIGEST
     ),

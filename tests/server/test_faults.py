@@ -7,12 +7,14 @@ import msgspec
 import pytest
 
 import catena
-from catena.errors import CatenaError, FormatError, Refusal, Unavailable
+from catena.appraise.clause import Place, PolicySyntax
+from catena.errors import CatenaError, ExitCode, FormatError, Refusal, Unavailable
 from catena.formats.nodeapi import ErrorBody
 from catena.server.client import ServerRefusal
 from catena.server.faults import body_of, status_of
 from catena.service.attestation import LogsMissing
 from catena.service.nodes import UnknownNode
+from catena.service.policies import PolicyMoved, PolicyRollback
 from catena.store.errors import Conflict, NameTaken
 
 
@@ -47,6 +49,9 @@ def test_every_error_has_one_status_and_says_what_to_do():
         (NameTaken("x"), 409),
         (Conflict("x"), 409),
         (LogsMissing(("ab" * 32,)), 409),
+        (PolicySyntax("x"), 400),
+        (PolicyRollback("x"), 409),
+        (PolicyMoved("x"), 409),
         (Unavailable("x"), 503),
         (CatenaError("x"), 500),
     ],
@@ -65,3 +70,14 @@ def test_a_failure_of_ours_says_only_its_code():
     body = body_of(Unavailable("disk /dev/sda", expected="a", got="b"))
     assert b"sda" not in body
     assert msgspec.json.decode(body, type=ErrorBody).code == "unavailable"
+
+
+def test_a_refused_policy_keeps_its_place_and_exit_code_on_the_way_to_the_caller():
+    error = PolicySyntax("no such fact", place=Place(3, 7), got="uptime")
+    body = msgspec.json.decode(body_of(error), type=ErrorBody)
+    refusal = ServerRefusal(status_of(error), body)
+
+    assert refusal.message == "line 3, column 7: no such fact"
+    assert refusal.got == "uptime"
+    assert refusal.exit_code is ExitCode.POLICY
+    assert refusal.code == PolicySyntax.code

@@ -6,7 +6,6 @@ import stat
 
 import pytest
 
-from catena.appraise.policy import EmptyPolicy
 from catena.audit.folder import LogInUse
 from catena.audit.log import LogRewound
 from catena.errors import LogInconsistent
@@ -134,12 +133,11 @@ def test_a_missing_database_is_not_made_anew(server):
         reopen(server)
 
 
-def test_a_policy_that_says_nothing_stops_the_start(server):
-    edit(server, "# policy =", 'policy = "policy.cel"')
+def test_a_policy_beside_the_log_is_no_setting(server):
+    """Policies are signed, versioned and logged: there is no file that would go around that."""
+    settings = server.folder / "server.toml"
+    settings.write_text('policy = "policy.cel"\n' + settings.read_text())
     with pytest.raises(BadConfig):
-        reopen(server)
-    (server.folder / "policy.cel").write_text("// nothing\n")
-    with pytest.raises(EmptyPolicy):
         reopen(server)
 
 

@@ -126,7 +126,7 @@ def _examine(
     logs = read_logs(question.manifest, contents, bank, firmware.log if firmware else None)
     replayed = firmware.replay if firmware else replay(logs.boot, bank)
     proven = check_replay(question.pcrs, logs, replayed, known.ima if known else unproven(bank))
-    firmware = firmware or _firmware(logs.boot, replayed, question.references.quirks)
+    firmware = firmware or examine_firmware(logs.boot, replayed, question.references.quirks)
     runtime = _runtime(logs, proven, known, replayed)
     events = (*firmware.events, *runtime)
     return ExaminedBoot(
@@ -155,7 +155,8 @@ def _runtime(
     return (*known.runtime, *ima_events(logs.boot, replayed, news))
 
 
-def _firmware(log: EventLog, replayed: Replay, quirks: Quirks) -> Firmware:
+def examine_firmware(log: EventLog, replayed: Replay, quirks: Quirks) -> Firmware:
+    """Steps g and h: what a firmware log says in the bank of its replay. Raises a ``Refusal``."""
     bank = replayed.bank
     readings = read_events(log, bank)
     facts = boot_facts.read(log, bank, readings)  # (g)

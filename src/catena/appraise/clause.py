@@ -47,8 +47,15 @@ class PolicyError(CatenaError):
     exit_code = ExitCode.POLICY
     remedy = "Correct the policy and check it with `catena policy check`."
 
-    def __init__(self, message: str, *, place: Place | None = None, got: str | None = None) -> None:
-        super().__init__(message, got=got)
+    def __init__(
+        self,
+        message: str,
+        *,
+        place: Place | None = None,
+        expected: str | None = None,
+        got: str | None = None,
+    ) -> None:
+        super().__init__(message, expected=expected, got=got)
         self.place = place
 
     def __str__(self) -> str:

@@ -28,6 +28,13 @@ MAX_PATH = 160
 _CONFIGURATION = int(EventType.EV_EFI_VARIABLE_DRIVER_CONFIG)
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What an earlier appraisal said of an event whose log is not at hand any more."""
+
+    type: str
+    description: str
+
+
 class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
     """One event; ``rule`` is the built-in rule that claims it, ``digest`` is hex.
 
@@ -41,7 +48,7 @@ class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
     rule: str | None
     extends: bool
     bound: bool
-    source: Reading | ImaEntry
+    source: Reading | ImaEntry | Told
     bank: HashAlg
     quirk: Quirk | None = None
 
@@ -58,6 +65,8 @@ class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
     @property
     def type(self) -> str:
         """The event's type by its TCG name, or ``IMA:`` and the template."""
+        if isinstance(self.source, Told):
+            return self.source.type
         if isinstance(self.source, ImaEntry):
             return f"IMA:{self.source.template_name}"
         return event_type_name(self.source.event.type)
@@ -65,6 +74,8 @@ class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
     @property
     def description(self) -> str:
         """One line for people."""
+        if isinstance(self.source, Told):
+            return self.source.description
         if isinstance(self.source, ImaEntry):
             return _describe_file(self.source)
         return describe(self.source.event, self.bank, self.source.binding)
@@ -73,7 +84,7 @@ class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
     def variable(self) -> VariableData | None:
         """The variable that a PCR 7 configuration event measured."""
         source = self.source
-        if isinstance(source, ImaEntry) or source.event.type != _CONFIGURATION:
+        if not isinstance(source, Reading) or source.event.type != _CONFIGURATION:
             return None
         return source.variable if source.bound else None
 

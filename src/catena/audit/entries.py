@@ -244,12 +244,14 @@ class ReferenceAccepted(EntryBase, frozen=True, kw_only=True):
 
 
 class PolicyAccepted(EntryBase, frozen=True, kw_only=True):
-    """A policy counts from now on."""
+    """A policy counts from now on. ``policy_sha256`` is of its text, as verdicts name it."""
 
     kind: ClassVar[str] = "policy"
 
     name: Word
+    version: int
     policy_sha256: Hex256
+    document_sha256: Hex256
 
     def subjects(self) -> tuple[Subject, ...]:
         """The policy's text."""
@@ -257,7 +259,7 @@ class PolicyAccepted(EntryBase, frozen=True, kw_only=True):
 
     def summary(self) -> str:
         """One line for a person."""
-        return f"policy {self.name} accepted"
+        return f"policy {self.name} version {self.version} applied"
 
 
 class SecretChanged(EntryBase, frozen=True, kw_only=True):

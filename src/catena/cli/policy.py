@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from catena.appraise.clause import PolicyError, PolicySyntax
 from catena.appraise.facts import FACT_TABLE
 from catena.appraise.policy import MAX_POLICY, check_policy, compile_policy, default_policy_text
 from catena.cli import output
-from catena.cli.connection import printable
+from catena.cli.connection import Connection, connection_options, printable
 from catena.cli.keys import passphrase_option, read_passphrase
 from catena.errors import ExitCode, UsageError
 from catena.formats.dsse import Subject
@@ -22,7 +23,14 @@ from catena.keys import hierarchy
 from catena.keys.documents import seal_document
 from catena.keys.hierarchy import KeyName
 from catena.keys.signer import write_new
+from catena.service.views import (
+    PolicyHistory,
+    PolicyView,
+    SimulationRequest,
+    SimulationView,
+)
 
+MAX_DOCUMENT = 4 * 1024 * 1024
 MAX_FILE = 4 * MAX_POLICY
 """Bytes: a character takes four at most."""
 
@@ -157,6 +165,108 @@ def default(*, as_json: bool) -> None:
     output.emit(default_policy_text(), lambda text: click.echo(text, nl=False), as_json=as_json)
 
 
+@noun.command(
+    exits=(ExitCode.NOT_FOUND, ExitCode.UNTRUSTED, ExitCode.POLICY, ExitCode.MALFORMED),
+    examples=("catena policy apply policy.dsse.json",),
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@connection_options
+@output.output_option
+def apply(*, file: Path, connection: Connection, as_json: bool) -> None:
+    """Put a signed policy in force. The server verifies it and logs it before it counts.
+
+    Its version must be above that of the policy in force.
+    """
+    with file.open("rb") as source:
+        content = source.read(MAX_DOCUMENT + 1)
+    with connection.open() as client:
+        view = client.apply_policy(content)
+    output.emit(view, lambda one: _render_policies((one,)), as_json=as_json)
+
+
+@noun.command(examples=("catena policy show", "catena policy show -o json"))
+@connection_options
+@output.output_option
+def show(*, connection: Connection, as_json: bool) -> None:
+    """Show the policy in force, and all that were in force before it."""
+    with connection.open() as client:
+        history = client.policy()
+    output.emit(history, _render_history, as_json=as_json)
+
+
+@noun.command(
+    exits=(ExitCode.NOT_FOUND, ExitCode.UNTRUSTED, ExitCode.POLICY, ExitCode.MALFORMED),
+    examples=(
+        "catena policy simulate --policy strict.cel",
+        "catena policy simulate --reference edge-2/release.dsse.json --without edge-1 --floor 2",
+    ),
+)
+@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy (text).")
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Signed release or key set to add (repeatable).",
+)
+@click.option("--without", multiple=True, help="Active reference to leave out (repeatable).")
+@click.option("--floor", type=click.IntRange(min=0), help="Lowest accepted security version.")
+@connection_options
+@output.output_option
+def simulate(
+    *,
+    policy: Path | None,
+    references: tuple[Path, ...],
+    without: tuple[str, ...],
+    floor: int | None,
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """Judge every node's newest evidence under another policy or other references.
+
+    Lists whose verdict would change, and why. Changes nothing.
+    """
+    request = SimulationRequest(
+        policy=None if policy is None else _text(_content(policy)),
+        references=tuple(_document_of(one) for one in references),
+        without=without,
+        floor=floor,
+    )
+    with connection.open() as client:
+        view = client.simulate(request)
+    output.emit(view, _render_simulation, as_json=as_json)
+
+
+def _document_of(file: Path) -> bytes:
+    with file.open("rb") as source:
+        return source.read(MAX_DOCUMENT + 1)
+
+
+def _render_policies(views: Sequence[PolicyView]) -> None:
+    output.table(
+        ("policy", "version", "applied", "sha256"),
+        (
+            (printable(one.name), str(one.version), one.applied_at or "shipped", one.sha256)
+            for one in views
+        ),
+    )
+
+
+def _render_history(history: PolicyHistory) -> None:
+    _render_policies((history.current, *history.history))
+    click.echo()
+    click.echo("\n".join(printable(line) for line in history.current.text.splitlines()))
+
+
+def _render_simulation(view: SimulationView) -> None:
+    changed = [one for one in view.nodes if one.changed]
+    for one in changed:
+        click.echo(f"{printable(one.name or one.node[:12])}: {one.before} → {one.after}")
+        for reason in one.reasons:
+            click.echo(f"  {printable(reason.message)} [{reason.code}]")
+    click.echo(f"{view.changed} of {len(view.nodes)} nodes would be judged otherwise")
+
+
 def _content(file: Path) -> bytes:
     if str(file) == "-":
         return sys.stdin.buffer.read(MAX_FILE + 1)
@@ -166,17 +276,23 @@ def _content(file: Path) -> bytes:
 
 def _document(content: bytes, name: str, version: int, previous: str | None) -> PolicyDocument:
     """The document to sign, held to the same bounds as when it is read."""
+    text = _text(content)
+    fields = {"name": name, "version": version, "text": text, "previous": previous}
+    try:
+        return msgspec.convert(fields, PolicyDocument)
+    except msgspec.ValidationError as error:
+        raise BadPolicyName(f"not a policy document: {error}") from error
+
+
+def _text(content: bytes) -> str:
+    """A policy's text. Raises ``PolicySyntax``."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise PolicySyntax(f"not UTF-8 text at byte {error.start}") from error
     if len(text) > MAX_POLICY:
         raise PolicySyntax(f"a policy has at most {MAX_POLICY} characters")
-    fields = {"name": name, "version": version, "text": text, "previous": previous}
-    try:
-        return msgspec.convert(fields, PolicyDocument)
-    except msgspec.ValidationError as error:
-        raise BadPolicyName(f"not a policy document: {error}") from error
+    return text
 
 
 def _check(content: bytes) -> PolicyCheck:

@@ -15,6 +15,9 @@ DELETE  ``/secrets/NAME``                 admin      ``Removed``
 GET     ``/references``                   viewer     ``ReferenceView`` of every reference
 POST    ``/references``                   admin      a DSSE envelope → ``ReferenceView``
 GET     ``/references/NAME``              viewer     ``ReferenceDetail``
+GET     ``/policy``                       viewer     ``PolicyHistory``
+POST    ``/policy``                       admin      a DSSE envelope → ``PolicyView``
+POST    ``/policy/simulation``            viewer     ``SimulationRequest`` → ``SimulationView``
 ======  ================================  =========  =========================================
 
 The token is checked before the body is read.
@@ -32,7 +35,12 @@ from catena.formats import nodeapi
 from catena.server.answer import Desk, reply
 from catena.server.tokens import Role, StoredToken, authenticate, require
 from catena.service.trust import TrustService
-from catena.service.views import ApprovalRequest, CaptureRequest, SecretRequest
+from catena.service.views import (
+    ApprovalRequest,
+    CaptureRequest,
+    SecretRequest,
+    SimulationRequest,
+)
 from catena.store.database import Database
 
 PREFIX = "/v1/admin"
@@ -57,9 +65,12 @@ def routes(service: TrustService, database: Database, desk: Desk) -> list[Route]
         ("GET", "/references", lambda _, __, ___: references.list()),
         ("POST", "/references", lambda _, body, actor: references.accept(body, actor)),
         ("GET", "/references/{name}", lambda name, _, __: references.show(name)),
+        ("GET", "/policy", lambda _, __, ___: service.policies.show()),
+        ("POST", "/policy", lambda _, body, actor: service.policies.apply(body, actor)),
     ]
     gate = _Gate(database, desk)
-    return [gate.route(method, path, verb) for method, path, verb in table]
+    simulation = gate.route("POST", "/policy/simulation", _simulation(service), Role.VIEWER)
+    return [*(gate.route(method, path, verb) for method, path, verb in table), simulation]
 
 
 class _Gate:
@@ -69,8 +80,8 @@ class _Gate:
         self._database = database
         self._desk = desk
 
-    def route(self, method: str, path: str, verb: Verb) -> Route:
-        role = Role.VIEWER if method == "GET" else Role.ADMIN
+    def route(self, method: str, path: str, verb: Verb, least: Role | None = None) -> Route:
+        role = least or (Role.VIEWER if method == "GET" else Role.ADMIN)
 
         async def endpoint(request: Request) -> Response:
             header = request.headers.get("authorization")
@@ -105,3 +116,8 @@ def _secret(service: TrustService) -> Verb:
     return lambda name, body, actor: service.secrets.put(
         name, nodeapi.decode(body, SecretRequest), actor
     )
+
+
+def _simulation(service: TrustService) -> Verb:
+    """It changes nothing, so that whoever may look may ask."""
+    return lambda _, body, __: service.simulation.run(nodeapi.decode(body, SimulationRequest))

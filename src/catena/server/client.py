@@ -25,11 +25,15 @@ from catena.service.views import (
     CaptureView,
     ExplanationView,
     NodeView,
+    PolicyHistory,
+    PolicyView,
     ReferenceDetail,
     ReferenceView,
     Removed,
     SecretRequest,
     SecretView,
+    SimulationRequest,
+    SimulationView,
 )
 
 if TYPE_CHECKING:
@@ -111,6 +115,8 @@ _EXIT_OF_STATUS: Mapping[int, ExitCode] = {
 
 
 def _exit_code(status: int, code: str) -> ExitCode:
+    if code == "policy" or code.startswith("policy-"):
+        return ExitCode.POLICY
     return _EXIT_OF_CODE.get(code) or _EXIT_OF_STATUS.get(status, ExitCode.INTERNAL)
 
 
@@ -223,6 +229,18 @@ class AdminClient:
     def import_reference(self, envelope: bytes) -> ReferenceView:
         """Accept a signed document."""
         return self._call("POST", admin_path("references"), ReferenceView, envelope)
+
+    def policy(self) -> PolicyHistory:
+        """The policy in force and its history."""
+        return self._call("GET", admin_path("policy"), PolicyHistory)
+
+    def apply_policy(self, envelope: bytes) -> PolicyView:
+        """Put a signed policy in force."""
+        return self._call("POST", admin_path("policy"), PolicyView, envelope)
+
+    def simulate(self, request: SimulationRequest) -> SimulationView:
+        """Which verdicts would change."""
+        return self._call("POST", admin_path("policy", "simulation"), SimulationView, request)
 
     def _call(
         self,

@@ -65,8 +65,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """PEM bundles of TPM vendors' and enterprise roots."""
     pinned_eks: tuple[str, ...] = ()
     """Node ids (SHA-256 of the EK's public area) that need no certificate."""
-    policy: str | None = None
-    """A CEL policy; the built-in one if absent."""
     max_body: Annotated[int, msgspec.Meta(ge=65_536)] = 24 * 1024 * 1024
     body_budget: Annotated[int, msgspec.Meta(ge=65_536)] = 128 * 1024 * 1024
     body_timeout: Seconds = 30

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from catena.appraise.clause import PolicyError
 from catena.errors import (
     CatenaError,
     FormatError,
@@ -22,6 +23,7 @@ from catena.errors import (
 )
 from catena.formats.nodeapi import ErrorBody
 from catena.service.attestation import LogsMissing
+from catena.service.policies import PolicyMoved, PolicyRollback
 from catena.store.errors import Conflict
 
 
@@ -81,6 +83,9 @@ STATUS: Final[dict[type[CatenaError], HTTPStatus]] = {
     WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
     LogsMissing: HTTPStatus.CONFLICT,
     Conflict: HTTPStatus.CONFLICT,
+    PolicyMoved: HTTPStatus.CONFLICT,
+    PolicyRollback: HTTPStatus.CONFLICT,
+    PolicyError: HTTPStatus.BAD_REQUEST,
     FormatError: HTTPStatus.BAD_REQUEST,
     UsageError: HTTPStatus.BAD_REQUEST,
     NotFound: HTTPStatus.NOT_FOUND,
@@ -105,7 +110,7 @@ def body_of(error: CatenaError) -> bytes:
     return msgspec.json.encode(
         ErrorBody(
             code=error.code,
-            message=error.message,
+            message=_message(error),
             remedy=error.remedy,
             expected=error.expected,
             got=error.got,
@@ -113,6 +118,13 @@ def body_of(error: CatenaError) -> bytes:
             missing_logs=missing,
         )
     )
+
+
+def _message(error: CatenaError) -> str:
+    """The message of an error; that of a policy says where in its text."""
+    if isinstance(error, PolicyError) and error.place:
+        return f"line {error.place.line}, column {error.place.column}: {error.message}"
+    return error.message
 
 
 def internal_body(code: str = "internal") -> bytes:

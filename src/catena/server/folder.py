@@ -39,7 +39,7 @@ from catena.keys.signer import (
 )
 from catena.server import config as settings
 from catena.server import tls
-from catena.server.config import BadConfig, Config
+from catena.server.config import Config
 from catena.service import trust
 from catena.service.journal import Journal
 from catena.service.setting import KEY_SIZE, ServerKeys, Setting
@@ -101,7 +101,7 @@ def open_server(
     log_signer = load_signer(folder / config.log_key, passphrase)
     keys = ServerKeys(nonce=_read_key(folder / NONCE_KEY), storage=_read_key(folder / STORAGE_KEY))
     roots = load_roots(folder, config)
-    policy = compile_policy(_policy_text(folder, config))
+    policy = compile_policy(default_policy_text())
     release_keys = tuple(load_public_key(folder / path) for path in config.release_keys)
     tls.renew(folder, ca, ca_certificate, config.names, now())
     database = Database.open(database_url(folder, config.database))
@@ -176,15 +176,6 @@ def _open_log(folder: Path, config: Config, signer: Signer, database: Database) 
     if state is None:
         raise UnrememberedLog("the database does not know this log", got=config.log_origin)
     return TransparencyLog.open(folder / config.log, signer, remembered=state.checkpoint)
-
-
-def _policy_text(folder: Path, config: Config) -> str:
-    if config.policy is None:
-        return default_policy_text()
-    try:
-        return (folder / config.policy).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig("cannot read the policy", got=config.policy) from error
 
 
 def read_passphrase(path: Path) -> bytes:

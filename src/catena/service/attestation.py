@@ -16,6 +16,7 @@ import msgspec
 
 from catena.appraise.appraisal import appraise
 from catena.appraise.nonce import LIFETIME, RANDOM_SIZE, make_nonce
+from catena.appraise.policy import Policy
 from catena.appraise.refusal import is_authenticated
 from catena.audit.entries import Verdict, abridge
 from catena.errors import Refusal, UsageError
@@ -39,6 +40,7 @@ from catena.service.judgement import (
 )
 from catena.service.memory import Memory, Remembered
 from catena.service.nodes import UnknownNode, known
+from catena.service.policies import Policies
 from catena.service.references import KEPT_APPRAISALS, References
 from catena.service.setting import Setting
 from catena.service.states import Standing, after_verdict
@@ -90,6 +92,7 @@ class _Judged:
     judgement: Judgement
     evidence: _Submitted
     at: datetime
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,15 @@ class Attestation:
     """The verb *attest*."""
 
     def __init__(
-        self, setting: Setting, denials: Denials, references: References, grants: Grants
+        self,
+        setting: Setting,
+        denials: Denials,
+        references: References,
+        policies: Policies,
+        grants: Grants,
     ) -> None:
         self._setting = setting
+        self._policies = policies
         self._denials = denials
         self._references = references
         self._grants = grants
@@ -136,13 +145,14 @@ class Attestation:
         """
         now, node_id = self._setting.now(), NodeId(evidence.node_id)
         digest, before = evidence_digest(evidence), self._memory.recall(evidence.manifest)
+        policy = self._policies.current().policy
         with self._setting.journal.deciding(node_id):
             # Everything is decided from one consistent state of the database.
             with self._setting.database.snapshot() as rows:
                 node = self._known(rows, node_id, "attest", digest)
                 submitted = _Submitted(evidence, digest, _contents(rows, node, evidence, before))
-                judgement = self._judge(node, submitted, before, now)  # (5)
-                found = self._standing(rows, _Judged(node, judgement, submitted, now))
+                judgement = self._judge(node, submitted, before, now, policy)  # (5)
+                found = self._standing(rows, _Judged(node, judgement, submitted, now, policy))
             return self._conclude(found)
 
     def _known(self, rows: Transaction, node_id: NodeId, request: str, digest: Sha256Hex) -> Node:
@@ -153,7 +163,12 @@ class Attestation:
             raise
 
     def _judge(
-        self, node: Node, evidence: _Submitted, before: Remembered | None, now: datetime
+        self,
+        node: Node,
+        evidence: _Submitted,
+        before: Remembered | None,
+        now: datetime,
+        policy: Policy,
     ) -> Judgement:
         """Step 5. A refusal that anybody could have caused is logged and changes nothing."""
         references = self._references.active()
@@ -164,7 +179,7 @@ class Attestation:
                 node=known_to_appraise(node),
                 nonce_key=self._setting.keys.nonce,
                 references=references,
-                policy=self._setting.policy,
+                policy=policy,
                 now=now,
                 known=before.boot if before else None,
             )
@@ -193,7 +208,7 @@ class Attestation:
         found, grant = conclusion.found, conclusion.grant
         node, now = found.node, found.at
         # (6) Durable before any effect.
-        verdict = _verdict_entry(found, conclusion.standing, self._setting.policy.digest)
+        verdict = _verdict_entry(found, conclusion.standing, found.policy.digest)
         receipt, *_ = self._setting.journal.record(verdict, *grant.entries(node, now))
         # (7) Effects, all or none.
         with self._setting.journal.effect() as rows:

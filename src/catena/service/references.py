@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -46,6 +47,9 @@ Document = ReleaseManifest | KeySet | FirmwareCapture
 MAX_NAME = 128
 KEPT_APPRAISALS = 64
 """Per node, for people to look at; the audit log keeps every verdict."""
+
+POLICY_KIND = "policy"
+"""What signed policies are kept under (``service.policies``)."""
 
 REFRESH = timedelta(seconds=10)
 """How long another replica's change may go unnoticed."""
@@ -134,6 +138,29 @@ class References:
                 ready.loaded = now
             return ready.references
 
+    def what_if(
+        self, envelopes: Sequence[bytes], without: Sequence[str], floor: int | None
+    ) -> AppraisedReferences:
+        """The active set with more documents, or fewer, or another floor; nothing is accepted.
+
+        Raises ``FormatError``, the refusals of ``keys.envelope``, and ``NoSuchReference`` for a
+        name that is not active.
+        """
+        with self._setting.database.snapshot() as rows:
+            stored = _active(rows)
+        known = {name for row in stored for name in (row.name, f"{row.name}-{row.version}")}
+        unknown = sorted(set(without) - known)
+        if unknown:
+            raise NoSuchReference("there is no such reference", got=ascii(unknown[0][:80]))
+        documents = [
+            self._open(row)
+            for row in stored
+            if not {row.name, f"{row.name}-{row.version}"} & set(without)
+        ]
+        keys = self._setting.release_keys
+        documents += [_read(open_envelope(one, keys))[1] for one in envelopes]
+        return _built(documents, self._setting.security_floor if floor is None else floor)
+
     def accept(self, envelope: bytes, actor: str) -> ReferenceView:
         """Import a document signed by a release key.
 
@@ -183,7 +210,7 @@ class References:
     def list(self) -> tuple[ReferenceView, ...]:
         """All active references, in the order of their acceptance."""
         with self._setting.database.snapshot() as rows:
-            stored = rows.references.list(active_only=True)
+            stored = _active(rows)
         return tuple(_view(row, self._open(row)) for row in stored)
 
     def show(self, name: str) -> ReferenceDetail:
@@ -192,7 +219,7 @@ class References:
         Raises ``NoSuchReference``.
         """
         with self._setting.database.snapshot() as rows:
-            stored = rows.references.list(active_only=True)
+            stored = _active(rows)
         for row in reversed(stored):
             if name in {row.name, f"{row.name}-{row.version}"} or row.sha256.startswith(name):
                 document = self._open(row)
@@ -233,14 +260,8 @@ class References:
 
     def _load(self) -> AppraisedReferences:
         with self._setting.database.snapshot() as rows:
-            stored = rows.references.list(active_only=True)
-        documents = [self._open(row) for row in stored]
-        return build_references(
-            releases=[one for one in documents if isinstance(one, ReleaseManifest)],
-            keysets=[one for one in documents if isinstance(one, KeySet)],
-            firmware=[one for one in documents if isinstance(one, FirmwareCapture)],
-            floor=self._setting.security_floor,
-        )
+            stored = _active(rows)
+        return _built([self._open(row) for row in stored], self._setting.security_floor)
 
     def _open(self, row: StoredReference) -> Document:
         """Verify a stored document again. Only captures may be signed by the log key."""
@@ -256,7 +277,22 @@ class References:
         return document
 
 
+def _built(documents: Sequence[Document], floor: int) -> AppraisedReferences:
+    return build_references(
+        releases=[one for one in documents if isinstance(one, ReleaseManifest)],
+        keysets=[one for one in documents if isinstance(one, KeySet)],
+        firmware=[one for one in documents if isinstance(one, FirmwareCapture)],
+        floor=floor,
+    )
+
+
 _PLURAL = {"release": "releases", "keyset": "keysets", "firmware": "firmware"}
+
+
+def _active(rows: Transaction) -> tuple[StoredReference, ...]:
+    """The active references; policies are kept beside them and are none."""
+    found = rows.references.list(active_only=True)
+    return tuple(row for row in found if row.kind != POLICY_KIND)
 
 
 def _read(statement: Statement) -> tuple[Kind, Document]:

@@ -55,6 +55,7 @@ class Setting:
     keys: ServerKeys
     roots: TrustRoots
     policy: Policy
+    """What a fresh server judges by, until a signed policy is applied."""
     release_keys: tuple[PublicKey, ...]
     trust_domain: str
     mode: Mode = Mode.APPROVE

@@ -10,9 +10,11 @@ from catena.service.denials import Denials
 from catena.service.enrolment import Enrolment
 from catena.service.grant import Grants
 from catena.service.nodes import Nodes
+from catena.service.policies import Policies
 from catena.service.references import References
 from catena.service.secrets import Secrets
 from catena.service.setting import Setting
+from catena.service.simulation import Simulation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class TrustService:
     nodes: Nodes
     secrets: Secrets
     references: References
+    policies: Policies
+    simulation: Simulation
 
 
 def build(setting: Setting) -> TrustService:
@@ -33,13 +37,16 @@ def build(setting: Setting) -> TrustService:
     denials = Denials(setting.journal, setting.now)
     nodes = Nodes(setting)
     secrets = Secrets(setting)
-    references = References(setting)
+    references, policies = References(setting), Policies(setting)
+    grants = Grants(setting, secrets)
     return TrustService(
         setting=setting,
         enrolment=Enrolment(setting, denials),
-        attestation=Attestation(setting, denials, references, Grants(setting, secrets)),
+        attestation=Attestation(setting, denials, references, policies, grants),
         approval=Approval(setting, nodes),
         nodes=nodes,
         secrets=secrets,
         references=references,
+        policies=policies,
+        simulation=Simulation(setting, references, policies),
     )

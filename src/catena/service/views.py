@@ -107,6 +107,54 @@ class ReferenceDetail(View, frozen=True, kw_only=True):
     document: dict[str, object]
 
 
+class PolicyView(View, frozen=True, kw_only=True):
+    """A policy that was applied; ``sha256`` is of its text, as verdicts name it.
+
+    The shipped policy is ``default`` version 0, and nobody applied it.
+    """
+
+    name: str
+    version: int
+    sha256: str
+    applied_at: str | None
+    text: str
+
+
+class PolicyHistory(View, frozen=True, kw_only=True):
+    """The policy in force, and all that were, newest first."""
+
+    current: PolicyView
+    history: tuple[PolicyView, ...]
+
+
+class SimulationRequest(View, frozen=True, kw_only=True):
+    """What if: another policy (text), more references (envelopes), fewer (names), another floor."""
+
+    policy: Annotated[str, msgspec.Meta(max_length=65_536)] | None = None
+    references: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=64)] = ()
+    without: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    floor: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class SimulatedNode(View, frozen=True, kw_only=True):
+    """One node's verdict on its newest evidence, before and after the change."""
+
+    node: str
+    name: str | None
+    before: Literal["trusted", "untrusted", "unknown"]
+    after: Literal["trusted", "untrusted", "unknown"]
+    changed: bool
+    reasons: tuple[Reason, ...] = ()
+    """Why ``after`` is not trusted."""
+
+
+class SimulationView(View, frozen=True, kw_only=True):
+    """All nodes; ``changed`` counts those whose verdict would be another."""
+
+    nodes: tuple[SimulatedNode, ...]
+    changed: int
+
+
 class CaptureView(View, frozen=True, kw_only=True):
     """What a person accepts with a capture: the firmware's own measurements."""
 

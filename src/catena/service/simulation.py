@@ -1,0 +1,97 @@
+"""The verb *simulate*: whose verdict would change under another policy or other references.
+
+Every node's newest evidence is judged again twice, as things are and as they would be. Nothing is
+stored, logged or changed. Of IMA's log the events are those that the appraisal kept.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from catena.appraise.again import RuntimeEvent, judge_again
+from catena.appraise.facts import Facts
+from catena.appraise.policy import Policy, compile_policy
+from catena.appraise.reference import References as Appraised
+from catena.formats.nodeapi import Reason
+from catena.service.policies import Policies
+from catena.service.references import References
+from catena.service.setting import Setting
+from catena.service.views import EventView, SimulatedNode, SimulationRequest, SimulationView
+from catena.store.appraisals import Appraisal
+from catena.store.database import Transaction
+from catena.store.nodes import Node
+
+_RUNTIME = "IMA:"
+_RULE = "rule:"
+_NO_FACTS = b"{}"
+
+
+class Simulation:
+    """The verb *simulate*."""
+
+    def __init__(self, setting: Setting, references: References, policies: Policies) -> None:
+        self._setting = setting
+        self._references = references
+        self._policies = policies
+
+    def run(self, request: SimulationRequest) -> SimulationView:
+        """Judge every node again. Raises ``PolicyError``, and what ``References.what_if`` raises."""
+        references, policy = self._references.active(), self._policies.current().policy
+        other = policy if request.policy is None else compile_policy(request.policy)
+        others = self._references.what_if(request.references, request.without, request.floor)
+        with self._setting.database.snapshot() as rows:
+            nodes = tuple(
+                _simulated(rows, node, (references, policy), (others, other))
+                for node in rows.nodes.list()
+            )
+        return SimulationView(nodes=nodes, changed=sum(one.changed for one in nodes))
+
+
+def _simulated(
+    rows: Transaction, node: Node, before: tuple[Appraised, Policy], after: tuple[Appraised, Policy]
+) -> SimulatedNode:
+    latest = rows.appraisals.latest(node.id)
+    log = None if node.boot_log is None else rows.logs.get(node.boot_log)
+    if latest is None or log is None or latest.facts == _NO_FACTS:
+        return _unknown(node, latest)
+    facts = msgspec.json.decode(latest.facts, type=Facts)
+    runtime = tuple(_runtime(latest))
+    old, new = (judge_again(log, runtime, facts, *world) for world in (before, after))
+    return SimulatedNode(
+        node=node.id,
+        name=node.name,
+        before="untrusted" if old else "trusted",
+        after="untrusted" if new else "trusted",
+        changed=bool(old) != bool(new),
+        reasons=new,
+    )
+
+
+def _unknown(node: Node, latest: Appraisal | None) -> SimulatedNode:
+    """Evidence that was refused stays refused, whatever the policy; without any, nothing is known."""
+    known = latest is not None and latest.facts == _NO_FACTS
+    reasons = () if latest is None else msgspec.json.decode(latest.reasons, type=tuple[Reason, ...])
+    return SimulatedNode(
+        node=node.id,
+        name=node.name,
+        before="untrusted" if known else "unknown",
+        after="untrusted" if known else "unknown",
+        changed=False,
+        reasons=reasons if known else (),
+    )
+
+
+def _runtime(latest: Appraisal) -> list[RuntimeEvent]:
+    events = msgspec.json.decode(latest.events, type=tuple[EventView, ...])
+    return [
+        RuntimeEvent(
+            index=one.index,
+            pcr=one.pcr,
+            digest=one.digest,
+            type=one.type,
+            description=one.description,
+            rule=one.claimed_by if one.claimed_by and one.claimed_by.startswith(_RULE) else None,
+        )
+        for one in events
+        if one.type.startswith(_RUNTIME)
+    ]
