@@ -30,6 +30,7 @@ from catena.measure import shim, sidecar
 from catena.measure.boot_path import BootInputs, BootPath, Capture, Firmware, Sidecar
 from catena.measure.prediction import PHASES, predict
 from catena.measure.stub import STUBS, program
+from catena.measure.verification import EFI_CERT_X509_SHA256
 from catena.osimage import authenticode, cpio
 from changed import replace
 from small_images import small_pe
@@ -176,14 +177,14 @@ def test_several_entries_are_branches():
     assert len(found[11].values) == 2 * (1 + len(PHASES))
 
 
-def test_old_boot_loaders_pass_the_embedded_line_on():
+def test_old_boot_loaders_pass_the_embedded_line_on(keys):
     passed = f"{LINE.decode()}\0".encode("utf-16-le")
     found = predicted(BootPath("", image(), loader=loader(252)))
     assert only(found[12]) == chain(passed, passed)  # by the loader, then by the stub
-    keyed = Firmware(True, {"db": b""})
-    assert only(predicted(BootPath("", image(), loader=loader(252)), firmware=keyed)[12]) == chain(
-        passed
-    )
+    db, _ = db_of(keys)
+    signed_ones = BootPath("", signed(keys, image()), loader=signed(keys, loader(252)))
+    keyed = predicted(signed_ones, firmware=Firmware(True, {"db": db}))
+    assert only(keyed[12]) == chain(passed)  # by the loader only
     assert only(predicted(BootPath("", image(257), loader=loader(257)))[12]) == bytes(32)
 
 
@@ -191,7 +192,18 @@ def test_loader_configuration_is_measured_by_new_boot_loaders():
     conf = b"timeout 0\n"
     new = BootPath("", image(), loader=loader(257), loader_configuration=conf)
     assert only(predicted(new)[5]) == chain(SEPARATOR, TABLE, conf, *EXIT)
-    assert only(predicted(replace(new, loader=loader(252)))[5]) == chain(SEPARATOR, TABLE, *EXIT)
+    for version in (252, 254):
+        old = replace(new, loader=loader(version))
+        assert only(predicted(old)[5]) == chain(SEPARATOR, TABLE, *EXIT)
+
+
+def test_a_passed_line_keeps_the_blanks_in_front_of_it():
+    for version in (252, 254):
+        path = BootPath("", image(version, b"  a\tb \n"), loader=loader(version))
+        passed = "  a b\0".encode("utf-16-le")
+        found = predicted(path)
+        assert only(found[12]) == chain(passed, passed)
+        assert only(found[9]) == chain(passed, b"the initrd")
 
 
 def test_an_entry_with_kernel_and_initrds_is_predicted():
@@ -201,6 +213,9 @@ def test_an_entry_with_kernel_and_initrds_is_predicted():
     found = predicted(path)
     line = f"{options}\0".encode("utf-16-le")
     assert only(found[9]) == chain(line, b"abc\0d")
+    for version in (252, 254):  # these leave it to the kernel, which does not pad
+        old = predicted(replace(path, loader=loader(version)))
+        assert only(old[9]) == chain(line, b"abcd")
     assert only(found[12]) == chain(line)
     assert only(found[11].__class__(11, found[11].values[:1])) == bytes(32)
 
@@ -221,16 +236,58 @@ def test_addons_and_smbios_add_to_the_command_line():
     assert only(predicted(BootPath("", image(252), sidecar=extra))[12]) == bytes(32)
 
 
-def test_how_old_stubs_join_several_addons_is_not_guessed():
-    addon = pe.parse(small_pe(((".text", b"a"), (".cmdline", b"addon=1"))))
-    extra = Sidecar(addons=(("a.addon.efi", addon), ("b.addon.efi", addon)))
-    found = predicted(BootPath("", image(254), sidecar=extra))
-    assert "several addons" in found[12].reason
+def addon(line, *sections):
+    return pe.parse(small_pe(((".text", line), (".cmdline", line), *sections)))
+
+
+@pytest.mark.parametrize(
+    ("version", "measured"),
+    [
+        (254, ["g=0", "a=1    b=2", " s=3  t "]),
+        (257, ["g=0 a=1 b=2", "s=3  t"]),
+    ],
+)
+def test_lines_of_addons_are_joined_as_real_stubs_did(version, measured):
+    """The lines of two boots on real firmware, blanks included."""
+    extra = Sidecar(
+        addons=(("b.addon.efi", addon(b" b=2")), ("a.addon.efi", addon(b"a=1 \n"))),
+        global_addons=(("g.addon.efi", addon(b"g=0")),),
+        smbios_line=" s=3  t ",
+    )
+    found = predicted(BootPath("", image(version), sidecar=extra))
+    assert only(found[12]) == chain(*(f"{one}\0".encode("utf-16-le") for one in measured))
+    whole = " ".join((LINE.decode(), *measured))
+    assert found[9].values[0].events[0].digest(SHA256) == SHA256.digest(
+        f"{whole}\0".encode("utf-16-le")
+    )
+
+
+def test_addons_may_bring_microcode_and_initrds():
+    """Microcode in front, the last addon's first; initrds behind everything."""
+    extra = Sidecar(
+        addons=(
+            ("a.addon.efi", addon(b"", (".ucode", b"ua"), (".initrd", b"ia"))),
+            ("b.addon.efi", addon(b"", (".ucode", b"ub12"))),
+        )
+    )
+    found = predicted(BootPath("", image(257), sidecar=extra))
+    assert only(found[12]) == chain(b"ub12", b"ua", b"ia")
+    initrd = found[9].values[0].events[1].digest(SHA256)
+    osrel = sidecar.archive(".extra", (("os-release", b"ID=x\n"),), sidecar.PUBLIC_MODES)
+    assert initrd == SHA256.digest(b"ub12ua\0\0the initrd\0\0" + osrel + b"ia\0\0")
+    older = predicted(BootPath("", image(254), sidecar=extra))
+    assert only(older[12]) == bytes(32)
 
 
 @pytest.mark.parametrize(
     ("version", "line", "kept"),
-    [(252, b"  a b \n", "  a b"), (257, b"  a b \n", "a b"), (254, b"a b\n", "a b")],
+    [
+        (252, b"  a b \n", "  a b"),
+        (254, b"  a b \n", "  a b"),
+        (257, b"  a b \n", "a b"),
+        (257, b"a\tb\n", "a b"),
+        (252, b"a\0b", "a"),
+    ],
 )
 def test_blanks_around_the_command_line_are_the_stubs_matter(version, line, kept):
     found = predicted(BootPath("", image(version, line)))[9]
@@ -239,11 +296,32 @@ def test_blanks_around_the_command_line_are_the_stubs_matter(version, line, kept
     )
 
 
-@pytest.mark.parametrize(("version", "line"), [(254, b" a"), (252, b"a\x07b")])
-def test_a_command_line_that_no_boot_has_shown_is_not_guessed(version, line):
-    found = predicted(BootPath("", image(version, line)))
-    assert found[9].values == ()
-    assert found[9].reason
+@pytest.mark.parametrize("version", STUBS)
+def test_an_empty_command_line_is_measured_by_nobody(version):
+    """Neither by the stub, to which an empty section is none, nor by the kernel."""
+    found = predicted(BootPath("", image(version, b"")))
+    assert [one.what for one in found[9].values[0].events] == ["initrd"]
+    assert not any(".cmdline" in one.what for one in found[11].values[0].events)
+
+
+@pytest.mark.parametrize("version", STUBS)
+def test_keys_and_signatures_for_the_system_follow_the_initrd(version):
+    """Each in a cpio of its own; of .pcrsig nothing else is measured."""
+    extra = ((".pcrsig", b"{}"), (".pcrpkey", b"a key"))
+    found = predicted(BootPath("", image(version, extra=extra)))
+    files = [("tpm2-pcr-signature.json", b"{}"), ("tpm2-pcr-public-key.pem", b"a key")]
+    files += [("os-release", b"ID=x\n")] * (version == 257)
+    archives = [sidecar.archive(".extra", (one,), sidecar.PUBLIC_MODES) for one in files]
+    assert found[9].values[0].events[1].digest(SHA256) == SHA256.digest(
+        b"the initrd\0\0" + b"".join(archives)
+    )
+    assert not any(".pcrsig" in one.what for one in found[11].values[0].events)
+
+
+def test_an_image_with_profiles_is_not_guessed():
+    extra = ((".profile", b"ID=one\n"), (".profile", b"ID=two\n"))
+    found = predicted(BootPath("", image(257, extra=extra)))
+    assert all("profiles" in found[pcr].reason for pcr in (9, 11, 12, 13))
 
 
 # Sidecars: digests that systemd-stub 252 and 257 measured in real boots
@@ -345,10 +423,41 @@ def test_an_image_may_be_accepted_by_its_digest(keys):
 
 
 def test_an_image_that_no_key_accepts_will_not_start(keys):
+    """Firmware goes on with something else: nothing may be said of any PCR that follows."""
     db, _ = db_of(keys)
-    found = predicted(BootPath("", image()), firmware=Firmware(True, {"db": db}))[7]
-    assert found.values == ()
-    assert found.reason == "no key of db accepts unified kernel image: it will not be started"
+    found = predicted(BootPath("", image()), firmware=Firmware(True, {"db": db}))
+    for pcr in (4, 5, 7, 8, 9, 11, 12, 13, 14):
+        assert found[pcr].values == ()
+        assert found[pcr].reason == (
+            "no key of db accepts unified kernel image: it will not be started"
+        )
+
+
+def test_an_addon_that_no_key_accepts_is_passed_over(keys):
+    db, _ = db_of(keys)
+    extra = Sidecar(
+        addons=(("a.addon.efi", signed(keys, addon(b"good=1"))), ("b.addon.efi", addon(b"bad=1")))
+    )
+    path = BootPath("", signed(keys, image(257)), sidecar=extra)
+    found = predicted(path, firmware=Firmware(True, {"db": db}))
+    assert only(found[12]) == chain("good=1\0".encode("utf-16-le"))
+    assert len(found[4].values[0].events) == 4  # remark, separator, image, one addon
+
+
+def test_an_image_whose_certificate_dbx_has_will_not_start(keys):
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    db, _ = db_of(keys)
+    certificate = keys.certificate(KeyName.DB)
+    whole = SignatureEntry(SHIM_LOCK, certificate.public_bytes(Encoding.DER))
+    content = SHA256.digest(certificate.tbs_certificate_bytes) + bytes(16)  # at no time
+    for kind, entry in (
+        (EFI_CERT_X509, whole),
+        (EFI_CERT_X509_SHA256, SignatureEntry(SHIM_LOCK, content)),
+    ):
+        dbx = SignatureList(kind, (entry,)).encode()
+        firmware = Firmware(True, {"db": db, "dbx": dbx})
+        assert predicted(BootPath("", signed(keys, image())), firmware=firmware)[7].reason
 
 
 def test_an_image_that_dbx_names_will_not_start(keys):
@@ -367,13 +476,55 @@ def test_a_capture_fills_what_firmware_measures_of_itself():
     values = {pcr: bytes([pcr]) * 32 for pcr in (0, 1, 2, 3, 6)}
     found = predicted(capture=Capture("board-7", {SHA256: values}))
     for pcr, value in values.items():
-        assert only(found[pcr]) == value
-        assert found[pcr].values[0].branch == "firmware as captured in board-7"
-        assert list(found[pcr].values[0].digests) == [SHA256]  # the bank it was captured in
-    assert [one.branch.rpartition("template ")[2] for one in found[10].values] == [
-        "ima-ng",
-        "ima-sig",
-    ]
+        captured = found[pcr].values[0]
+        assert captured.digests == {SHA256: value}  # the bank it was captured in
+        assert captured.branch == "firmware as captured in board-7"
+    # Firmware that is not as captured is still another way for PCRs 2, 3 and 6.
+    assert [len(found[pcr].values) for pcr in (0, 1, 2, 3, 6)] == [1, 1, 2, 2, 2]
+
+
+def test_a_capture_that_the_rules_confirm_is_one_value_in_every_bank():
+    found = predicted(capture=Capture("board-7", {SHA256: {2: chain(SEPARATOR)}}))[2]
+    assert only(found) == chain(SEPARATOR)
+    assert set(found.values[0].digests) == set(BANKS)
+    assert found.values[0].branch.startswith("firmware as captured in board-7 or no option ROM")
+
+
+def test_boot_variables_are_measured_by_content_in_their_order():
+    options = (("BootOrder", b"\1\0\0\0"), ("Boot0001", b"one"), ("Boot0000", b"zero"))
+    found = predicted(firmware=Firmware(False, {}, boot_variables=options))[1]
+    assert only(found) == chain(b"\1\0\0\0", b"one", b"zero", SEPARATOR)
+    assert "as they are stored" in found.values[0].branch
+
+
+def ima_values(**capture):
+    values = {pcr: chain(SEPARATOR) for pcr in (0, 1, 2, 3, 6)}
+    return predicted(capture=Capture("board-7", {SHA256: values}), **capture)[10].values
+
+
+def test_kernels_differ_in_imas_first_entry():
+    values = {one.branch.rpartition("template ")[2]: one.digests for one in ima_values()}
+    built_in = ", SHA-384 and SHA-512 built into the kernel"
+    assert set(values) == {
+        "the kernel has no IMA",
+        *(f"{name}{end}" for name in ("ima-ng", "ima-sig") for end in ("", built_in)),
+    }
+    assert set(values["the kernel has no IMA"].values()) == {bytes(bank.size) for bank in BANKS}
+    for name in ("ima-ng", "ima-sig"):
+        late, early = values[name], values[f"{name}{built_in}"]
+        assert {bank for bank in BANKS if late[bank] != early[bank]} == {
+            HashAlg.SHA384,
+            HashAlg.SHA512,
+        }
+
+
+def test_imas_first_entry_is_of_one_way_through_the_boot_at_a_time():
+    values = {pcr: chain(SEPARATOR) for pcr in (0, 1, 2, 3, 6)}
+    paths = [BootPath(f"entry {n}", image(line=b"%d" % n), loader=loader(257)) for n in range(3)]
+    found = predicted(*paths, capture=Capture("board-7", {SHA256: values}))[10]
+    assert found.reason is None
+    assert len(found.values) == 1 + 3 * 4
+    assert len({one.digests[SHA256] for one in found.values}) == 1 + 3 * 2
 
 
 def test_without_option_roms_nothing_but_separators_is_measured():
@@ -386,9 +537,9 @@ def test_without_option_roms_nothing_but_separators_is_measured():
 # Shim
 
 
-def shim_image(generation=4):
-    keys = (3).to_bytes(4, "little") + (5).to_bytes(4, "little")
-    keys += (16).to_bytes(4, "little") + (19).to_bytes(4, "little") + b"CRTDENYS"
+def shim_image(generation=4, certificate=b"CRT", denied=b"DENYS"):
+    numbers = (len(certificate), len(denied), 16, 16 + len(certificate))
+    keys = b"".join(one.to_bytes(4, "little") for one in numbers) + certificate + denied
     levels = bytes(4) + (8).to_bytes(4, "little") + (20).to_bytes(4, "little")
     levels += b"sbat,1,2025\n\0" + b"sbat,1,2026\n\0"
     sbat = f"sbat,1,SBAT\nshim,{generation},UEFI shim\n".encode()
@@ -417,6 +568,38 @@ def test_shim_revokes_only_under_secure_boot():
     for secure_boot, level in ((True, b"sbat,1,2025\n"), (False, shim.FIRST_LEVEL)):
         found = shim.measurements(shim_image(), secure_boot=secure_boot)
         assert found.level == VariableData(SHIM_LOCK, "SbatLevel", level).encode()
+
+
+def test_a_newer_level_of_revocation_stays():
+    newer = b"sbat,1,2030\nshim,9\n"
+    found = shim.measurements(shim_image(), secure_boot=True, stored_level=newer)
+    assert found.level == VariableData(SHIM_LOCK, "SbatLevel", newer).encode()
+    older = shim.measurements(shim_image(), secure_boot=True, stored_level=b"sbat,1,2021\n")
+    assert older.level == VariableData(SHIM_LOCK, "SbatLevel", b"sbat,1,2025\n").encode()
+
+
+def test_shims_vendor_may_accept_what_db_does_not(keys, tmp_path):
+    """As Debian's shim does with Debian's boot loader: measured as an entry of MokListRT."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    vendor = hierarchy.init(
+        tmp_path / "vendor", organisation="Vendor", now=datetime(2030, 1, 1, tzinfo=UTC)
+    )
+    certificate = vendor.certificate(KeyName.DB).public_bytes(Encoding.DER)
+    first = shim_image(certificate=certificate, denied=hashes(bytes(32)).encode())
+    db, entry = db_of(keys, hashes(first.authenticode(SHA256)))
+    path = BootPath("", signed(keys, image(257)), shim=first, loader=signed(vendor, loader(257)))
+    events = predicted(path, firmware=Firmware(True, {"db": db}))[7].values[0].events[-3:]
+    accepted = SignatureEntry(SHIM_LOCK, certificate).encode()
+    assert [one.digest(SHA256) for one in events[1:]] == [
+        SHA256.digest(VariableData(SHIM_LOCK, "MokListRT", accepted).encode()),
+        SHA256.digest(variable("db", entry.encode())),
+    ]
+
+
+def test_a_shim_that_goes_elsewhere_is_not_followed():
+    found = predicted(BootPath("", image(), shim=shim_image(), detour="it goes elsewhere"))
+    assert {found[pcr].reason for pcr in (4, 5, 9, 11, 14)} == {"it goes elsewhere"}
 
 
 @pytest.mark.parametrize(

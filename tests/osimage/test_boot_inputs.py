@@ -28,6 +28,9 @@ STUB, LOADER = program(b"stub"), program(b"boot")
 ENTRY = b"title x\n# comment\nlinux /k\ninitrd /i\ninitrd /j\noptions a b\noptions c\n"
 
 
+SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+
 @pytest.fixture
 def disk(tmp_path):
     def make(files):
@@ -78,6 +81,29 @@ def test_files_beside_an_image_are_found(disk):
     assert [name for name, _ in extra.addons] == ["a.addon.efi"]
     assert [name for name, _ in extra.global_addons] == ["g.addon.efi"]
     assert extra.smbios_line == "s=1"
+
+
+def test_names_that_stubs_do_not_take_are_passed_over(disk):
+    beside = f"{BOOT}.extra.d"
+    files = {BOOT: STUB, f"{beside}/A.CRED": b"1", f"{beside}/.b.cred": b"2"}
+    (path,) = b.of_disk(disk({**files, f"{beside}/\u00e9.cred": b"3"}), OFF).paths
+    assert path.sidecar.credentials == (("A.CRED", b"1"),)
+
+
+def test_keys_of_an_entry_may_be_followed_by_tabs(disk):
+    entry = b"linux\t/k\ninitrd \t /i\noptions\ta b\n"
+    files = {BOOT: LOADER, "/loader/entries/k.conf": entry, "/k": small_pe(), "/i": b"1"}
+    (path,) = b.of_disk(disk(files), OFF).paths
+    assert (path.options, path.initrds) == (r"initrd=\i a b", (b"1",))
+
+
+def test_shim_beside_its_fallback_goes_another_way(disk):
+    shim = small_pe(((".sbat", b"sbat,1,SBAT\nshim,4,UEFI shim\n"),))
+    files = {BOOT: shim, "/EFI/BOOT/grubx64.efi": STUB}
+    (path,) = b.of_disk(disk(files), OFF).paths
+    assert path.detour is None
+    (path,) = b.of_disk(disk({**files, "/EFI/BOOT/fbx64.efi": STUB}), OFF).paths
+    assert "fbx64.efi" in path.detour
 
 
 @pytest.mark.parametrize(
@@ -168,8 +194,7 @@ def answer(capsys):
 def efivars(tmp_path):
     folder = tmp_path / "efivars"
     folder.mkdir()
-    name = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-    (folder / name).write_bytes(b"\6\0\0\0\0")
+    (folder / SECURE_BOOT).write_bytes(b"\6\0\0\0\0")
     return folder
 
 
@@ -207,6 +232,35 @@ def test_an_image_alone_is_predicted_but_for_the_disk(answer, tmp_path, efivars)
     assert status == 0
     assert "give the disk" in said["pcrs"]["5"]["reason"]
     assert said["pcrs"]["12"]["values"][0]["events"][0]["what"] == "credentials"
+
+
+def test_an_image_may_be_as_large_as_real_ones(answer, tmp_path, efivars):
+    """A real kernel has 14 MB: more than any signed document."""
+    large = small_pe(
+        ((".sdmagic", b"#### LoaderInfo: systemd-stub 252.1 ####\0"), (".linux", bytes(5 << 20)))
+    )
+    (tmp_path / "uki.efi").write_bytes(large)
+    (efivars / SECURE_BOOT).write_bytes(b"\6\0\0\0\1")
+    status, said = answer("--uki", tmp_path / "uki.efi", "--efivars", efivars)
+    assert status == 0
+    assert "no key of db accepts" in said["pcrs"]["4"]["reason"]
+
+
+def test_boot_variables_are_read_in_their_order(efivars):
+    guid = SECURE_BOOT.partition("-")[2]
+    for name, data in (
+        ("BootOrder", b"\2\0\x0a\0\7\0"),
+        ("Boot000A", b"ten"),
+        ("Boot0002", b"two"),
+    ):
+        (efivars / f"{name}-{guid}").write_bytes(bytes(4) + data)
+    assert b.firmware_of_dump(efivars).boot_variables == (
+        ("BootOrder", b"\2\0\x0a\0\7\0"),
+        ("Boot0002", b"two"),
+        ("Boot000A", b"ten"),
+    )
+    (efivars / f"BootOrder-{guid}").unlink()
+    assert b.firmware_of_dump(efivars).boot_variables == ()
 
 
 @pytest.mark.parametrize("words", [(), ("--disk", "a", "--uki", "b")])

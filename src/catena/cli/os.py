@@ -12,6 +12,7 @@ from catena.cli import output, prediction_text
 from catena.cli.keys import passphrase_option, read_passphrase
 from catena.errors import ExitCode, UsageError
 from catena.formats.references import KeySet, ReleaseManifest
+from catena.formats.varstore import MAX_STORE
 from catena.ids import HashAlg
 from catena.keys import hierarchy
 from catena.keys.documents import open_document
@@ -231,12 +232,12 @@ def predict(
         )
     elif uki is not None and disk is None:
         sidecar = boot_inputs.sidecar_of(
-            {one.name: release.read_file(one) for one in addons},
-            {one.name: release.read_file(one) for one in credentials},
+            {one.name: release.read_file(one, boot_inputs.MAX_FILE) for one in addons},
+            {one.name: release.read_file(one, boot_inputs.MAX_FILE) for one in credentials},
             smbios_line,
         )
         inputs = boot_inputs.of_image(
-            release.read_file(uki), firmware, capture=known, sidecar=sidecar
+            release.read_file(uki, boot_inputs.MAX_FILE), firmware, capture=known, sidecar=sidecar
         )
     else:
         raise boot_inputs.NothingToBoot("give either a disk or an image")
@@ -247,7 +248,7 @@ def predict(
 def _firmware(varstore: Path | None, efivars: Path | None) -> Firmware:
     """Secure Boot from a store or a dump, whichever was given."""
     if varstore is not None and efivars is None:
-        return boot_inputs.firmware_of_store(release.read_file(varstore))
+        return boot_inputs.firmware_of_store(release.read_file(varstore, MAX_STORE + 1))
     if efivars is not None and varstore is None:
         return boot_inputs.firmware_of_dump(efivars)
     raise UsageError("give either --varstore or --efivars")

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,7 @@ from catena.lab.swtpm import Vendor
 from catena.lab.tree import Cache, Progress
 from catena.measure.boot_path import Capture
 from catena.measure.prediction import PcrPrediction, Value, predict
-from catena.osimage import authenticode, boot_inputs, uki
+from catena.osimage import authenticode, boot_inputs, cpio, uki
 from catena.osimage.boot_inputs import DEFAULT_BOOT_FILE as BOOT_FILE
 from catena.osimage.tool import EFI_STUB
 from catena.osimage.uki import Part
@@ -45,7 +45,9 @@ _LOADER = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 _SHIM = "usr/lib/shim/shimx64.efi"
 _SUITES = {254: "bookworm-backports", 257: "trixie"}
 _OWN_VERSION = 252
-_ENTRY = "title probe\nlinux /vmlinuz\ninitrd /initrd\noptions console=ttyS0 quiet type1=1\n"
+_ENTRY = "title probe\nlinux /vmlinuz\ninitrd /initrd\ninitrd /second\noptions console=ttyS0 quiet type1=1\n"
+_BLANKS = b"  console=ttyS0\tquiet \n"
+_KEYS = (Part(".pcrsig", b'{"sha256":[]}'), Part(".pcrpkey", b"a public key\n"))
 _STARTS = {10: "template ima-sig", 11: "as the kernel starts"}
 """The branch that a probe takes where every boot can go several ways: its kernel's IMA template,
 and a system that measures no phases."""
@@ -100,7 +102,9 @@ class Ingredients:
         """Variables as the firmware comes."""
         return tools.FIRMWARE_VARS.path()
 
-    def image(self, version: int = _OWN_VERSION, line: bytes = LINE) -> bytes:
+    def image(
+        self, version: int = _OWN_VERSION, line: bytes = LINE, more: Sequence[Part] = ()
+    ) -> bytes:
         """A signed unified kernel image on the stub of one release."""
         return self.signed(
             uki.assemble(
@@ -109,15 +113,21 @@ class Ingredients:
                     Part(".osrel", b"ID=probe\n"),
                     Part(".cmdline", line),
                     Part(".initrd", self.initrd),
+                    *more,
                     Part(".linux", self.kernel),
                 ),
             )
         )
 
-    def addon(self, version: int, line: bytes) -> bytes:
+    def addon(self, version: int, line: bytes, more: Sequence[Part] = ()) -> bytes:
         """A signed addon that adds to the command line."""
         stub = self._program(version, _ADDON)
-        return self.signed(uki.assemble(stub, (Part(".cmdline", line),)))
+        return self.signed(uki.assemble(stub, (Part(".cmdline", line), *more)))
+
+    @cached_property
+    def microcode(self) -> bytes:
+        """An archive that the kernel searches for microcode, without any for this processor."""
+        return cpio.archive([cpio.file(PurePosixPath("/kernel/x86/microcode/none"), b"none!")])
 
     def loader(self, version: int = _OWN_VERSION) -> bytes:
         """systemd-boot of one release, signed."""
@@ -128,6 +138,13 @@ class Ingredients:
         suite = _SUITES[257]
         package = archive.unpacked(self._cache, suite, "shim-unsigned", self._progress)
         return self.signed((package / _SHIM).read_bytes())
+
+    def vendors_loader(self) -> bytes:
+        """systemd-boot 257 as Debian signs it for its shim."""
+        suite = _SUITES[257]
+        name = "systemd-boot-efi-amd64-signed"
+        package = archive.unpacked(self._cache, suite, name, self._progress)
+        return (package / f"{_LOADER}.signed").read_bytes()
 
     def signed(self, image: bytes) -> bytes:
         """An image signed with db."""
@@ -168,6 +185,7 @@ def _type_1(parts: Ingredients) -> Mapping[str, bytes]:
         BOOT_FILE: parts.loader(),
         "/vmlinuz": parts.kernel,
         "/initrd": parts.initrd,
+        "/second": bytes(5),
         "/loader/entries/probe.conf": _ENTRY.encode(),
     }
 
@@ -181,11 +199,11 @@ CASES = (
     Case("on-uki", "Secure Boot on, image started by firmware", lambda p: {BOOT_FILE: p.image()}, _on),
     Case(
         "on-sdboot",
-        "systemd-boot 252 and image",
-        lambda p: {BOOT_FILE: p.loader(), "/EFI/Linux/probe.efi": p.image()},
+        "systemd-boot 252 and image, blanks around its command line",
+        lambda p: {BOOT_FILE: p.loader(), "/EFI/Linux/probe.efi": p.image(line=_BLANKS)},
         _on,
     ),
-    Case("off-type1", "systemd-boot 252, kernel and initrd of an entry", _type_1, _off),
+    Case("off-type1", "systemd-boot 252, kernel and two initrds of an entry", _type_1, _off),
     Case(
         "on-credentials",
         "credentials beside the image and of the ESP",
@@ -196,7 +214,28 @@ CASES = (
         },
         _on,
     ),
-    Case("on-uki-254", "stub 254", lambda p: {BOOT_FILE: p.image(254)}, _on),
+    Case(
+        "on-uki-254",
+        "stub 254, addons of image and ESP, keys for the system",
+        lambda p: {
+            BOOT_FILE: p.image(254, _BLANKS, _KEYS),
+            _beside("a.addon.efi"): p.addon(254, b"addon=1 \n"),
+            _beside("b.addon.efi"): p.addon(254, b" addon=2"),
+            "/loader/addons/c.addon.efi": p.addon(254, b"addon=3"),
+            _beside("c.confext.raw"): b"to this stub, an extension",
+        },
+        _on,
+    ),
+    Case(
+        "off-sdboot-254",
+        "systemd-boot 254 with loader.conf, stub 254",
+        lambda p: {
+            BOOT_FILE: p.loader(254),
+            "/EFI/Linux/probe.efi": p.image(254, _BLANKS),
+            "/loader/loader.conf": b"timeout 0\n",
+        },
+        _off,
+    ),
     Case(
         "on-sdboot-257",
         "systemd-boot 257 with loader.conf, stub 257",
@@ -209,10 +248,13 @@ CASES = (
     ),
     Case(
         "on-addons",
-        "addons of image and ESP, extensions of both kinds",
+        "addons of image and ESP, with microcode and initrd; extensions of both kinds",
         lambda p: {
-            BOOT_FILE: p.image(257),
-            _beside("a.addon.efi"): p.addon(257, b"addon=1"),
+            BOOT_FILE: p.image(257, more=(*_KEYS, Part(".ucode", p.microcode))),
+            _beside("a.addon.efi"): p.addon(
+                257, b"addon=1", (Part(".initrd", bytes(7)), Part(".ucode", p.microcode))
+            ),
+            _beside("d.addon.efi"): p.addon(257, b" d=1 ", (Part(".ucode", p.microcode),)),
             "/loader/addons/b.addon.efi": p.addon(257, b"addon=2"),
             _beside("e.sysext.raw"): b"an extension",
             _beside("c.confext.raw"): b"a configuration",
@@ -239,6 +281,22 @@ CASES = (
             "/EFI/BOOT/grubx64.efi": p.loader(257),
             "/EFI/Linux/probe.efi": p.image(257),
         },
+        _on,
+    ),
+    Case(
+        "on-shim-vendor",
+        "shim, the boot loader that its vendor signed, stub 257",
+        lambda p: {
+            BOOT_FILE: p.shim(),
+            "/EFI/BOOT/grubx64.efi": p.vendors_loader(),
+            "/EFI/Linux/probe.efi": p.image(257),
+        },
+        _on,
+    ),
+    Case(
+        "on-no-line",
+        "an image without a command line, stub 257",
+        lambda p: {BOOT_FILE: p.image(257, b"")},
         _on,
     ),
     Case(

@@ -22,11 +22,15 @@ class Firmware:
     ``keys`` holds the content of PK, KEK, db and dbx, which are measured as empty if absent, and of
     dbt and dbr, which are measured if they are there.
     ``owner_keys`` is true if shim's variables hold something: then it measures more than its own.
+    ``sbat_level`` is shim's revocation level from an earlier boot. ``boot_variables`` are BootOrder
+    and each Boot#### that it names, in its order; none before firmware's first boot.
     """
 
     secure_boot: bool
     keys: Mapping[str, bytes]
     owner_keys: bool = False
+    sbat_level: bytes = b""
+    boot_variables: Files = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class BootPath:
 
     ``shim`` and ``loader`` come before ``image``, which is a unified kernel image or, with
     ``options`` and ``initrds``, a plain kernel. ``loader_configuration`` is loader.conf.
+    ``detour`` says why ``shim`` will not start what follows it.
     """
 
     name: str
@@ -69,6 +74,7 @@ class BootPath:
     options: str | None = None
     initrds: tuple[bytes, ...] = ()
     sidecar: Sidecar = field(default_factory=Sidecar)
+    detour: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

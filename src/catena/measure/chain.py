@@ -6,19 +6,25 @@ What cannot be told for a PCR is kept as a reason, and its events are then of no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from catena.formats import pe
+from catena.formats.efi import IMAGE_SECURITY_DATABASE, SHIM_LOCK, VariableData
 from catena.formats.pe import PeImage
 from catena.ids import HashAlg
 from catena.measure import shim, sidecar
 from catena.measure.boot_path import BootPath, Firmware
+from catena.measure.shim import ShimMeasurements
 from catena.measure.sidecar import PUBLIC_MODES, SECRET_MODES
-from catena.measure.stub import LOADERS, STUBS, Loader, Stub, program
+from catena.measure.stub import LOADERS, STUBS, Loader, Stub, clean, measured_sections, program
+from catena.measure.verification import accepting_entry
 
 SHIM_PCRS = (7, 14)
+BOOT_PCRS = (4, 5, 7, 8, 9, 11, 12, 13, 14)
+"""Everything that still changes when firmware has started its first program, but for IMA's."""
+
 STUB_PCRS = (4, 9, 11, 12, 13)
 LOADER_PCRS = (4, 5, 9, 12)
 
@@ -36,14 +42,11 @@ class Measured:
 class Chain:
     """What one way through the boot measures, beyond what firmware always does.
 
-    ``verified`` are images that firmware verifies, ``shim_verified`` those that shim does, in
-    order. ``unknown`` has the reason for each PCR that cannot be told.
+    ``unknown`` has the reason for each PCR that cannot be told.
     """
 
     name: str
     events: list[Measured] = field(default_factory=list)
-    verified: list[tuple[str, PeImage]] = field(default_factory=list)
-    shim_verified: list[tuple[str, PeImage]] = field(default_factory=list)
     unknown: dict[int, str] = field(default_factory=dict)
 
     def give_up(self, pcrs: tuple[int, ...], reason: str) -> None:
@@ -75,15 +78,17 @@ class _Follower:
 
     def __init__(self, path: BootPath, firmware: Firmware) -> None:
         self._path = path
-        self._owner_keys = firmware.owner_keys
+        self._firmware = firmware
         self._secure_boot = firmware.secure_boot
         self._chain = Chain(path.name)
+        self._shims: ShimMeasurements | None = None
+        self._authorities: set[tuple[bool, bytes]] = set()
 
     def follow(self) -> Chain:
-        if self._path.shim is not None:
-            self._shim(self._path.shim)
-        if self._path.loader is not None:
-            self._loader(self._path.loader)
+        if self._path.shim is not None and not self._shim(self._path.shim):
+            return self._chain
+        if self._path.loader is not None and not self._loader(self._path.loader):
+            return self._chain
         what = program(self._path.image)
         if what.kind == "stub":
             self._unified(what.version, what.name)
@@ -91,111 +96,160 @@ class _Follower:
             self._kernel()
         return self._chain
 
-    def _start(self, what: str, image: PeImage) -> None:
-        """Firmware, or shim in its place, verifies and measures an image."""
+    def _start(self, what: str, image: PeImage) -> bool:
+        """Firmware, or shim in its place, verifies and measures an image; False: it refuses it."""
+        if self._secure_boot:
+            authority = self._authority(image)
+            if authority is None:
+                return False
+            # Each keeps its own account of what it measured already.
+            account = (self._shims is not None, authority)
+            if account not in self._authorities:
+                self._authorities.add(account)
+                self._measure(7, f"key that accepts {what}", authority)
         self._chain.events.append(_of_image(what, image))
-        by_shim = self._path.shim is not None and image is not self._path.shim
-        verified = self._chain.shim_verified if by_shim else self._chain.verified
-        verified.append((what, image))
+        return True
+
+    def _goes_on(self, what: str, image: PeImage) -> bool:
+        """The same for an image without which the boot ends, or goes a way that is not followed."""
+        if self._start(what, image):
+            return True
+        reason = f"no key of db accepts {what}: it will not be started"
+        self._chain.give_up(BOOT_PCRS, reason)
+        return False
+
+    def _authority(self, image: PeImage) -> bytes | None:
+        """UEFI_VARIABLE_DATA with the entry of db, or of shim's own list, that accepts an image."""
+        db, dbx = (self._firmware.keys.get(name, b"") for name in ("db", "dbx"))
+        if self._shims is None:
+            entry = accepting_entry(image, db, dbx)
+            name, guid = "db", IMAGE_SECURITY_DATABASE
+        else:
+            dbx += self._shims.revoked
+            entry = accepting_entry(image, db, dbx)
+            name, guid = "db", IMAGE_SECURITY_DATABASE
+            if entry is None:
+                entry = accepting_entry(image, self._shims.accepted, dbx)
+                name, guid = "MokListRT", SHIM_LOCK
+        return None if entry is None else VariableData(guid, name, entry.encode()).encode()
 
     def _measure(self, pcr: int, what: str, data: bytes) -> None:
         self._chain.events.append(of_data(pcr, what, data))
 
-    def _shim(self, image: PeImage) -> None:
-        self._start("shim", image)
+    def _shim(self, image: PeImage) -> bool:
+        if not self._goes_on("shim", image):
+            return False
+        if self._path.detour is not None:
+            self._chain.give_up(BOOT_PCRS, self._path.detour)
+            return False
         generation = program(image).version
         if generation not in shim.GENERATIONS:
             self._chain.give_up(SHIM_PCRS, f"shim of generation {generation} is not known")
-            return
-        if self._owner_keys:
-            self._chain.give_up(SHIM_PCRS, "machine owner keys are set: shim measures them, too")
-            return
-        found = shim.measurements(image, secure_boot=self._secure_boot)
+            return True
+        if self._firmware.owner_keys:
+            reason = "machine owner keys are set: shim measures them, too"
+            self._chain.give_up(SHIM_PCRS, reason)
+        found = shim.measurements(
+            image, secure_boot=self._secure_boot, stored_level=self._firmware.sbat_level
+        )
         for name, content in found.owner_keys:
             self._measure(14, f"shim's {name}", content)
         self._measure(7, "shim's SbatLevel", found.level)
+        self._shims = found
+        return True
 
-    def _loader(self, image: PeImage) -> None:
-        self._start("boot loader", image)
+    def _loader(self, image: PeImage) -> bool:
+        if not self._goes_on("boot loader", image):
+            return False
         what = program(image)
         behaviour = LOADERS.get(what.version) if what.kind == "boot" else None
         if behaviour is None:
             self._chain.give_up(LOADER_PCRS, f"what {what.name} measures is not known")
-            return
+            return True
         configuration = self._path.loader_configuration
         if behaviour.measures_configuration and configuration is not None:
             self._measure(5, "loader.conf", configuration)
-        if self._path.options is not None:
+        if self._path.options:
             self._measure(12, "options of the boot entry", _utf16(self._path.options))
-        elif behaviour.passes_embedded_line:
-            self._measure(12, "embedded command line, by the boot loader", self._line())
+        elif self._passed_line():
+            line = _utf16(self._passed_line())
+            self._measure(12, "embedded command line, by the boot loader", line)
+        return True
 
     def _unified(self, version: int, name: str) -> None:
         image, chain = self._path.image, self._chain
-        self._start("unified kernel image", image)
+        if not self._goes_on("unified kernel image", image):
+            return
         stub = STUBS.get(version)
         if stub is None:
             chain.give_up(STUB_PCRS, f"what {name} measures is not known")
             return
-        for section_name in stub.sections:
-            section = image.section(section_name)
-            if section is not None:
-                self._measure(11, f"name of section {section_name}", section_name.encode() + b"\0")
-                self._measure(11, f"content of section {section_name}", image.content(section))
-        line = self._stripped_line(stub)
-        if self._is_passed_line() and not self._secure_boot:
-            self._measure(12, "command line that was passed in", self._line())
-        line += "".join(f" {added}" for added in self._added_lines(stub))
-        self._archives(stub)
+        if any(section.name == ".profile" for section in image.sections):
+            chain.give_up(STUB_PCRS, "the image has profiles: one is chosen as it starts")
+            return
+        for section_name, content in measured_sections(image, stub):
+            self._measure(11, f"name of section {section_name}", section_name.encode() + b"\0")
+            self._measure(11, f"content of section {section_name}", content)
+        lines = [stub.clean(self._text())]
+        if self._passed_line() and not self._secure_boot:
+            lines = [self._passed_line()]
+            self._measure(12, "command line that was passed in", _utf16(lines[0]))
+        addons = self._addons(stub)
+        lines += self._added_lines(stub, addons)
+        archives = list(self._sidecar_archives(stub))
+        for pcr, what, content in archives:
+            self._measure(pcr, what, content)
+        initrd = self._initrd(stub, addons, [content for _, _, content in archives])
         self._inner_kernel()
-        self._measure(9, "kernel command line", _utf16(line))
-        self._measure(9, "initrd", self._initrd(stub))
+        self._hand_over(" ".join(line for line in lines if line), initrd)
 
-    def _stripped_line(self, stub: Stub) -> str:
-        """The embedded command line as the stub hands it on."""
-        line = self._text().rstrip()
-        if stub.strips_start:
-            line = line.lstrip()
-        elif stub.strips_start is None and line != line.lstrip():
-            self._chain.give_up((9,), "what this stub does with blanks before the command line")
-        if not line.isprintable():
-            self._chain.give_up((9,), "the embedded command line has control characters")
-        return line
+    def _hand_over(self, line: str, initrd: bytes) -> None:
+        """The kernel measures what it was given, if anything."""
+        if line:
+            self._measure(9, "kernel command line", _utf16(line))
+        if initrd:
+            self._measure(9, "initrd", initrd)
 
-    def _is_passed_line(self) -> bool:
-        """Whether the boot loader hands the embedded line over as if it were its own."""
-        if self._path.loader is None:
-            return False
-        behaviour = LOADERS.get(program(self._path.loader).version, Loader())
-        return behaviour.passes_embedded_line
+    def _passed_line(self) -> str:
+        """The embedded line, if the boot loader hands it over as if it were its own."""
+        loader, image = self._path.loader, program(self._path.image)
+        if loader is None or image.kind != "stub":
+            return ""
+        behaviour = LOADERS.get(program(loader).version, Loader())
+        return clean(self._text(), strips=False) if behaviour.passes_embedded_line else ""
 
-    def _added_lines(self, stub: Stub) -> Iterator[str]:
-        """Addons are images: firmware verifies and measures each before the stub reads it.
-
-        What they add is joined, the ESP's first, and measured once.
+    def _addons(self, stub: Stub) -> dict[str, list[tuple[str, PeImage]]]:
+        """Addons by scope. Each is an image that is verified and measured before it is read; one
+        that is refused is passed over.
         """
         extra = self._path.sidecar
-        if not stub.adds_lines:
-            return
-        texts = []
-        for scope, addons in (("ESP", extra.global_addons), ("image", extra.addons)):
-            for name, addon in sorted(addons, key=lambda one: one[0]):
-                self._start(f"addon {name} of the {scope}", addon)
-                section = addon.section(".cmdline")
-                if section is not None:
-                    texts.append(_decoded(addon.content(section)).strip())
-        if len(texts) > 1 and not stub.joins_lines:
-            self._chain.give_up((9, 12), "how this stub joins the lines of several addons")
-        if texts:
-            self._measure(12, "command lines of addons", _utf16(" ".join(texts)))
-            yield " ".join(texts)
-        if extra.smbios_line is not None:
-            self._measure(12, "command line of SMBIOS", _utf16(extra.smbios_line))
-            yield extra.smbios_line
+        scopes = {"ESP": extra.global_addons, "image": extra.addons} if stub.adds_lines else {}
+        return {
+            scope: [
+                (name, addon)
+                for name, addon in sorted(addons, key=lambda one: one[0])
+                if self._start(f"addon {name} of the {scope}", addon)
+            ]
+            for scope, addons in scopes.items()
+        }
 
-    def _archives(self, stub: Stub) -> None:
-        for pcr, what, content in self._sidecar_archives(stub):
-            self._measure(pcr, what, content)
+    def _added_lines(
+        self, stub: Stub, addons: Mapping[str, Sequence[tuple[str, PeImage]]]
+    ) -> Iterator[str]:
+        """Lines of addons, joined, and of SMBIOS, which old stubs take as it is."""
+        texts = [[_section_text(addon) for _, addon in scope] for scope in addons.values()]
+        if stub.joins_scopes:
+            texts = [[stub.clean(text) for scope in texts for text in scope]]
+        for scope in texts:
+            line = stub.clean(" ".join(text for text in scope if text))
+            if line:
+                self._measure(12, "command lines of addons", _utf16(line))
+                yield line
+        given = (self._path.sidecar.smbios_line or "") if stub.adds_lines else ""
+        line = stub.clean(given) if stub.strips else given
+        if line:
+            self._measure(12, "command line of SMBIOS", _utf16(line))
+            yield line
 
     def _sidecar_archives(self, stub: Stub) -> Iterator[tuple[int, str, bytes]]:
         extra = self._path.sidecar
@@ -208,7 +262,7 @@ class _Follower:
             (13, "system extensions", ".extra/sysext", self._extensions(stub), PUBLIC_MODES),
             (
                 *(12, "configuration extensions", ".extra/confext"),
-                *(extra.configurations if stub.adds_osrel else (), PUBLIC_MODES),
+                *(extra.configurations if stub.knows_configurations else (), PUBLIC_MODES),
             ),
         )
         for pcr, what, folder, files, modes in found:
@@ -219,7 +273,7 @@ class _Follower:
     def _extensions(self, stub: Stub) -> tuple[tuple[str, bytes], ...]:
         """Old stubs know only system extensions, and take every ``.raw`` for one."""
         extra = self._path.sidecar
-        return extra.extensions + (() if stub.adds_osrel else extra.configurations)
+        return extra.extensions + (() if stub.knows_configurations else extra.configurations)
 
     def _inner_kernel(self) -> None:
         """Without Secure Boot the stub lets firmware load the kernel inside, which measures it."""
@@ -230,39 +284,65 @@ class _Follower:
             _of_image("kernel inside the image", pe.parse(self._path.image.content(section)))
         )
 
-    def _initrd(self, stub: Stub) -> bytes:
-        """What the stub joins: the image's initrd, the archives, os-release."""
-        image = self._path.image
-        parts = [b"" if (found := image.section(".initrd")) is None else image.content(found)]
-        parts += [content for _, _, content in self._sidecar_archives(stub)]
-        osrel = image.section(".osrel")
-        if stub.adds_osrel and osrel is not None:
-            files = (("os-release", image.content(osrel)),)
-            parts.append(sidecar.archive(".extra", files, PUBLIC_MODES))
-        if len(parts) == 1:
-            return parts[0]
-        return b"".join(sidecar.padded(part) for part in parts)
+    def _initrd(
+        self,
+        stub: Stub,
+        addons: Mapping[str, Sequence[tuple[str, PeImage]]],
+        archives: Sequence[bytes],
+    ) -> bytes:
+        """What the stub joins: microcode of addons, then of the image, its initrd, the archives,
+        sections as files, initrds of addons. One alone stays as it is.
+        """
+        loaded = [one for scope in addons.values() for one in scope] if stub.adds_initrds else []
+        microcode = self._of_addons("microcode", ".ucode", reversed(loaded))
+        behind = self._of_addons("initrd", ".initrd", loaded)
+        own = [self._content(".ucode") if ".ucode" in stub.sections else b""]
+        own.append(self._content(".initrd"))
+        embedded = [
+            sidecar.archive(".extra", ((name, content),), PUBLIC_MODES)
+            for section, name in stub.embedded
+            if (content := self._content(section))
+        ]
+        parts = [one for one in (*microcode, *own, *archives, *embedded, *behind) if one]
+        return parts[0] if len(parts) == 1 else b"".join(map(sidecar.padded, parts))
+
+    def _of_addons(
+        self, what: str, section_name: str, addons: Iterable[tuple[str, PeImage]]
+    ) -> list[bytes]:
+        """Sections of addons that end in the initrd; each is measured."""
+        found = []
+        for name, addon in addons:
+            section = addon.section(section_name)
+            if section is not None:
+                found.append(addon.content(section))
+                self._measure(12, f"{what} of addon {name}", found[-1])
+        return found
+
+    def _content(self, section_name: str) -> bytes:
+        section = self._path.image.section(section_name)
+        return b"" if section is None else self._path.image.content(section)
 
     def _kernel(self) -> None:
-        self._start("kernel", self._path.image)
+        if not self._goes_on("kernel", self._path.image):
+            return
         if self._path.options is None:
             self._chain.give_up((9,), "the kernel's command line is not known")
             return
-        self._measure(9, "kernel command line", _utf16(self._path.options))
-        if self._path.initrds:
-            joined = b"".join(map(sidecar.padded, self._path.initrds[:-1]))
-            self._measure(9, "initrd", joined + self._path.initrds[-1])
+        loader, initrds = self._path.loader, self._path.initrds
+        behaviour = Loader() if loader is None else LOADERS.get(program(loader).version, Loader())
+        if behaviour.joins_initrds:
+            initrds = (*map(sidecar.padded, initrds[:-1]), *initrds[-1:])
+        self._hand_over(self._path.options, b"".join(initrds))
 
     def _text(self) -> str:
-        section = self._path.image.section(".cmdline")
-        return "" if section is None else _decoded(self._path.image.content(section))
-
-    def _line(self) -> bytes:
-        return _utf16(self._text())
+        return _section_text(self._path.image)
 
 
-def _decoded(content: bytes) -> str:
-    return content.rstrip(b"\0").decode("utf-8", "replace")
+def _section_text(image: PeImage) -> str:
+    """The command line in an image or addon, up to a NUL."""
+    section = image.section(".cmdline")
+    content = b"" if section is None else image.content(section)
+    return content.partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _utf16(text: str) -> bytes:

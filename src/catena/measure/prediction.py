@@ -3,7 +3,8 @@
 ====  ====================================================================================
 PCR   predicted from
 ====  ====================================================================================
-0, 1  a capture of the firmware: what it measures of itself is in no file
+0     a capture of the firmware: what it measures of itself is in no file
+1     a capture; or boot variables, if firmware measures no other settings
 2, 3  a capture, or nothing but a separator if no option ROM runs
 4     the images in the order they start
 5     the boot disk's partition table, loader.conf, leaving the boot services
@@ -25,18 +26,15 @@ tells is listed with the reason. Sources: TCG PC Client PFP 1.06; edk2; ``measur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 
 from catena.formats import ima
 from catena.formats.efi import EFI_GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, VariableData
-from catena.formats.pe import PeImage
 from catena.ids import HashAlg
 from catena.measure.boot_path import BootInputs
 from catena.measure.chain import Chain, Measured, follow, of_data
-from catena.measure.verification import accepting_entry
 
 PCRS = range(16)
 PHASES = ("enter-initrd", "leave-initrd", "sysinit", "ready")
@@ -50,7 +48,19 @@ _CALLING = b"Calling EFI Application from Boot Option"
 _EXITING = (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
 _KEYS = ("PK", "KEK", "db", "dbx")
 _MORE_KEYS = ("dbt", "dbr")
+_FIRMWARE = (0, 1, 2, 3, 6)
 _STATIC_FIRMWARE = (2, 3, 6)
+_SETTINGS, _IMAGES, _DISK, _KEYS_PCR, _SECTIONS = 1, 4, 5, 7, 11
+_AGGREGATED = range(10)
+_LATE_BANKS = (HashAlg.SHA384, HashAlg.SHA512)
+_NO_IMA = "the kernel has no IMA"
+_UNCAPTURED = "firmware measures itself and its settings here: give a capture of such a machine"
+_UNTOUCHED = {
+    8: "no GRUB",
+    9: "no Linux EFI stub",
+    15: "until the system itself measures (machine id, volumes, containers)",
+}
+"""Why a PCR stays as it is."""
 
 Banks = Sequence[HashAlg]
 
@@ -87,179 +97,174 @@ class Prediction:
 def predict(inputs: BootInputs, banks: Banks) -> Prediction:
     """Predict PCRs 0–15. Raises ``FormatError`` for images or variables that are malformed."""
     chains = [follow(path, inputs.firmware) for path in inputs.paths]
-    found: dict[int, PcrPrediction] = {}
-    for pcr, predictor in _PREDICTORS.items():
-        found[pcr] = predictor(inputs, chains, banks, pcr)
-    found[10] = _ima(found, banks)
-    return Prediction(tuple(banks), tuple(found[pcr] for pcr in PCRS))
+    if inputs.partition_table is None:
+        for chain in chains:
+            chain.give_up((5,), "the partition table is measured here: give the disk")
+    working = tuple(dict.fromkeys((*banks, HashAlg.SHA256)))  # IMA's first entry needs the latter
+    found = {pcr: _of_firmware(inputs, working, pcr) for pcr in _FIRMWARE}
+    for pcr in set(PCRS) - set(_FIRMWARE) - {10}:
+        found[pcr] = _of_chains(inputs, chains, working, pcr)
+    found[10] = _ima(inputs, chains, found, working)
+    return Prediction(tuple(banks), tuple(_only(found[pcr], banks) for pcr in PCRS))
 
 
-def _captured(inputs: BootInputs, _: Sequence[Chain], banks: Banks, pcr: int) -> PcrPrediction:
+def _only(prediction: PcrPrediction, banks: Banks) -> PcrPrediction:
+    """The prediction in the banks that were asked for."""
+    values = (
+        Value(
+            one.branch,
+            {bank: one.digests[bank] for bank in banks if bank in one.digests},
+            one.events,
+        )
+        for one in prediction.values
+    )
+    return PcrPrediction(prediction.pcr, tuple(values), prediction.reason)
+
+
+def _of_firmware(inputs: BootInputs, banks: Banks, pcr: int) -> PcrPrediction:
+    """As captured; or what the rules say, if firmware measures nothing of its own."""
+    values = []
     capture = inputs.capture
-    known = {
-        bank: capture.pcrs[bank][pcr]
-        for bank in banks
-        if capture is not None and pcr in capture.pcrs.get(bank, {})
-    }
-    if capture is not None and known:
-        return PcrPrediction(pcr, (Value(f"firmware as captured in {capture.name}", known),))
+    if capture is not None:
+        known = {
+            bank: capture.pcrs[bank][pcr] for bank in banks if pcr in capture.pcrs.get(bank, {})
+        }
+        if known:
+            values.append(Value(f"firmware as captured in {capture.name}", known))
     if pcr in _STATIC_FIRMWARE:
         branch = "no option ROM, no settings of the platform"
-        return PcrPrediction(pcr, (_value(branch, [of_data(pcr, "separator", _SEPARATOR)], banks),))
-    return PcrPrediction(
-        pcr, (), "firmware measures itself and its settings here: give a capture of such a machine"
-    )
+        values.append(_value(branch, [_separator(pcr)], banks))
+    options = inputs.firmware.boot_variables
+    if pcr == _SETTINGS and options:
+        events = [of_data(pcr, f"variable {name}", data) for name, data in options]
+        branch = "boot variables as they are stored, no settings of the platform"
+        values.append(_value(branch, [*events, _separator(pcr)], banks))
+    reason = None if values else _UNCAPTURED
+    return PcrPrediction(pcr, _agreeing(values), reason)
 
 
-def _images(_: BootInputs, chains: Sequence[Chain], banks: Banks, pcr: int) -> PcrPrediction:
-    start = (of_data(pcr, "firmware starts a boot option", _CALLING), _separator(pcr))
-    return _from_chains(pcr, chains, banks, start)
+def _agreeing(values: Sequence[Value]) -> tuple[Value, ...]:
+    """One value where a capture and the rules agree, in every bank that either knows."""
+    if len(values) != 2:
+        return tuple(values)
+    captured, ruled = values
+    if any(ruled.digests[bank] != digest for bank, digest in captured.digests.items()):
+        return captured, ruled
+    branch = f"{captured.branch} or {ruled.branch}"
+    return (Value(branch, {**ruled.digests, **captured.digests}, ruled.events),)
 
 
-def _disk(inputs: BootInputs, chains: Sequence[Chain], banks: Banks, pcr: int) -> PcrPrediction:
-    if inputs.partition_table is None:
-        return PcrPrediction(pcr, (), "the partition table is measured here: give the disk")
-    table = of_data(pcr, "partition table", inputs.partition_table)
-    leaving = tuple(of_data(pcr, "leaving the boot services", text) for text in _EXITING)
-    return _from_chains(pcr, chains, banks, (_separator(pcr), table), leaving)
-
-
-def _secure_boot(
+def _of_chains(
     inputs: BootInputs, chains: Sequence[Chain], banks: Banks, pcr: int
 ) -> PcrPrediction:
-    firmware = inputs.firmware
-    start = [_variable("SecureBoot", b"\1" if firmware.secure_boot else b"\0")]
-    start += [_variable(name, firmware.keys.get(name, b"")) for name in _KEYS]
-    start += [_variable(name, firmware.keys[name]) for name in _MORE_KEYS if name in firmware.keys]
-    start.append(_separator(pcr))
+    """The values of every way through the boot; ways that measure the same are one."""
     values: list[Value] = []
-    reasons: list[str] = []
     for chain in chains:
-        late, reason = _late_measurements(inputs, chain, pcr)
-        if reason is not None:
-            reasons.append(reason)
-        else:
-            values.append(_value(chain.name, [*start, *late], banks))
+        if pcr in chain.unknown:
+            continue
+        events = _whole(inputs, chain, pcr)
+        if pcr == _SECTIONS:
+            values += _with_phases(chain.name, events, banks)
+            continue
+        untouched = "" if events else _UNTOUCHED.get(pcr, "")
+        values.append(_value(_joined(chain.name, untouched), events, banks))
+    reasons = [chain.unknown[pcr] for chain in chains if pcr in chain.unknown]
     return _merged(pcr, values, reasons)
 
 
-def _late_measurements(
-    inputs: BootInputs, chain: Chain, pcr: int
-) -> tuple[list[Measured], str | None]:
-    """Behind the separator: firmware's authorities, then shim's level and shim's authorities.
-
-    Shim keeps its own account of what it measured already, so a key may appear twice.
-    """
-    if pcr in chain.unknown:
-        return [], chain.unknown[pcr]
-    own = [one for one in chain.events if one.pcr == pcr]
-    if not inputs.firmware.secure_boot:
-        return own, None
-    by_firmware, reason = _authorities(inputs, chain.verified)
-    by_shim, other = _authorities(inputs, chain.shim_verified)
-    return [*by_firmware, *own, *by_shim], reason or other
-
-
-def _authorities(
-    inputs: BootInputs, images: Sequence[tuple[str, PeImage]]
-) -> tuple[list[Measured], str | None]:
-    """Each db entry once, when the first image needs it; or why the boot stops."""
-    keys = inputs.firmware.keys
-    used: dict[bytes, Measured] = {}
-    for what, image in images:
-        entry = accepting_entry(image, keys.get("db", b""), keys.get("dbx", b""))
-        if entry is None:
-            return [], f"no key of db accepts {what}: it will not be started"
-        data = VariableData(IMAGE_SECURITY_DATABASE, "db", entry.encode()).encode()
-        used.setdefault(data, of_data(7, f"key of db that accepts {what}", data))
-    return list(used.values()), None
+def _whole(inputs: BootInputs, chain: Chain, pcr: int) -> list[Measured]:
+    """All that one way measures into a PCR: firmware's own, the chain's, firmware's again."""
+    before: list[Measured] = []
+    after: list[Measured] = []
+    if pcr == _IMAGES:
+        before = [of_data(pcr, "firmware starts a boot option", _CALLING), _separator(pcr)]
+    elif pcr == _DISK and inputs.partition_table is not None:
+        before = [_separator(pcr), of_data(pcr, "partition table", inputs.partition_table)]
+        after = [of_data(pcr, "leaving the boot services", text) for text in _EXITING]
+    elif pcr == _KEYS_PCR:
+        firmware = inputs.firmware
+        before = [_variable("SecureBoot", b"\1" if firmware.secure_boot else b"\0")]
+        before += [_variable(name, firmware.keys.get(name, b"")) for name in _KEYS]
+        before += [
+            _variable(name, firmware.keys[name]) for name in _MORE_KEYS if name in firmware.keys
+        ]
+        before.append(_separator(pcr))
+    return [*before, *(one for one in chain.events if one.pcr == pcr), *after]
 
 
-def _nothing(
-    _: BootInputs, chains: Sequence[Chain], banks: Banks, pcr: int, *, who: str
-) -> PcrPrediction:
-    return _from_chains(pcr, chains, banks, otherwise=who)
-
-
-def _unified_kernel(
-    _: BootInputs, chains: Sequence[Chain], banks: Banks, pcr: int
-) -> PcrPrediction:
+def _with_phases(branch: str, sections: list[Measured], banks: Banks) -> Iterator[Value]:
     """Sections, then one more value for each phase that systemd may measure."""
-    found = _from_chains(pcr, chains, banks)
-    if found.reason is not None:
-        return found
-    values: list[Value] = []
-    for value in found.values:
-        events = list(value.events)
-        values.append(_value(_joined(value.branch, "as the kernel starts"), events, banks))
-        for phase in PHASES:
-            events.append(of_data(pcr, f"phase {phase}", phase.encode()))
-            values.append(_value(_joined(value.branch, f"after {phase}"), events, banks))
-    return PcrPrediction(pcr, tuple(values))
+    events = list(sections)
+    yield _value(_joined(branch, "as the kernel starts"), events, banks)
+    for phase in PHASES:
+        events.append(of_data(_SECTIONS, f"phase {phase}", phase.encode()))
+        yield _value(_joined(branch, f"after {phase}"), events, banks)
 
 
-def _ima(found: Mapping[int, PcrPrediction], banks: Banks) -> PcrPrediction:
-    """PCR 10 if IMA measures nothing but its first entry, over PCRs 0–9 in its own SHA-256.
+def _ima(
+    inputs: BootInputs,
+    chains: Sequence[Chain],
+    found: Mapping[int, PcrPrediction],
+    banks: Banks,
+) -> PcrPrediction:
+    """PCR 10 if IMA measures nothing but its first entry, over PCRs 0–9 in its own SHA-256."""
+    values = [_value(_NO_IMA, [], banks)]
+    captured = {pcr: _in_sha256(found[pcr]) for pcr in _FIRMWARE}
+    for chain in chains:
+        if set(chain.unknown) & set(_AGGREGATED):
+            continue
+        own = {pcr: _sha256(_whole(inputs, chain, pcr)) for pcr in _AGGREGATED}
+        for firmware in product(*captured.values()):
+            if len(values) >= MAX_VALUES:
+                return PcrPrediction(10, (), "PCRs 0–9 can have too many values together")
+            held = own | {
+                one: value.digests[HashAlg.SHA256]
+                for one, value in zip(captured, firmware, strict=True)
+            }
+            ways = [
+                value.branch
+                for pcr, value in zip(captured, firmware, strict=True)
+                if len(captured[pcr]) > 1
+            ]
+            branch = _joined(chain.name if len(chains) > 1 else "", *ways)
+            values += _first_entries(branch, [held[pcr] for pcr in _AGGREGATED], banks)
+    missing = {pcr for pcr in _FIRMWARE if not captured[pcr]}
+    missing |= {pcr for chain in chains for pcr in chain.unknown if pcr in _AGGREGATED}
+    listed = ", ".join(map(str, sorted(missing)))
+    reason = f"IMA's first entry is over PCRs 0–9; unknown: {listed}" if missing else None
+    return PcrPrediction(10, tuple(values), reason)
+
+
+def _first_entries(branch: str, pcrs: Sequence[bytes], banks: Banks) -> Iterator[Value]:
+    """IMA's first entry in each template.
 
     A kernel whose SHA-384 or SHA-512 is a module extends the SHA-1 digest, padded, into such a
     bank: IMA starts before modules can be loaded.
     """
-    unknown = [pcr for pcr in range(10) if not found[pcr].values]
-    if unknown:
-        missing = ", ".join(map(str, unknown))
-        return PcrPrediction(10, (), f"IMA's first entry is over PCRs 0–9; unknown: {missing}")
-    combinations = list(product(*(found[pcr].values for pcr in range(10))))
-    if len(combinations) * len(IMA_TEMPLATES) > MAX_VALUES:
-        return PcrPrediction(10, (), "PCRs 0–9 can have too many values together")
-    values = [
-        _ima_value(combination, template, banks)
-        for combination in combinations
-        for template in IMA_TEMPLATES
-        if all(HashAlg.SHA256 in one.digests for one in combination)
-    ]
-    if not values:
-        return PcrPrediction(10, (), "IMA's first entry is over the SHA-256 bank, which is unknown")
-    return PcrPrediction(10, tuple(values))
-
-
-def _ima_value(combination: Sequence[Value], template: str, banks: Banks) -> Value:
-    aggregate = HashAlg.SHA256.digest(b"".join(one.digests[HashAlg.SHA256] for one in combination))
+    aggregate = HashAlg.SHA256.digest(b"".join(pcrs))
     fields = (b"sha256:\0" + aggregate, b"boot_aggregate\0")
-    data = ima.encode_fields(*fields, *([b""] if template == "ima-sig" else []))
-    digests = {
-        bank: bank.digest(data)
-        if bank in {HashAlg.SHA1, HashAlg.SHA256}
-        else HashAlg.SHA1.digest(data).ljust(bank.size, b"\0")
-        for bank in banks
-    }
-    event = Measured(10, "IMA's boot_aggregate", digests.__getitem__)
-    branch = f"IMA measures nothing but boot_aggregate, template {template}"
-    ways = [one.branch for one in combination if one.branch]
-    return _value(_joined(*dict.fromkeys(ways[-1:]), branch), [event], banks)
+    for template in IMA_TEMPLATES:
+        data = ima.encode_fields(*fields, *([b""] if template == "ima-sig" else []))
+        whole = {bank: bank.digest(data) for bank in banks}
+        sha1 = HashAlg.SHA1.digest(data)
+        late = {bank: sha1.ljust(bank.size, b"\0") for bank in banks if bank in _LATE_BANKS}
+        named = _joined(branch, f"IMA measures nothing but boot_aggregate, template {template}")
+        yield _value(named, [_entry(whole | late)], banks)
+        if late:
+            built_in = f"{named}, SHA-384 and SHA-512 built into the kernel"
+            yield _value(built_in, [_entry(whole)], banks)
 
 
-def _from_chains(
-    pcr: int,
-    chains: Sequence[Chain],
-    banks: Banks,
-    before: Sequence[Measured] = (),
-    after: Sequence[Measured] = (),
-    *,
-    otherwise: str = "",
-) -> PcrPrediction:
-    """One value for each way through the boot; ways that measure the same are one."""
-    values: list[Value] = []
-    reasons: list[str] = []
-    for chain in chains:
-        reason = chain.unknown.get(pcr)
-        if reason is not None:
-            reasons.append(reason)
-            continue
-        own = [one for one in chain.events if one.pcr == pcr]
-        events = [*before, *own, *after]
-        branch = chain.name if own or not otherwise else _joined(chain.name, otherwise)
-        values.append(_value(branch, events, banks))
-    return _merged(pcr, values, reasons)
+def _entry(digests: Mapping[HashAlg, bytes]) -> Measured:
+    return Measured(10, "IMA's boot_aggregate", digests.__getitem__)
+
+
+def _in_sha256(prediction: PcrPrediction) -> list[Value]:
+    return [one for one in prediction.values if HashAlg.SHA256 in one.digests]
+
+
+def _sha256(events: Sequence[Measured]) -> bytes:
+    return _value("", events, (HashAlg.SHA256,)).digests[HashAlg.SHA256]
 
 
 def _merged(pcr: int, values: Sequence[Value], reasons: Sequence[str]) -> PcrPrediction:
@@ -301,23 +306,3 @@ def _separator(pcr: int) -> Measured:
 def _variable(name: str, data: bytes) -> Measured:
     guid = IMAGE_SECURITY_DATABASE if name.startswith("db") else EFI_GLOBAL_VARIABLE
     return of_data(7, f"variable {name}", VariableData(guid, name, data).encode())
-
-
-_Predictor = Callable[[BootInputs, Sequence[Chain], Banks, int], PcrPrediction]
-_PREDICTORS: dict[int, _Predictor] = {
-    0: _captured,
-    1: _captured,
-    2: _captured,
-    3: _captured,
-    4: _images,
-    5: _disk,
-    6: _captured,
-    7: _secure_boot,
-    8: partial(_nothing, who="no GRUB"),
-    9: partial(_nothing, who="no Linux EFI stub"),
-    11: _unified_kernel,
-    12: partial(_nothing, who=""),
-    13: partial(_nothing, who=""),
-    14: partial(_nothing, who=""),
-    15: partial(_nothing, who="until the system measures itself (machine id, volumes, containers)"),
-}

@@ -36,13 +36,28 @@ class ShimMeasurements:
     owner_keys: tuple[tuple[str, bytes], ...]
     level: bytes
 
+    @property
+    def accepted(self) -> bytes:
+        """Signature lists of what shim accepts beside db."""
+        return self.owner_keys[0][1]
 
-def measurements(image: PeImage, *, secure_boot: bool) -> ShimMeasurements:
+    @property
+    def revoked(self) -> bytes:
+        """Signature lists of what shim refuses beside dbx."""
+        return self.owner_keys[1][1]
+
+
+def measurements(
+    image: PeImage, *, secure_boot: bool, stored_level: bytes = b""
+) -> ShimMeasurements:
     """Read them from the image. Raises ``FormatError`` for a shim without these sections.
 
-    Without Secure Boot nothing is revoked: shim goes back to the first level there ever was.
+    Without Secure Boot nothing is revoked: shim wants no more than the first level there ever
+    was. ``stored_level`` stays if it is newer than the one that shim wants.
     """
     level = _level(image) if secure_boot else FIRST_LEVEL
+    if _date(stored_level) > _date(level):
+        level = stored_level
     authorised, revoked = _vendor_keys(image)
     return ShimMeasurements(
         owner_keys=(
@@ -52,6 +67,12 @@ def measurements(image: PeImage, *, secure_boot: bool) -> ShimMeasurements:
         ),
         level=VariableData(SHIM_LOCK, "SbatLevel", level).encode(),
     )
+
+
+def _date(level: bytes) -> bytes:
+    """The third field of the first line: "sbat,1,2025021800"."""
+    fields = level.split(b"\n", 1)[0].split(b",")
+    return fields[2] if len(fields) > 2 else b""
 
 
 def _vendor_keys(image: PeImage) -> tuple[bytes, bytes]:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from catena.formats.pe import PeImage
 
 _MAGIC = re.compile(rb"#### LoaderInfo: (systemd-(stub|boot) (\d+)[ -~]*?) ####\0?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SBAT_SHIM = re.compile(rb"^shim,(\d+),", re.MULTILINE)
 
 _SECTIONS_252 = (".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey")
@@ -42,24 +43,46 @@ _SECTIONS_257 = (
 class Stub:
     """How one version of the stub behaves.
 
-    ``sections`` are measured in this order, absent ones left out. ``adds_lines``: addons and
-    SMBIOS may add to the command line. ``adds_osrel``: a cpio with os-release follows the initrd.
-    ``joins_lines``: the lines of several addons are measured as one (of others, no boot has shown it).
-    ``strips_start``: blanks in front of the embedded command line are dropped as those behind it
-    are; None if no boot has shown it.
+    ``sections`` are measured in this order, absent ones left out. ``embedded`` sections follow the
+    initrd as files of ``/.extra``, each in a cpio of its own. ``adds_lines``: addons and SMBIOS may
+    add to the command line; ``joins_scopes``: the lines of all addons are one measurement, else
+    those of the ESP and those of the image are one each. ``adds_initrds``: addons may bring
+    microcode and initrds. ``knows_configurations``: ``.confext.raw`` is not a system extension.
+    ``strips``: blanks go at both ends of every line, else only behind one.
     """
 
     sections: tuple[str, ...]
+    embedded: tuple[tuple[str, str], ...] = (
+        (".pcrsig", "tpm2-pcr-signature.json"),
+        (".pcrpkey", "tpm2-pcr-public-key.pem"),
+    )
     adds_lines: bool = False
-    adds_osrel: bool = False
-    joins_lines: bool = False
-    strips_start: bool | None = None
+    joins_scopes: bool = False
+    adds_initrds: bool = False
+    knows_configurations: bool = False
+    strips: bool = False
+
+    def clean(self, text: str) -> str:
+        """A command line as this stub hands it on: control characters become blanks."""
+        return clean(text, strips=self.strips)
 
 
 STUBS: Mapping[int, Stub] = {
-    252: Stub(_SECTIONS_252, strips_start=False),
+    252: Stub(_SECTIONS_252),
     254: Stub(_SECTIONS_254, adds_lines=True),
-    257: Stub(_SECTIONS_257, adds_lines=True, adds_osrel=True, joins_lines=True, strips_start=True),
+    257: Stub(
+        _SECTIONS_257,
+        embedded=(
+            (".pcrsig", "tpm2-pcr-signature.json"),
+            (".pcrpkey", "tpm2-pcr-public-key.pem"),
+            (".osrel", "os-release"),
+        ),
+        adds_lines=True,
+        joins_scopes=True,
+        adds_initrds=True,
+        knows_configurations=True,
+        strips=True,
+    ),
 }
 
 
@@ -68,18 +91,36 @@ class Loader:
     """How one version of systemd-boot behaves.
 
     ``passes_embedded_line``: it hands the image's own command line to the stub, and measures it
-    into PCR 12. ``measures_configuration``: loader.conf goes into PCR 5.
+    into PCR 12. ``measures_configuration``: loader.conf goes into PCR 5. ``joins_initrds``: it
+    joins the initrds of an entry, padded, where the kernel would join them as they are.
     """
 
     passes_embedded_line: bool = False
     measures_configuration: bool = False
+    joins_initrds: bool = False
 
 
 LOADERS: Mapping[int, Loader] = {
     252: Loader(passes_embedded_line=True),
-    254: Loader(passes_embedded_line=True, measures_configuration=True),
-    257: Loader(measures_configuration=True),
+    254: Loader(passes_embedded_line=True),
+    257: Loader(measures_configuration=True, joins_initrds=True),
 }
+
+
+def measured_sections(image: PeImage, stub: Stub) -> tuple[tuple[str, bytes], ...]:
+    """Name and content of the sections that go into PCR 11, in order; an empty one is none."""
+    found = ((name, image.section(name)) for name in stub.sections)
+    return tuple(
+        (name, image.content(section))
+        for name, section in found
+        if section is not None and section.virtual_size
+    )
+
+
+def clean(text: str, *, strips: bool) -> str:
+    """A command line with blanks for control characters and none at its end (or ends)."""
+    blank = _CONTROL.sub(" ", text)
+    return blank.strip(" ") if strips else blank.rstrip(" ")
 
 
 @dataclass(frozen=True, slots=True)

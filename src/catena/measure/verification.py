@@ -1,79 +1,123 @@
 """Which key of db lets an image run: what firmware measures as authority (UEFI 2.10, 32.5.3).
 
-Firmware goes through db in its order and measures the first entry that accepts the image: a
-certificate that its signature leads to, or its digest. This says which entry that will be; it is
-no proof that the signature holds (``osimage.authenticode`` verifies).
+Firmware takes the image's signatures in turn and measures the first certificate of db that the
+signature's chain leads to; an image without one runs if its digest is in db. Neither its digest
+nor a certificate of the chain may be in dbx. This says which entry that will be; it is no proof
+that the signature holds (``osimage.authenticode`` verifies).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from uuid import UUID
 
+from asn1crypto import cms
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import pkcs7
 
-from catena.errors import FormatError
 from catena.formats import efi
 from catena.formats.efi import EFI_CERT_SHA256, EFI_CERT_X509, SignatureEntry
 from catena.formats.pe import PKCS_SIGNED_DATA, PeImage
 from catena.ids import HashAlg
 
+EFI_CERT_X509_SHA256 = UUID("3bd2a492-96c0-4079-b420-fcf98ef103ed")
+
+_MAX_CHAIN = 8
+_DIGESTS = (HashAlg.SHA256, HashAlg.SHA384, HashAlg.SHA512, HashAlg.SHA1)
+
+_Chain = tuple[x509.Certificate, ...]
+
 
 def accepting_entry(image: PeImage, db: bytes, dbx: bytes) -> SignatureEntry | None:
-    """The db entry that accepts ``image``, or None if there is none or dbx names its digest.
+    """The db entry that accepts ``image``, or None if there is none or dbx forbids it.
 
     Raises ``FormatError`` for malformed variables.
     """
     digest = image.authenticode(HashAlg.SHA256)
-    revoked = (found for found in efi.parse_signature_lists(dbx))
-    if any(entry.data == digest for found in revoked for entry in found.signatures):
+    if any(kind == EFI_CERT_SHA256 and one.data == digest for kind, one in _entries(dbx)):
         return None
-    carried = tuple(_carried(image))
-    for found in efi.parse_signature_lists(db):
+    for chain in _chains(image):
+        if _is_revoked(chain, dbx):
+            return None
+        for kind, entry in _entries(db):
+            if kind == EFI_CERT_X509 and _leads_to(chain, entry.data):
+                return entry
+    named = (one for kind, one in _entries(db) if kind == EFI_CERT_SHA256 and one.data == digest)
+    return next(named, None)
+
+
+def _entries(variable: bytes) -> Iterator[tuple[UUID, SignatureEntry]]:
+    for found in efi.parse_signature_lists(variable):
         for entry in found.signatures:
-            if found.type_guid == EFI_CERT_SHA256 and entry.data == digest:
-                return entry
-            if found.type_guid == EFI_CERT_X509 and _leads_to(carried, entry.data):
-                return entry
-    return None
+            yield found.type_guid, entry
 
 
-def _carried(image: PeImage) -> Iterator[x509.Certificate]:
-    """The certificates in the image's signatures."""
+def _chains(image: PeImage) -> Iterator[_Chain]:
+    """The chain of each signature that speaks of this image, as far as it is carried along."""
+    digests = [image.authenticode(algorithm) for algorithm in _DIGESTS]
     for signature in image.certificates():
-        if signature.type == PKCS_SIGNED_DATA:
-            try:
-                yield from _certificates(signature.content)
-            except ValueError as error:
-                raise FormatError("the image's signature is no PKCS #7") from error
+        if signature.type == PKCS_SIGNED_DATA and any(one in signature.content for one in digests):
+            yield _chain(signature.content)
 
 
 @lru_cache(maxsize=64)
-def _certificates(content: bytes) -> tuple[x509.Certificate, ...]:
-    return tuple(pkcs7.load_der_pkcs7_certificates(_without_padding(content)))
-
-
-def _without_padding(content: bytes) -> bytes:
-    """One DER value: some signers count the padding of the certificate table in."""
-    if content[:2] != b"\x30\x82":
-        return content
-    return content[: 4 + int.from_bytes(content[2:4], "big")]
-
-
-def _leads_to(carried: tuple[x509.Certificate, ...], root: bytes) -> bool:
-    """Whether one of the certificates is this one, or was issued by it."""
+def _chain(content: bytes) -> _Chain:
+    """From the signer up; empty for what is no PKCS #7."""
     try:
-        authority = x509.load_der_x509_certificate(root)
+        signed = cms.ContentInfo.load(content)["content"]
+        carried = [_load(one.chosen.dump()) for one in signed["certificates"]]
+        signer = signed["signer_infos"][0]["sid"].chosen
+        issuer, serial = signer["issuer"].dump(), signer["serial_number"].native
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return ()
+    chain = [
+        one
+        for one in carried
+        if one.serial_number == serial and one.issuer.public_bytes() == issuer
+    ][:1]
+    while chain and len(chain) < _MAX_CHAIN:
+        above = [one for one in carried if one not in chain and _issued(chain[-1], one)][:1]
+        if not above:
+            break
+        chain += above
+    return tuple(chain)
+
+
+def _leads_to(chain: Sequence[x509.Certificate], root: bytes) -> bool:
+    """Whether one of the chain is this certificate, or was issued by it."""
+    try:
+        authority = _load(root)
     except ValueError:
         return False
-    for certificate in carried:
-        if certificate == authority:
+    return any(one == authority or _issued(one, authority) for one in chain)
+
+
+def _is_revoked(chain: _Chain, dbx: bytes) -> bool:
+    """Whether dbx has a certificate that the chain leads to, whole or by the hash of its content.
+
+    A revocation by hash may state from when on; it counts from the beginning here.
+    """
+    contents = [hashlib.sha256(one.tbs_certificate_bytes).digest() for one in chain]
+    for kind, entry in _entries(dbx):
+        if kind == EFI_CERT_X509 and _leads_to(chain, entry.data):
             return True
-        try:
-            certificate.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return True
+        if kind == EFI_CERT_X509_SHA256 and entry.data[:32] in contents:
+            return True
     return False
+
+
+def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    try:
+        child.verify_directly_issued_by(parent)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _load(certificate: bytes) -> x509.Certificate:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vendors break X.520's rules, and firmware does not mind
+        return x509.load_der_x509_certificate(certificate)

@@ -30,10 +30,16 @@ CAPTURED_PCRS = (0, 1, 2, 3, 6)
 
 _DISK_START = 1024 * 1024
 _SECOND_STAGE = "grubx64.efi"
+_FALLBACK = "fbx64.efi"
+_DETOUR = "shim starts fbx64.efi, which writes boot options and restarts"
 _KEY_NAMES = ("PK", "KEK", "db", "dbx", "dbt", "dbr")
+_LEVEL = "SbatLevel"
 _OWNER_NAMES = ("MokList", "MokListX", "MokSBState", "MokDBState", "MokPolicy", "SbatPolicy")
 _ATTRIBUTES = 4
-_MAX_FILE = 1 << 30
+_WHOLE_NAMES = ("env", "LC_ALL=C.UTF-8")
+"""Without it mtools makes other letters of those that are not ASCII."""
+
+MAX_FILE = 1 << 30
 
 
 class NoBootFile(NotFound):
@@ -84,6 +90,7 @@ class Esp:
             and "/" not in lower[len(start) :]
             and lower.endswith(suffix)
             and not name.startswith(".")
+            and name.isascii()
         ]
         return tuple(sorted(found))
 
@@ -144,12 +151,16 @@ def firmware_of_dump(folder: Path) -> Firmware:
     values = {
         path.name.partition("-")[0]: path.read_bytes()[_ATTRIBUTES:]
         for path in sorted(folder.iterdir())
-        if path.name.partition("-")[0] in {*_KEY_NAMES, *_OWNER_NAMES, "SecureBoot"}
-        and path.is_file()
+        if path.is_file() and _counts(path.name.partition("-")[0])
     }
     if "SecureBoot" not in values:
         raise NoBootFile(f"{folder} has no variable SecureBoot-{EFI_GLOBAL_VARIABLE}")
     return _firmware(values, secure_boot=values["SecureBoot"] == b"\1")
+
+
+def _counts(name: str) -> bool:
+    known = {*_KEY_NAMES, *_OWNER_NAMES, _LEVEL, "SecureBoot"}
+    return name in known or name.startswith("Boot")
 
 
 def read_capture(name: str, content: bytes) -> Capture:
@@ -182,7 +193,21 @@ def _numbered(values: Mapping[str, str]) -> dict[int, bytes]:
 def _firmware(values: Mapping[str, bytes], *, secure_boot: bool) -> Firmware:
     keys = {name: values[name] for name in _KEY_NAMES if values.get(name)}
     owner_keys = any(values.get(name) for name in _OWNER_NAMES)
-    return Firmware(secure_boot, keys, owner_keys)
+    return Firmware(
+        secure_boot, keys, owner_keys, values.get(_LEVEL, b""), tuple(_boot_variables(values))
+    )
+
+
+def _boot_variables(values: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """BootOrder, and each option that it names."""
+    order = values.get("BootOrder", b"")
+    if not order or len(order) % 2:
+        return
+    yield "BootOrder", order
+    for at in range(0, len(order), 2):
+        name = f"Boot{int.from_bytes(order[at : at + 2], 'little'):04X}"
+        if name in values:
+            yield name, values[name]
 
 
 def _esp_partition(table: bytes) -> gpt.Partition:
@@ -195,13 +220,13 @@ def _esp_partition(table: bytes) -> gpt.Partition:
 def _copy_esp(disk: Path, partition: gpt.Partition, room: Path) -> Esp:
     place = f"{disk.absolute()}@@{partition.first_lba * gpt.SECTOR}"
     try:
-        run(MCOPY, ("-s", "-n", "-Q", "-i", place, "::/*", str(room)))
+        run(MCOPY, ("-s", "-n", "-Q", "-i", place, "::/*", str(room)), within=_WHOLE_NAMES)
     except ToolFailed as error:
         raise NoEsp("the EFI system partition cannot be read", got=error.got) from error
     files = {
         f"/{path.relative_to(room).as_posix()}".lower(): (path.name, path)
         for path in sorted(room.rglob("*"))
-        if path.is_file() and path.stat().st_size <= _MAX_FILE
+        if path.is_file() and path.stat().st_size <= MAX_FILE
     }
     return Esp(files)
 
@@ -212,7 +237,11 @@ def _paths(esp: Esp, boot_file: str, smbios_line: str | None) -> Iterator[BootPa
     first = pe.parse(esp.read(place))
     shim: PeImage | None = None
     if program(first).kind == "shim":
-        shim, place = first, str(PurePosixPath(place).parent / _SECOND_STAGE)
+        folder = PurePosixPath(place).parent
+        if esp.find(str(folder / _FALLBACK)) is not None:
+            yield BootPath("", first, shim=first, detour=_DETOUR)
+            return
+        shim, place = first, str(folder / _SECOND_STAGE)
         first = pe.parse(esp.read(place))
     if program(first).kind != "boot":
         sidecar = _sidecar(esp, place, smbios_line)
@@ -248,7 +277,7 @@ def _type_1(esp: Esp, name: str, content: bytes) -> BootPath:
     """A Boot Loader Specification entry (UAPI.1); systemd-boot puts initrds before the options."""
     fields: dict[str, list[str]] = {}
     for line in content.decode("utf-8", "replace").splitlines():
-        key, _, value = line.strip().partition(" ")
+        key, _, value = line.strip().replace("\t", " ").partition(" ")
         if key and not key.startswith("#"):
             fields.setdefault(key, []).append(value.strip())
     program_path = next(iter([*fields.get("linux", ()), *fields.get("efi", ())]), None)

@@ -28,7 +28,7 @@ from catena.formats.gpt import PartitionTable
 from catena.formats.pe import PeImage
 from catena.formats.references import ExpectedEvent, PcrTable
 from catena.ids import HashAlg
-from catena.measure.stub import STUBS, program
+from catena.measure.stub import STUBS, measured_sections, program
 from catena.osimage import initrd
 
 BANKS = (HashAlg.SHA256, HashAlg.SHA384)
@@ -132,14 +132,11 @@ def section_content(uki: PeImage, name: str) -> bytes:
 def _section_events(uki: PeImage) -> list[ExpectedEvent]:
     _, version = _stub(uki)
     events: list[ExpectedEvent] = []
-    for name in STUBS[version].sections:
-        section = uki.section(name)
-        if section is None:
-            continue
+    for name, content in measured_sections(uki, STUBS[version]):
         label = f"name of section {name}"
         events.append(_event(f"section-name:{name}", 11, label, name.encode() + b"\0"))
         label = f"content of section {name}"
-        events.append(_event(f"section:{name}", 11, label, uki.content(section)))
+        events.append(_event(f"section:{name}", 11, label, content))
     return events
 
 
