@@ -10,6 +10,7 @@ from catena.errors import Refusal
 from catena.formats.references import KEYSET_TYPE, RELEASE_TYPE
 from catena.keys.hierarchy import KeyName
 from catena.service.references import NoSuchReference
+from catena.service.simulation import SimulationRunning
 from catena.service.views import SimulationRequest
 from service.fixtures import signed
 
@@ -105,3 +106,12 @@ def test_asking_changes_nothing(attested):
     simulate(attested, policy=VENDOR, without=("lab-1",), floor=9)
     assert (attested.service.nodes.list(), attested.kinds()) == (before, entries)
     assert attested.service.policies.current().version == 0
+
+
+def test_only_one_simulation_runs_at_a_time(attested):
+    simulation = attested.service.simulation
+    simulation._running.acquire()
+    with pytest.raises(SimulationRunning):
+        simulate(attested)
+    simulation._running.release()
+    assert simulate(attested).changed == 0

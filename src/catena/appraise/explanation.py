@@ -15,9 +15,12 @@ from catena.appraise.measured import MeasuredEvent
 from catena.appraise.reference import Match, Reference, ReferenceKind, References, choose
 from catena.formats.nodeapi import Reason
 from catena.ids import HashAlg
+from catena.measure.difference import key_changes
+from catena.measure.signers import owners
 
 MAX_UNCLAIMED_REASONS = 64
 MAX_NAMED_EVENTS = 5
+MAX_NAMED_KEYS = 8
 
 _ABSENT = {
     ReferenceKind.RELEASE: ("no-release", "no accepted release describes this boot"),
@@ -216,7 +219,11 @@ def _variable_sentence(name: str, content: bytes, reference: Reference) -> str:
         state = "on" if content == b"\x01" else "off"
         wanted = "off" if state == "on" else "on"
         return f"SecureBoot variable is {state}: {reference.title} expects {wanted}"
-    return f"variable {name} differs from the one in {reference.title}"
+    told = f"variable {name} differs from the one in {reference.title}"
+    if name not in reference.owners:
+        return told
+    changes = key_changes(name, reference.owners[name], owners(content))
+    return f"{told}: {'; '.join(changes[:MAX_NAMED_KEYS])}" if changes else told
 
 
 def _unclaimed_reasons(events: Sequence[ExplainedEvent]) -> Iterator[Reason]:

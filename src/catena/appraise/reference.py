@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from catena.errors import CatenaError, ExitCode
@@ -73,6 +73,7 @@ class Reference:
 
     ``slots`` maps bank, then PCR and digest, to the indices of ``events`` that expect it;
     ``pcrs`` maps bank to stated PCR values. ``names`` are what ``revokes`` may call it.
+    ``owners`` maps a firmware variable to the subjects of the keys that a key set has in it.
     """
 
     kind: ReferenceKind
@@ -83,6 +84,7 @@ class Reference:
     pcrs: Mapping[HashAlg, Mapping[int, bytes]]
     security_version: int = -1
     revokes: frozenset[str] = frozenset()
+    owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -180,7 +182,8 @@ def _release(manifest: ReleaseManifest) -> Reference:
 
 def _keyset(document: KeySet) -> Reference:
     kind = ReferenceKind.KEYSET
-    return _prepare(kind, document.name, document.name, document.events, document.pcrs)
+    prepared = _prepare(kind, document.name, document.name, document.events, document.pcrs)
+    return replace(prepared, owners=document.certificates)
 
 
 def _firmware(document: FirmwareCapture) -> Reference:

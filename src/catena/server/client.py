@@ -98,12 +98,12 @@ class ServerRefusal(CatenaError):
         # The instance takes over what its class usually says.
         self.code = body.code  # type: ignore[misc]
         self.remedy = body.remedy  # type: ignore[misc]
-        self.exit_code = _exit_code(status, body.code)  # type: ignore[misc]
+        self.exit_code = _exit_code(status, body)  # type: ignore[misc]
 
 
 _EXIT_OF_CODE: Mapping[str, ExitCode] = {
     "unknown-node": ExitCode.UNKNOWN_NODE,
-    "malformed": ExitCode.MALFORMED,
+    "reference-unusable": ExitCode.MALFORMED,
 }
 _EXIT_OF_STATUS: Mapping[int, ExitCode] = {
     400: ExitCode.USAGE,
@@ -114,10 +114,12 @@ _EXIT_OF_STATUS: Mapping[int, ExitCode] = {
 }
 
 
-def _exit_code(status: int, code: str) -> ExitCode:
-    if code == "policy" or code.startswith("policy-"):
+def _exit_code(status: int, body: ErrorBody) -> ExitCode:
+    if body.code == "policy" or body.code.startswith("policy-"):
         return ExitCode.POLICY
-    return _EXIT_OF_CODE.get(code) or _EXIT_OF_STATUS.get(status, ExitCode.INTERNAL)
+    if body.offset is not None:
+        return ExitCode.MALFORMED
+    return _EXIT_OF_CODE.get(body.code) or _EXIT_OF_STATUS.get(status, ExitCode.INTERNAL)
 
 
 def load_profile(path: Path) -> Profile:

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from catena.appraise.clause import PolicyError
+from catena.appraise.reference import UnusableReference
 from catena.errors import (
     CatenaError,
     FormatError,
@@ -86,6 +87,7 @@ STATUS: Final[dict[type[CatenaError], HTTPStatus]] = {
     PolicyMoved: HTTPStatus.CONFLICT,
     PolicyRollback: HTTPStatus.CONFLICT,
     PolicyError: HTTPStatus.BAD_REQUEST,
+    UnusableReference: HTTPStatus.BAD_REQUEST,
     FormatError: HTTPStatus.BAD_REQUEST,
     UsageError: HTTPStatus.BAD_REQUEST,
     NotFound: HTTPStatus.NOT_FOUND,

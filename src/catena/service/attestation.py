@@ -310,11 +310,17 @@ def _change_state(rows: Transaction, node: Node, standing: Standing) -> None:
 def _remember(rows: Transaction, found: _Judged, entry: int) -> None:
     """The appraisal, and the boot log if it is proven to be this boot's."""
     node, judgement, evidence = found.node, found.judgement, found.evidence
-    boot_log = node.boot_log
+    boot_log, trusted_log = node.boot_log, node.trusted_log
     if judgement.proven is not None and judgement.proven.boot_log != boot_log:
+        if node.last_verdict == "trusted":
+            trusted_log = boot_log
         boot_log = rows.logs.put("tcg2", evidence.contents[judgement.proven.boot_log])
     rows.nodes.record_attestation(
-        node.id, at=found.at, verdict=judgement.verdict, boot_log=boot_log
+        node.id,
+        at=found.at,
+        verdict=judgement.verdict,
+        boot_log=boot_log,
+        trusted_log=trusted_log,
     )
     rows.appraisals.insert(
         StoredAppraisal(

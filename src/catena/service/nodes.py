@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from catena.errors import ExitCode, NotFound
+from catena.formats import tcglog
 from catena.formats.nodeapi import NodeState, Reason
-from catena.ids import NodeId
+from catena.ids import HashAlg, NodeId
+from catena.measure.difference import Difference, compare, side_of_log
 from catena.service.setting import Setting
 from catena.service.states import shown_state
 from catena.service.views import EventView, ExplanationView, NodeView
 from catena.store.database import Transaction
 from catena.store.nodes import Node
+
+_SIDES = ("last trusted boot before", "this boot")
 
 
 class UnknownNode(NotFound):
@@ -49,16 +54,18 @@ class Nodes:
             return self.view(rows, find(rows, name))
 
     def explain(self, name: str) -> ExplanationView:
-        """The node's last verdict and its boot, event by event.
+        """The node's last verdict and its boot, event by event, and what changed in it.
 
         Raises ``UnknownNode``, ``AmbiguousNode``, ``NeverAttested``.
         """
         with self._setting.database.snapshot() as rows:
             node = find(rows, name)
             latest = rows.appraisals.latest(node.id)
+            logs = [rows.logs.get(log) for log in (node.trusted_log, node.boot_log) if log]
         if latest is None:
             raise NeverAttested("the node has not attested yet")
         state, _ = self._state(node)
+        facts = msgspec.json.decode(latest.facts, type=dict[str, object])
         return ExplanationView(
             node=node.id,
             name=node.name,
@@ -66,9 +73,10 @@ class Nodes:
             verdict="trusted" if latest.verdict == "trusted" else "untrusted",
             at=rfc3339(latest.at),
             reasons=msgspec.json.decode(latest.reasons, type=tuple[Reason, ...]),
-            facts=msgspec.json.decode(latest.facts, type=dict[str, object]),
+            facts=facts,
             events=msgspec.json.decode(latest.events, type=tuple[EventView, ...]),
             log_entry=latest.entry_index,
+            since=_since(logs, facts),
         )
 
     def view(self, rows: Transaction, node: Node) -> NodeView:
@@ -100,6 +108,18 @@ class Nodes:
 
     def _state(self, node: Node) -> tuple[NodeState, str]:
         return shown_state(node, self._setting.now(), self._setting.certificate_lifetime)
+
+
+def _since(logs: Sequence[bytes | None], facts: Mapping[str, object]) -> Difference | None:
+    """The difference of two proven boots; evidence that was refused tells of no boot."""
+    bank = facts.get("bank")
+    if len(logs) != len(_SIDES) or bank is None:
+        return None
+    before, after = (
+        side_of_log(name, tcglog.parse(log or b""), HashAlg(str(bank)))
+        for name, log in zip(_SIDES, logs, strict=True)
+    )
+    return compare(before, after, HashAlg(str(bank)))
 
 
 def find(rows: Transaction, name: str) -> Node:

@@ -6,12 +6,15 @@ stored, logged or changed. Of IMA's log the events are those that the appraisal 
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 
 from catena.appraise.again import RuntimeEvent, judge_again
 from catena.appraise.facts import Facts
 from catena.appraise.policy import Policy, compile_policy
 from catena.appraise.reference import References as Appraised
+from catena.errors import Unavailable
 from catena.formats.nodeapi import Reason
 from catena.service.policies import Policies
 from catena.service.references import References
@@ -26,6 +29,13 @@ _RULE = "rule:"
 _NO_FACTS = b"{}"
 
 
+class SimulationRunning(Unavailable):
+    """One simulation at a time: it must not keep the service from attesting."""
+
+    code = "simulation-running"
+    remedy = "Try again when the other simulation is done."
+
+
 class Simulation:
     """The verb *simulate*."""
 
@@ -33,9 +43,21 @@ class Simulation:
         self._setting = setting
         self._references = references
         self._policies = policies
+        self._running = threading.Lock()
 
     def run(self, request: SimulationRequest) -> SimulationView:
-        """Judge every node again. Raises ``PolicyError``, and what ``References.what_if`` raises."""
+        """Judge every node again.
+
+        Raises ``SimulationRunning``, ``PolicyError``, and what ``References.what_if`` raises.
+        """
+        if not self._running.acquire(blocking=False):
+            raise SimulationRunning("another simulation is running")
+        try:
+            return self._run(request)
+        finally:
+            self._running.release()
+
+    def _run(self, request: SimulationRequest) -> SimulationView:
         references, policy = self._references.active(), self._policies.current().policy
         other = policy if request.policy is None else compile_policy(request.policy)
         others = self._references.what_if(request.references, request.without, request.floor)

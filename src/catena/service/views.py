@@ -12,6 +12,7 @@ import msgspec
 
 from catena.formats.nodeapi import Hex256, NodeState, Reason
 from catena.formats.references import ExpectedEvent
+from catena.measure.difference import Difference
 
 # Patterns end in \Z: $ would also match before a final newline.
 Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")]
@@ -77,6 +78,8 @@ class ExplanationView(View, frozen=True, kw_only=True):
     events: tuple[EventView, ...]
     log_entry: int
     """Index of the verdict in the audit log."""
+    since: Difference | None = None
+    """What changed since the last trusted boot before this one; None if there was none."""
 
 
 class SecretView(View, frozen=True, kw_only=True):

@@ -27,7 +27,10 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One row per TPM. ``name`` and ``role`` are the server's; ``name_hint`` is *untrusted*."""
+    """One row per TPM. ``name`` and ``role`` are the server's; ``name_hint`` is *untrusted*.
+
+    ``boot_log`` is the last proven boot's; ``trusted_log`` that of the last trusted boot before.
+    """
 
     id: NodeId
     name: NodeName | None = None
@@ -48,6 +51,7 @@ class Node:
     last_attested: datetime | None = None
     last_verdict: str | None = None
     boot_log: Sha256Hex | None = None
+    trusted_log: Sha256Hex | None = None
 
     @property
     def clock_triple(self) -> Clock:
@@ -89,6 +93,7 @@ _ATTESTED = (
         last_attested=bindparam("at"),
         last_verdict=bindparam("verdict"),
         boot_log=bindparam("log"),
+        trusted_log=bindparam("trusted"),
     )
 )
 
@@ -198,12 +203,17 @@ class Nodes:
         return result.rowcount == 1
 
     def record_attestation(
-        self, node_id: NodeId, *, at: datetime, verdict: str, boot_log: Sha256Hex | None
+        self,
+        node_id: NodeId,
+        *,
+        at: datetime,
+        verdict: str,
+        boot_log: Sha256Hex | None,
+        trusted_log: Sha256Hex | None = None,
     ) -> None:
-        """Remember the last appraisal; ``boot_log`` must be stored already."""
-        result = self._connection.execute(
-            _ATTESTED, {"node": node_id, "at": at, "verdict": verdict, "log": boot_log}
-        )
+        """Remember the last appraisal; both logs must be stored already."""
+        values = {"at": at, "verdict": verdict, "log": boot_log, "trusted": trusted_log}
+        result = self._connection.execute(_ATTESTED, {"node": node_id, **values})
         _require_one(result.rowcount)
 
     def _change(self, node_id: NodeId, values: dict[str, object]) -> None:

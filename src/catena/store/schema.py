@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 1.
+"""Tables of the trust service, schema version 2.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -26,7 +26,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -112,6 +112,7 @@ nodes = Table(
     Column("last_attested", Instant),
     Column("last_verdict", Text),
     Column("boot_log", Text, ForeignKey("logs.sha256")),
+    Column("trusted_log", Text, ForeignKey("logs.sha256")),
 )
 
 reenrolments = Table(
