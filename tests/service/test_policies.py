@@ -15,6 +15,7 @@ from catena.formats.references import KEYSET_TYPE
 from catena.keys.hierarchy import KeyName
 from catena.service.policies import PolicyMoved, PolicyRollback, TamperedPolicy
 from catena.service.trust import build
+from catena.store.errors import OutdatedPolicy
 from service.fixtures import signed
 
 STRICT = default_policy_text() + "\n[vendor] a vendor vouches for the TPM\n  tpm_kind == 'vendor'\n"
@@ -55,6 +56,7 @@ def test_an_applied_policy_is_logged_and_in_force(server):
     assert entry.policy_sha256 == view.sha256 == server.service.policies.current().policy.digest
     shown = server.service.policies.show()
     assert [one.version for one in (shown.current, *shown.history)] == [1, 0]
+    assert [one.applied_by for one in (shown.current, *shown.history)] == ["alice", None]
 
 
 def test_it_is_still_in_force_after_a_restart(server):
@@ -139,17 +141,47 @@ def change_database(server, statement, *values):
 def test_a_policy_changed_in_the_database_judges_nobody(server):
     apply(server)
     forged = envelope(server, signer=KeyName.CA, text=default_policy_text())
-    change_database(
-        server, "update reference_documents set document = ? where kind = 'policy'", forged
-    )
+    change_database(server, "update policies set document = ?", forged)
     server.reopen()
     with pytest.raises(TamperedPolicy):
         server.service.policies.current()
 
 
+def test_a_policy_changed_under_a_running_server_is_noticed_within_seconds(server):
+    apply(server)
+    assert server.service.policies.current().version == 1
+    forged = envelope(server, signer=KeyName.CA, text=default_policy_text())
+    change_database(server, "update policies set document = ?", forged)
+    server.clock.pass_(11)
+    with pytest.raises(TamperedPolicy):
+        server.service.policies.current()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_policy_that_another_replica_overtook_while_it_was_logged_has_no_effect(
+    server, monkeypatch, version
+):
+    journal = server.service.setting.journal
+    record, winner = journal.record, envelope(server, version=version)
+
+    def overtaken(*entries):
+        with server.service.setting.database.transaction() as rows:
+            rows.policies.put(
+                version=version, name="strict", document=winner, at=server.clock(), actor="bob"
+            )
+        return record(*entries)
+
+    monkeypatch.setattr(journal, "record", overtaken)
+    with pytest.raises(OutdatedPolicy):
+        apply(server, text=STRICT + "// another\n")
+    shown = server.service.policies.show()
+    assert (shown.current.version, shown.current.applied_by) == (version, "bob")
+    assert len(shown.history) == 1
+
+
 def test_a_policy_kept_under_another_version_judges_nobody(server):
     apply(server)
-    change_database(server, "update reference_documents set version = '9' where kind = 'policy'")
+    change_database(server, "update policies set version = 9")
     server.reopen()
     with pytest.raises(TamperedPolicy):
         server.service.policies.current()
@@ -158,7 +190,7 @@ def test_a_policy_kept_under_another_version_judges_nobody(server):
 def test_a_policy_that_vanishes_is_noticed_by_who_knew_it(server):
     apply(server)
     assert server.service.policies.current().version == 1
-    change_database(server, "delete from reference_documents where kind = 'policy'")
+    change_database(server, "delete from policies")
     server.clock.pass_(11)
     with pytest.raises(TamperedPolicy):
         server.service.policies.current()

@@ -244,9 +244,15 @@ def _document_of(file: Path) -> bytes:
 
 def _render_policies(views: Sequence[PolicyView]) -> None:
     output.table(
-        ("policy", "version", "applied", "sha256"),
+        ("policy", "version", "applied", "by", "sha256"),
         (
-            (printable(one.name), str(one.version), one.applied_at or "shipped", one.sha256)
+            (
+                printable(one.name),
+                str(one.version),
+                one.applied_at or "shipped",
+                printable(one.applied_by or "-"),
+                one.sha256,
+            )
             for one in views
         ),
     )

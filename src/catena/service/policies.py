@@ -20,11 +20,10 @@ from catena.formats.policies import PolicyDocument
 from catena.ids import Sha256Hex
 from catena.keys.documents import open_document
 from catena.service.nodes import rfc3339
-from catena.service.references import POLICY_KIND, REFRESH
+from catena.service.references import REFRESH
 from catena.service.setting import Setting
 from catena.service.views import PolicyHistory, PolicyView
-from catena.store.database import Transaction
-from catena.store.references import StoredReference
+from catena.store.policies import StoredPolicy
 
 DEFAULT_NAME = "default"
 
@@ -52,13 +51,13 @@ class TamperedPolicy(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class AppliedPolicy:
-    """A policy ready to judge by. ``at`` is when it was applied, None for the shipped one."""
+    """A policy ready to judge by. ``row`` is what the database keeps of it, None for the shipped one."""
 
     name: str
     version: int
     text: str
     policy: Policy
-    at: datetime | None = None
+    row: StoredPolicy | None = None
 
 
 class Policies:
@@ -81,13 +80,13 @@ class Policies:
             known, loaded = self._ready, self._loaded
             if known is None or loaded is None or not loaded <= now < loaded + REFRESH:
                 with self._setting.database.snapshot() as rows:
-                    newest = _newest(rows)
-                version = 0 if newest is None else _version(newest)
+                    newest = rows.policies.newest()
+                version = 0 if newest is None else newest.version
                 if known is not None and version < known.version:
                     raise TamperedPolicy(
                         "the policy in force is gone", expected=f"version {known.version}"
                     )
-                if known is None or version != known.version:
+                if known is None or newest != known.row:
                     known = self._shipped() if newest is None else self._open(newest)
                 self._ready, self._loaded = known, now
             return known
@@ -96,14 +95,15 @@ class Policies:
         """Put a signed policy in force.
 
         Raises ``FormatError``, the refusals of ``keys.envelope``, a ``PolicyError`` for a policy
-        that must not be used, ``PolicyRollback`` or ``PolicyMoved``.
+        that must not be used, ``PolicyRollback`` or ``PolicyMoved``; ``Conflict`` if another
+        replica put a policy in force meanwhile, and then this one is logged without effect.
         """
         setting, now = self._setting, self._setting.now()
         document = open_document(envelope, setting.release_keys, PolicyDocument)
         policy = compile_policy(document.text)
         with setting.journal.deciding("policy"):
             with setting.database.snapshot() as rows:
-                newest = _newest(rows)
+                newest = rows.policies.newest()
             before = self._shipped() if newest is None else self._open(newest)
             _check_order(document, before)
             setting.journal.record(
@@ -117,22 +117,22 @@ class Policies:
                 )
             )
             with setting.journal.effect() as rows:
-                rows.references.put(
+                row = rows.policies.put(
                     name=document.name,
-                    kind=POLICY_KIND,
-                    version=str(document.version),
+                    version=document.version,
                     document=envelope,
                     at=now,
+                    actor=actor,
                 )
         with self._lock:
             self._loaded = None
-        return _view(AppliedPolicy(document.name, document.version, document.text, policy, now))
+        return _view(AppliedPolicy(document.name, document.version, document.text, policy, row))
 
     def show(self) -> PolicyHistory:
         """The policy in force and all before it, newest first."""
         with self._setting.database.snapshot() as rows:
-            stored = _stored(rows)
-        applied = [self._open(row) for row in sorted(stored, key=_version, reverse=True)]
+            stored = rows.policies.list()
+        applied = [self._open(row) for row in stored]
         views = tuple(_view(one) for one in (*applied, self._shipped()))
         return PolicyHistory(current=views[0], history=views[1:])
 
@@ -140,18 +140,16 @@ class Policies:
         policy = self._setting.policy
         return AppliedPolicy(DEFAULT_NAME, 0, default_policy_text(), policy)
 
-    def _open(self, row: StoredReference) -> AppliedPolicy:
+    def _open(self, row: StoredPolicy) -> AppliedPolicy:
         """Verify and compile a stored policy. Raises ``TamperedPolicy``."""
         try:
             document = open_document(row.document, self._setting.release_keys, PolicyDocument)
         except (Refusal, FormatError) as error:
             raise TamperedPolicy("a stored policy does not verify", got=error.code) from error
-        if (document.name, str(document.version)) != (row.name, row.version):
+        if (document.name, document.version) != (row.name, row.version):
             raise TamperedPolicy("a stored policy is kept under another version")
         policy = compile_policy(document.text)
-        return AppliedPolicy(
-            document.name, document.version, document.text, policy, row.accepted_at
-        )
+        return AppliedPolicy(document.name, document.version, document.text, policy, row)
 
 
 def _check_order(document: PolicyDocument, before: AppliedPolicy) -> None:
@@ -169,24 +167,12 @@ def _check_order(document: PolicyDocument, before: AppliedPolicy) -> None:
         )
 
 
-def _stored(rows: Transaction) -> tuple[StoredReference, ...]:
-    return tuple(row for row in rows.references.list() if row.kind == POLICY_KIND)
-
-
-def _newest(rows: Transaction) -> StoredReference | None:
-    return max(_stored(rows), key=_version, default=None)
-
-
-def _version(row: StoredReference) -> int:
-    """The version that a row claims; ``_open`` holds it against the signed one."""
-    return int(row.version) if row.version.isdecimal() else 2**31
-
-
 def _view(applied: AppliedPolicy) -> PolicyView:
     return PolicyView(
         name=applied.name,
         version=applied.version,
         sha256=Sha256Hex(applied.policy.digest),
-        applied_at=None if applied.at is None else rfc3339(applied.at),
+        applied_at=None if applied.row is None else rfc3339(applied.row.applied_at),
+        applied_by=None if applied.row is None else applied.row.actor,
         text=applied.text,
     )

@@ -48,9 +48,6 @@ MAX_NAME = 128
 KEPT_APPRAISALS = 64
 """Per node, for people to look at; the audit log keeps every verdict."""
 
-POLICY_KIND = "policy"
-"""What signed policies are kept under (``service.policies``)."""
-
 REFRESH = timedelta(seconds=10)
 """How long another replica's change may go unnoticed."""
 
@@ -147,7 +144,7 @@ class References:
         name that is not active.
         """
         with self._setting.database.snapshot() as rows:
-            stored = _active(rows)
+            stored = rows.references.list(active_only=True)
         known = {name for row in stored for name in (row.name, f"{row.name}-{row.version}")}
         unknown = sorted(set(without) - known)
         if unknown:
@@ -210,7 +207,7 @@ class References:
     def list(self) -> tuple[ReferenceView, ...]:
         """All active references, in the order of their acceptance."""
         with self._setting.database.snapshot() as rows:
-            stored = _active(rows)
+            stored = rows.references.list(active_only=True)
         return tuple(_view(row, self._open(row)) for row in stored)
 
     def show(self, name: str) -> ReferenceDetail:
@@ -219,7 +216,7 @@ class References:
         Raises ``NoSuchReference``.
         """
         with self._setting.database.snapshot() as rows:
-            stored = _active(rows)
+            stored = rows.references.list(active_only=True)
         for row in reversed(stored):
             if name in {row.name, f"{row.name}-{row.version}"} or row.sha256.startswith(name):
                 document = self._open(row)
@@ -260,7 +257,7 @@ class References:
 
     def _load(self) -> AppraisedReferences:
         with self._setting.database.snapshot() as rows:
-            stored = _active(rows)
+            stored = rows.references.list(active_only=True)
         return _built([self._open(row) for row in stored], self._setting.security_floor)
 
     def _open(self, row: StoredReference) -> Document:
@@ -287,12 +284,6 @@ def _built(documents: Sequence[Document], floor: int) -> AppraisedReferences:
 
 
 _PLURAL = {"release": "releases", "keyset": "keysets", "firmware": "firmware"}
-
-
-def _active(rows: Transaction) -> tuple[StoredReference, ...]:
-    """The active references; policies are kept beside them and are none."""
-    found = rows.references.list(active_only=True)
-    return tuple(row for row in found if row.kind != POLICY_KIND)
 
 
 def _read(statement: Statement) -> tuple[Kind, Document]:

@@ -120,6 +120,8 @@ class PolicyView(View, frozen=True, kw_only=True):
     version: int
     sha256: str
     applied_at: str | None
+    applied_by: str | None
+    """As the database has it; the log's entry about this version is the proof."""
     text: str
 
 

@@ -42,7 +42,9 @@ from catena.store.errors import (
 )
 from catena.store.logs import Logs
 from catena.store.logstate import LogStates
+from catena.store.migration import migrate
 from catena.store.nodes import Nodes, Reenrolments
+from catena.store.policies import Policies
 from catena.store.references import References
 from catena.store.secrets import Secrets
 
@@ -66,6 +68,7 @@ class Transaction:
         "log_states",
         "logs",
         "nodes",
+        "policies",
         "reenrolments",
         "references",
         "secrets",
@@ -79,6 +82,7 @@ class Transaction:
         self.appraisals = Appraisals(connection, self.logs)
         self.secrets = Secrets(connection)
         self.references = References(connection)
+        self.policies = Policies(connection)
         self.tokens = Tokens(connection)
         self.certificates = Certificates(connection)
         self.log_states = LogStates(connection)
@@ -110,7 +114,7 @@ class Database:
 
     @classmethod
     def open(cls, url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> Database:
-        """Open a database that ``create`` made.
+        """Open a database that ``create`` made, of this schema version or an earlier one.
 
         SQLite waits ``busy_timeout_ms`` for other writers. Raises ``DatabaseMissing``,
         ``DatabaseGone``, ``SchemaMismatch``, ``DriverMissing``.
@@ -125,11 +129,8 @@ class Database:
                 raise SchemaMismatch("this is not a catena database")
             found = connection.execute(select(schema.schema_version.c.version)).scalar()
         if found != schema.SCHEMA_VERSION:
-            raise SchemaMismatch(
-                "the database has another schema version",
-                expected=str(schema.SCHEMA_VERSION),
-                got=str(found),
-            )
+            with _translated(), engine.begin() as connection:
+                migrate(connection)
         return cls(engine)
 
     @contextmanager

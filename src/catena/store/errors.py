@@ -57,6 +57,13 @@ class NameTaken(Conflict):
     remedy = "Choose another name, or revoke the node that has it."
 
 
+class OutdatedPolicy(Conflict):
+    """A policy that another one, as new or newer, has overtaken."""
+
+    code = "policy-outdated"
+    remedy = "Look at the policy in force; sign this one with a higher version to replace it."
+
+
 class NoSuchRow(NotFound):
     """The row to be changed does not exist."""
 

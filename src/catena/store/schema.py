@@ -112,7 +112,7 @@ nodes = Table(
     Column("last_attested", Instant),
     Column("last_verdict", Text),
     Column("boot_log", Text, ForeignKey("logs.sha256")),
-    Column("trusted_log", Text, ForeignKey("logs.sha256")),
+    Column("trusted_log", Text),
 )
 
 reenrolments = Table(
@@ -170,6 +170,17 @@ references = Table(
     Column("document", LargeBinary, nullable=False),
     Column("accepted_at", Instant, nullable=False),
     Column("active", Boolean, nullable=False),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("document", LargeBinary, nullable=False),
+    Column("applied_at", Instant, nullable=False),
+    Column("actor", Text, nullable=False),
 )
 
 tokens = Table(

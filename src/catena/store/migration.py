@@ -1,0 +1,34 @@
+"""Schema steps: a database of an earlier version becomes one of this version.
+
+Version 2 added the table ``policies`` and the column ``nodes.trusted_log``. A step and its version number are one transaction, so a
+database is never between two versions.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select, text, update
+
+from catena.store import schema
+from catena.store.errors import SchemaMismatch
+
+_ADD_TRUSTED_LOG = text("ALTER TABLE nodes ADD COLUMN trusted_log TEXT")
+_version = schema.schema_version
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the schema up to ``schema.SCHEMA_VERSION``, in the caller's writing transaction.
+
+    The version's row is locked first: of two replicas that start together one takes the step
+    and the other finds it taken. Raises ``SchemaMismatch`` for a version without a way here.
+    """
+    found = connection.execute(select(_version.c.version).with_for_update()).scalar()
+    if found == 1:
+        schema.policies.create(connection)
+        connection.execute(_ADD_TRUSTED_LOG)
+        connection.execute(update(_version).values(version=schema.SCHEMA_VERSION))
+    elif found != schema.SCHEMA_VERSION:
+        raise SchemaMismatch(
+            "the database has another schema version",
+            expected=str(schema.SCHEMA_VERSION),
+            got=str(found),
+        )
