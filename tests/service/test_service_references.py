@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+import json
+
 import msgspec
 import pytest
 
 from appraise.forged import firmware_of, keyset_of, release_of
-from catena.formats.references import FIRMWARE_TYPE, KEYSET_TYPE, RELEASE_TYPE
+from catena.errors import CatenaError
+from catena.formats.references import (
+    FIRMWARE_TYPE,
+    KEYSET_TYPE,
+    PCR_POLICY_TYPE,
+    RELEASE_TYPE,
+    PcrPolicy,
+)
 from catena.keys.envelope import ForgedEnvelope, UntrustedSigner
 from catena.keys.hierarchy import KeyName
 from catena.service.references import (
@@ -16,7 +26,7 @@ from catena.service.references import (
     TamperedReference,
     UnknownReferenceKind,
 )
-from catena.service.views import CaptureRequest
+from catena.service.views import CaptureRequest, PcrPolicyRequest
 from service.fixtures import capture, signed
 from swtpm import needs_swtpm
 
@@ -127,3 +137,74 @@ def test_a_capture_is_what_the_person_saw_signed_and_logged(trusting, machine):
     assert trusting.entries()[-1].document_sha256 == detail.reference.sha256
     trusting.reopen()
     assert len(trusting.service.references.active().firmware) == 1
+
+
+POLICY = json.dumps(
+    {"8": {"asciivalues": [{"prefix": "grub_cmd", "values": [{"value": "set .+"}]}]}}
+).encode()
+
+
+def policy_request(**changes) -> PcrPolicyRequest:
+    return msgspec.structs.replace(
+        PcrPolicyRequest(name="flatcar", version="3510.2.0", content=POLICY), **changes
+    )
+
+
+def test_an_imported_pcr_policy_is_sealed_logged_and_active(server):
+    references = server.service.references
+    view = references.accept_policy(policy_request(), "alice")
+    assert (view.kind, view.name, view.version, view.events) == (
+        "pcr-policy",
+        "flatcar",
+        "3510.2.0",
+        1,
+    )
+    assert view.warnings == ("8.ascii.0 now has to match the whole text: set .+",)
+    assert references.list() == (view,)
+    (policy,) = references.active().pcr_policies
+    assert policy.label == "flatcar-3510.2.0"
+    assert server.entries()[-1].document_sha256 == view.sha256
+    detail = references.show("flatcar-3510.2.0")
+    assert detail.document["source_sha256"] == hashlib.sha256(POLICY).hexdigest()
+    assert detail.events[0].what == "grub_cmd /set .+/"
+    server.reopen()
+    assert len(server.service.references.active().pcr_policies) == 1
+
+
+def test_importing_the_same_pcr_policy_again_changes_nothing(server):
+    references = server.service.references
+    first = references.accept_policy(policy_request(), "alice")
+    assert references.accept_policy(policy_request(), "alice") == first
+    with pytest.raises(ReferenceTaken):
+        references.accept_policy(policy_request(content=POLICY.replace(b"set", b"unset")), "alice")
+    assert references.list() == (first,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"name": ""}, "bad-reference-name"),
+        ({"version": "a\x1b[31m"}, "bad-reference-name"),
+        ({"content": b"{}"}, "pcr-policy-weak"),
+        ({"content": b"PK\x03\x04"}, "pcr-policy-malformed"),
+        ({"content": POLICY.replace(b"set .+", b"(?=a)")}, "pcr-policy-pattern"),
+        ({"content": POLICY.replace(b'"8"', b'"7"')}, "reference-unusable"),
+    ],
+)
+def test_a_pcr_policy_that_cannot_count_is_refused_and_not_logged(server, changes, code):
+    with pytest.raises(CatenaError) as refused:
+        server.service.references.accept_policy(policy_request(**changes), "alice")
+    assert refused.value.code == code
+    assert server.kinds() == ["admin-token"]
+    assert server.service.references.list() == ()
+
+
+def test_a_pcr_policy_that_the_log_key_did_not_seal_does_not_count(server, boot):
+    document = PcrPolicy(name="flatcar", version="1", source_sha256="", rules=())
+    forged = signed(server.keys, PCR_POLICY_TYPE, document, KeyName.CA)
+    with server.opened.database.transaction() as rows:
+        rows.references.put(
+            name="flatcar", kind="pcr-policy", version="1", document=forged, at=server.clock()
+        )
+    with pytest.raises(TamperedReference):
+        server.service.references.active()

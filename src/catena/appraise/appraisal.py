@@ -120,6 +120,7 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
     release = explanation.applying(ReferenceKind.RELEASE)
     key_set = explanation.applying(ReferenceKind.KEYSET)
     firmware = explanation.applying(ReferenceKind.FIRMWARE)
+    pcr_policy = explanation.applying(ReferenceKind.PCR_POLICY)
     return Facts(
         secure_boot=measured.secure_boot is True,
         setup_mode=measured.setup_mode is True,
@@ -129,6 +130,7 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
         release_security_version=release.security_version if release else -1,
         key_set=key_set.label if key_set else "",
         firmware=firmware.label if firmware else "",
+        pcr_policy=pcr_policy.label if pcr_policy else "",
         unclaimed_events=explanation.unclaimed,
         opaque_events=boot.opaque_events,
         bank=quote.bank,

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 import msgspec
 
 from catena.appraise.measured import MeasuredEvent
-from catena.appraise.reference import Match, Reference, ReferenceKind, References, choose
+from catena.appraise.pcrpolicy import choose_policy
+from catena.appraise.reference import (
+    REQUIRED_KINDS,
+    Match,
+    Reference,
+    ReferenceKind,
+    References,
+    Slot,
+    choose,
+)
 from catena.formats.nodeapi import Reason
 from catena.ids import HashAlg
 from catena.measure.difference import key_changes
@@ -31,11 +40,13 @@ _MISMATCH = {
     ReferenceKind.RELEASE: "release-mismatch",
     ReferenceKind.KEYSET: "key-set-mismatch",
     ReferenceKind.FIRMWARE: "firmware-mismatch",
+    ReferenceKind.PCR_POLICY: "pcr-policy-mismatch",
 }
 _REMEDY = {
     ReferenceKind.RELEASE: "Boot an accepted release, or import the manifest of this one.",
     ReferenceKind.KEYSET: "Enroll the enterprise's keys with Secure Boot on, or import the key set.",
     ReferenceKind.FIRMWARE: "If the firmware was changed on purpose, capture and accept it.",
+    ReferenceKind.PCR_POLICY: "Import the PCR policy of the OS version that this machine boots.",
 }
 
 
@@ -96,17 +107,54 @@ def explain(
     """Step 5i: every event is claimed by a reference or a built-in rule, or is a reason."""
     extending = [event for event in events if event.extends]
     slots = [event.slot for event in extending]
-    matches = {
-        kind: found
-        for kind in ReferenceKind
-        if (found := choose(kind, references, slots, bank, pcrs)) is not None
-    }
+    matches = _required(references, slots, bank, pcrs)
+    policy = _instead(matches, references, extending, bank, pcrs)
+    if policy is not None and policy.applies:
+        matches.pop(ReferenceKind.RELEASE, None)
+        matches[ReferenceKind.PCR_POLICY] = policy
     claims = _claims(extending, matches)
     nearest = _Nearest(references, matches, bank).sentences(extending, claims)
     explained = tuple(_explained(event, claims, nearest) for event in events)
     open_events = [event for event in explained if event.claimed_by is None]
-    reasons = (*_reference_reasons(references, matches), *_unclaimed_reasons(open_events))
+    reasons = (
+        *_reference_reasons(references, matches),
+        *(
+            [_mismatch(policy)]
+            if policy is not None and policy.claims and not policy.applies
+            else ()
+        ),
+        *_unclaimed_reasons(open_events),
+    )
     return Explanation(explained, matches, reasons, len(open_events))
+
+
+def _required(
+    references: References, slots: Sequence[Slot], bank: HashAlg, pcrs: Mapping[int, bytes]
+) -> dict[ReferenceKind, Match]:
+    """The reference of each required kind that applies, or the nearest."""
+    return {
+        kind: found
+        for kind in REQUIRED_KINDS
+        if (found := choose(kind, references, slots, bank, pcrs)) is not None
+    }
+
+
+def _instead(
+    matches: Mapping[ReferenceKind, Match],
+    references: References,
+    extending: Sequence[MeasuredEvent],
+    bank: HashAlg,
+    pcrs: Mapping[int, bytes],
+) -> Match | None:
+    """The PCR policy that may stand in for a release: none where a release applies.
+
+    Either explains the operating system alone: claims of the two are never mixed, so that a
+    policy cannot add what a release does not expect.
+    """
+    release = matches.get(ReferenceKind.RELEASE)
+    if not references.pcr_policies or (release is not None and release.applies):
+        return None
+    return choose_policy(references, extending, bank, pcrs)
 
 
 def _explained(
@@ -246,7 +294,9 @@ def _reference_reasons(
     references: References, matches: Mapping[ReferenceKind, Match]
 ) -> Iterator[Reason]:
     """One reason for each kind of which no reference applies as a whole."""
-    for kind in ReferenceKind:
+    for kind in REQUIRED_KINDS:
+        if kind is ReferenceKind.RELEASE and ReferenceKind.PCR_POLICY in matches:
+            continue
         found = matches.get(kind)
         if found is None or not (found.claims or found.applies):
             code, sentence = _ABSENT[kind]

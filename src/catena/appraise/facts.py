@@ -28,6 +28,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     release_security_version: int = -1
     key_set: str = ""
     firmware: str = ""
+    pcr_policy: str = ""
     unclaimed_events: int
     opaque_events: int
     bank: str
@@ -63,6 +64,7 @@ FACT_TABLE = (
     FactRow("release_security_version", "its security version, or -1", -1, MANY),
     FactRow("key_set", "the key set that applies as a whole, or empty", "", "acme"),
     FactRow("firmware", "the firmware capture that applies as a whole, or empty", "", "ovmf-1"),
+    FactRow("pcr_policy", "the PCR policy that applies instead of a release, or empty", "", "flatcar-1"),
     FactRow("unclaimed_events", "events that no reference accounts for", MANY, 0),
     FactRow("opaque_events", "events whose data does not hash to their digest", MANY, 0),
     FactRow("bank", "the PCR bank that was quoted", "sha256", "sha512"),

@@ -9,6 +9,9 @@ digest. But a reference applies only **as a whole**, which per-event claims coul
 
 PCR 10 is the exception to 1: IMA measures files when they are used, in any order, so an
 expectation there claims whatever matches and is never missed.
+
+An imported PCR policy lists alternatives, not expectations; ``appraise.pcrpolicy`` says when it
+applies, and that it may only stand in for a release.
 """
 
 from __future__ import annotations
@@ -19,10 +22,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from catena.errors import CatenaError, ExitCode
+from catena.formats.pattern import compile_pattern
 from catena.formats.references import (
+    BANK_OF_SIZE,
     ExpectedEvent,
     FirmwareCapture,
     KeySet,
+    PcrPolicy,
+    PcrRule,
     PcrTable,
     ReleaseManifest,
 )
@@ -33,6 +40,7 @@ from catena.measure.replay import IMA_PCR
 FIRMWARE_PCRS = (0, 1, 2, 3, 6)
 KEYSET_PCRS = (7,)
 RELEASE_PCRS = (4, 5, 8, 9, 10, 11, 12, 13, 14, 15)
+POLICY_PCRS = tuple(pcr for pcr in RELEASE_PCRS if pcr != IMA_PCR)
 BANKS = (HashAlg.SHA256, HashAlg.SHA384, HashAlg.SHA512)
 
 
@@ -50,17 +58,23 @@ class ReferenceKind(StrEnum):
     RELEASE = "release"
     KEYSET = "keyset"
     FIRMWARE = "firmware"
+    PCR_POLICY = "pcr-policy"
 
     @property
     def noun(self) -> str:
         """The kind as people say it."""
-        return {"keyset": "key set"}.get(self.value, self.value)
+        return {"keyset": "key set", "pcr-policy": "PCR policy"}.get(self.value, self.value)
+
+
+REQUIRED_KINDS = (ReferenceKind.RELEASE, ReferenceKind.KEYSET, ReferenceKind.FIRMWARE)
+"""One of each has to apply; a PCR policy may stand in for the release."""
 
 
 _OWN_PCRS = {
     ReferenceKind.RELEASE: RELEASE_PCRS,
     ReferenceKind.KEYSET: KEYSET_PCRS,
     ReferenceKind.FIRMWARE: FIRMWARE_PCRS,
+    ReferenceKind.PCR_POLICY: POLICY_PCRS,
 }
 
 Slot = tuple[int, str]
@@ -74,6 +88,7 @@ class Reference:
     ``slots`` maps bank, then PCR and digest, to the indices of ``events`` that expect it;
     ``pcrs`` maps bank to stated PCR values. ``names`` are what ``revokes`` may call it.
     ``owners`` maps a firmware variable to the subjects of the keys that a key set has in it.
+    ``rules`` are a PCR policy's, in the order of ``events``.
     """
 
     kind: ReferenceKind
@@ -85,6 +100,7 @@ class Reference:
     security_version: int = -1
     revokes: frozenset[str] = frozenset()
     owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rules: tuple[PcrRule, ...] = ()
 
     @property
     def title(self) -> str:
@@ -106,6 +122,7 @@ class References:
     releases: tuple[Reference, ...] = ()
     keysets: tuple[Reference, ...] = ()
     firmware: tuple[Reference, ...] = ()
+    pcr_policies: tuple[Reference, ...] = ()
     floor: int = 0
     quirks: Quirks = field(default_factory=shipped)
 
@@ -115,12 +132,13 @@ class References:
             ReferenceKind.RELEASE: self.releases,
             ReferenceKind.KEYSET: self.keysets,
             ReferenceKind.FIRMWARE: self.firmware,
+            ReferenceKind.PCR_POLICY: self.pcr_policies,
         }
         return by_kind[kind]
 
     def all(self) -> tuple[Reference, ...]:
         """Every reference, releases first."""
-        return (*self.releases, *self.keysets, *self.firmware)
+        return (*self.releases, *self.keysets, *self.firmware, *self.pcr_policies)
 
     def revoked_by(self, release: Reference) -> Reference | None:
         """An active release that revokes ``release``, itself included."""
@@ -153,6 +171,7 @@ def build_references(
     releases: Iterable[ReleaseManifest] = (),
     keysets: Iterable[KeySet] = (),
     firmware: Iterable[FirmwareCapture] = (),
+    pcr_policies: Iterable[PcrPolicy] = (),
     floor: int = 0,
 ) -> References:
     """Prepare verified documents for comparison, once per change of the active set.
@@ -163,6 +182,7 @@ def build_references(
         releases=tuple(map(_release, releases)),
         keysets=tuple(map(_keyset, keysets)),
         firmware=tuple(map(_firmware, firmware)),
+        pcr_policies=tuple(map(_pcr_policy, pcr_policies)),
         floor=floor,
     )
 
@@ -191,6 +211,16 @@ def _firmware(document: FirmwareCapture) -> Reference:
     return _prepare(kind, label, document.name, document.events, document.pcrs)
 
 
+def _pcr_policy(document: PcrPolicy) -> Reference:
+    kind, label = ReferenceKind.PCR_POLICY, versioned(document.name, document.version)
+    for rule in document.rules:
+        if rule.kind == "ascii":
+            compile_pattern(rule.value)
+        elif len(rule.value) not in BANK_OF_SIZE or not re.fullmatch("[0-9a-f]+", rule.value):
+            raise UnusableReference(f"{label} has a digest that is none", got=rule.id)
+    return _prepare(kind, label, document.name, document.events, {}, rules=document.rules)
+
+
 def versioned(name: str, version: str) -> str:
     """``lab`` and ``1`` as ``lab-1``; a name that already ends in its version stays."""
     return name if name.endswith(f"-{version}") else f"{name}-{version}"
@@ -205,6 +235,7 @@ def _prepare(
     *,
     security_version: int = -1,
     revokes: frozenset[str] = frozenset(),
+    rules: tuple[PcrRule, ...] = (),
 ) -> Reference:
     """Refuse what could never match, and what is not this kind's to say.
 
@@ -229,6 +260,7 @@ def _prepare(
         pcrs=stated,
         security_version=security_version,
         revokes=revokes,
+        rules=rules,
     )
 
 

@@ -8,8 +8,15 @@ import click
 
 from catena.cli import output
 from catena.cli.connection import Connection, connection_options, printable
-from catena.errors import ExitCode, NotFound
-from catena.service.views import CaptureRequest, CaptureView, ReferenceDetail, ReferenceView
+from catena.errors import ExitCode, NotFound, UsageError
+from catena.formats.pcrpolicy import is_pcr_policy
+from catena.service.views import (
+    CaptureRequest,
+    CaptureView,
+    PcrPolicyRequest,
+    ReferenceDetail,
+    ReferenceView,
+)
 
 MAX_DOCUMENT = 4 * 1024 * 1024
 
@@ -23,30 +30,63 @@ class NoDocument(NotFound):
     remedy = "Give the .dsse.json file that `catena os build` or `catena keys enroll` wrote."
 
 
+class MisnamedImport(UsageError):
+    """A PCR policy without a name and version, or a signed document with new ones."""
+
+    code = "misnamed-import"
+    remedy = "Give --name and --version with a PCR policy only; a signed document has its own."
+
+
 @click.group(cls=output.Noun, name="reference")
 def noun() -> None:
-    """Say what machines may measure: releases, key sets, firmware."""
+    """Say what machines may measure: releases, key sets, firmware, PCR policies."""
 
 
-@noun.command(name="import", exits=_EXITS, examples=("catena reference import release.dsse.json",))
+@noun.command(
+    name="import",
+    exits=(*_EXITS, ExitCode.USAGE),
+    examples=(
+        "catena reference import release.dsse.json",
+        "catena reference import flatcar_pcr_policy.zip --name flatcar --version 3510.2.0",
+    ),
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", help="What to call a PCR policy, which has no name of its own.")
+@click.option("--version", help="The version of the operating system that it describes.")
 @connection_options
 @output.output_option
 def import_document(
     *,
     file: Path,
+    name: str | None,
+    version: str | None,
     connection: Connection,
     as_json: bool,
 ) -> None:
-    """Accept a signed release manifest or key set. The server verifies the signature."""
+    """Accept a signed release manifest or key set, or a PCR policy (JSON or zip).
+
+    The server verifies the signature of a document. A PCR policy has none: you vouch for it.
+    Every value that does not hold as it was written is a warning.
+    """
+    content = _read(file)
+    policy = is_pcr_policy(content)
+    if policy != bool(name) or policy != bool(version):
+        raise MisnamedImport("--name and --version do not fit to what this file is")
+    with connection.open() as client:
+        if name and version:
+            request = PcrPolicyRequest(name=name, version=version, content=content)
+            view = client.import_pcr_policy(request)
+        else:
+            view = client.import_reference(content)
+    output.emit(view, lambda one: _render_list((one,)), as_json=as_json)
+
+
+def _read(file: Path) -> bytes:
     try:
         with file.open("rb") as source:
-            content = source.read(MAX_DOCUMENT + 1)
+            return source.read(MAX_DOCUMENT + 1)
     except OSError as error:
         raise NoDocument(f"cannot read {file}: {error.strerror}") from error
-    with connection.open() as client:
-        view = client.import_reference(content)
-    output.emit(view, lambda one: _render_list((one,)), as_json=as_json)
 
 
 @noun.command(
@@ -129,6 +169,9 @@ def _render_list(references: tuple[ReferenceView, ...]) -> None:
             for one in references
         ),
     )
+    for one in references:
+        for warning in one.warnings:
+            click.echo(f"warning: {printable(one.name)}: {printable(warning)}")
 
 
 def _render_capture(seen: CaptureView, *, err: bool) -> None:

@@ -6,6 +6,7 @@ Each is the predicate of an in-toto Statement in a DSSE envelope (``formats.dsse
 ``urn:catena:reference:release:v1``   ``ReleaseManifest``, signed by the release key
 ``urn:catena:reference:keyset:v1``    ``KeySet``, signed by the release key
 ``urn:catena:reference:firmware:v1``  ``FirmwareCapture``, approved by a person
+``urn:catena:reference:pcrpolicy:v1`` ``PcrPolicy``, imported by an administrator
 =================================  ==================================================
 
 Digests are maps from hash name (``sha256``, ``sha384``) to lower-case hex. PCR tables are maps
@@ -14,7 +15,7 @@ from bank to a map from PCR index (as a string) to lower-case hex.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -23,13 +24,14 @@ from catena.errors import FormatError
 RELEASE_TYPE = "urn:catena:reference:release:v1"
 KEYSET_TYPE = "urn:catena:reference:keyset:v1"
 FIRMWARE_TYPE = "urn:catena:reference:firmware:v1"
+PCR_POLICY_TYPE = "urn:catena:reference:pcrpolicy:v1"
 
 Digests = dict[str, str]
 PcrTable = dict[str, dict[str, str]]
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the three documents' structs: strict, immutable, ordered fields."""
+    """Base of the documents' structs: strict, immutable, ordered fields."""
 
 
 T = TypeVar("T", bound=Document)
@@ -113,12 +115,56 @@ class FirmwareCapture(Document, frozen=True, kw_only=True):
     pcrs: PcrTable
 
 
+RuleKind = Literal["raw", "binary", "ascii"]
+
+
+class PcrRule(Document, frozen=True, kw_only=True):
+    """One alternative of a PCR policy (``formats.pcrpolicy``).
+
+    ``value`` is a PCR's final value or an event's digest in hex, or a pattern that has to match
+    an event's whole text behind the word ``prefix``.
+    """
+
+    id: str
+    pcr: int
+    kind: RuleKind
+    prefix: str = ""
+    value: str
+    what: str = ""
+
+
+class PcrPolicy(Document, frozen=True, kw_only=True):
+    """An imported PCR policy; ``warnings`` say what of the original does not hold any more."""
+
+    name: str
+    version: str
+    source_sha256: str
+    rules: tuple[PcrRule, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def events(self) -> tuple[ExpectedEvent, ...]:
+        """The rules as people read them; only those about digests can be found by digest."""
+        return tuple(map(_event_of, self.rules))
+
+
+BANK_OF_SIZE = {64: "sha256", 96: "sha384", 128: "sha512"}
+"""Hash by the length of its hex digits."""
+
+
+def _event_of(rule: PcrRule) -> ExpectedEvent:
+    digests = {BANK_OF_SIZE.get(len(rule.value), ""): rule.value} if rule.kind == "binary" else {}
+    shown = f" /{rule.value}/" if rule.kind == "ascii" else ""
+    what = f"{rule.prefix}{shown} {rule.what}".strip()
+    return ExpectedEvent(id=rule.id, pcr=rule.pcr, what=what, digests=digests)
+
+
 FORMS: dict[str, type[ReleaseManifest | KeySet | FirmwareCapture]] = {
     RELEASE_TYPE: ReleaseManifest,
     KEYSET_TYPE: KeySet,
     FIRMWARE_TYPE: FirmwareCapture,
 }
-"""The documents by the type of their predicate."""
+"""The documents that state measurements in order, by the type of their predicate."""
 
 
 def parse_predicate(raw: bytes | msgspec.Raw, kind: type[T]) -> T:

@@ -14,6 +14,7 @@ PUT     ``/secrets/NAME``                 admin      ``SecretRequest`` → ``Sec
 DELETE  ``/secrets/NAME``                 admin      ``Removed``
 GET     ``/references``                   viewer     ``ReferenceView`` of every reference
 POST    ``/references``                   admin      a DSSE envelope → ``ReferenceView``
+POST    ``/pcr-policies``                 admin      ``PcrPolicyRequest`` → ``ReferenceView``
 GET     ``/references/NAME``              viewer     ``ReferenceDetail``
 GET     ``/policy``                       viewer     ``PolicyHistory``
 POST    ``/policy``                       admin      a DSSE envelope → ``PolicyView``
@@ -38,6 +39,7 @@ from catena.service.trust import TrustService
 from catena.service.views import (
     ApprovalRequest,
     CaptureRequest,
+    PcrPolicyRequest,
     SecretRequest,
     SimulationRequest,
 )
@@ -64,6 +66,7 @@ def routes(service: TrustService, database: Database, desk: Desk) -> list[Route]
         ("DELETE", "/secrets/{name}", lambda name, _, actor: secrets.remove(name, actor)),
         ("GET", "/references", lambda _, __, ___: references.list()),
         ("POST", "/references", lambda _, body, actor: references.accept(body, actor)),
+        ("POST", "/pcr-policies", _pcr_policy(service)),
         ("GET", "/references/{name}", lambda name, _, __: references.show(name)),
         ("GET", "/policy", lambda _, __, ___: service.policies.show()),
         ("POST", "/policy", lambda _, body, actor: service.policies.apply(body, actor)),
@@ -109,6 +112,12 @@ def _approval(service: TrustService) -> Verb:
 def _capture(service: TrustService) -> Verb:
     return lambda _, body, actor: service.references.capture(
         nodeapi.decode(body, CaptureRequest), actor
+    )
+
+
+def _pcr_policy(service: TrustService) -> Verb:
+    return lambda _, body, actor: service.references.accept_policy(
+        nodeapi.decode(body, PcrPolicyRequest), actor
     )
 
 

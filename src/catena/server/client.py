@@ -25,6 +25,7 @@ from catena.service.views import (
     CaptureView,
     ExplanationView,
     NodeView,
+    PcrPolicyRequest,
     PolicyHistory,
     PolicyView,
     ReferenceDetail,
@@ -231,6 +232,10 @@ class AdminClient:
     def import_reference(self, envelope: bytes) -> ReferenceView:
         """Accept a signed document."""
         return self._call("POST", admin_path("references"), ReferenceView, envelope)
+
+    def import_pcr_policy(self, request: PcrPolicyRequest) -> ReferenceView:
+        """Accept a PCR policy under a name and version."""
+        return self._call("POST", admin_path("pcr-policies"), ReferenceView, request)
 
     def policy(self) -> PolicyHistory:
         """The policy in force and its history."""

@@ -1,8 +1,9 @@
 """References: what machines may measure, accepted into the service and kept ready.
 
 Releases and key sets arrive signed by the enterprise's release key. A firmware capture is
-approved by a person and then signed with the log key, so that no row of the database counts
-because it is there: every document is verified each time it is loaded.
+approved by a person and a PCR policy imported by one; both are then signed with the log key, so
+that no row of the database counts because it is there: every document is verified each time it
+is loaded.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from catena.appraise.reference import References as AppraisedReferences
 from catena.appraise.reference import build_references
 from catena.audit.entries import ReferenceAccepted
 from catena.errors import FormatError, NotFound, Refusal, Unavailable
+from catena.formats import pcrpolicy
 from catena.formats.dsse import Statement, Subject
 from catena.formats.references import (
     FIRMWARE_TYPE,
     KEYSET_TYPE,
+    PCR_POLICY_TYPE,
     RELEASE_TYPE,
     FirmwareCapture,
     KeySet,
+    PcrPolicy,
     ReleaseManifest,
     parse_predicate,
 )
@@ -35,14 +39,20 @@ from catena.ids import HashAlg
 from catena.keys.envelope import open_envelope
 from catena.service.nodes import find, rfc3339
 from catena.service.setting import Setting
-from catena.service.views import CaptureRequest, CaptureView, ReferenceDetail, ReferenceView
+from catena.service.views import (
+    CaptureRequest,
+    CaptureView,
+    PcrPolicyRequest,
+    ReferenceDetail,
+    ReferenceView,
+)
 from catena.store.database import Transaction
 from catena.store.errors import Conflict
 from catena.store.nodes import Node
 from catena.store.references import StoredReference
 
-Kind = Literal["release", "keyset", "firmware"]
-Document = ReleaseManifest | KeySet | FirmwareCapture
+Kind = Literal["release", "keyset", "firmware", "pcr-policy"]
+Document = ReleaseManifest | KeySet | FirmwareCapture | PcrPolicy
 
 MAX_NAME = 128
 KEPT_APPRAISALS = 64
@@ -51,18 +61,21 @@ KEPT_APPRAISALS = 64
 REFRESH = timedelta(seconds=10)
 """How long another replica's change may go unnoticed."""
 
-_TYPES: dict[str, tuple[Kind, type[ReleaseManifest | KeySet | FirmwareCapture]]] = {
+_TYPES: dict[str, tuple[Kind, type[Document]]] = {
     RELEASE_TYPE: ("release", ReleaseManifest),
     KEYSET_TYPE: ("keyset", KeySet),
     FIRMWARE_TYPE: ("firmware", FirmwareCapture),
+    PCR_POLICY_TYPE: ("pcr-policy", PcrPolicy),
 }
+_SEALED = ("firmware", "pcr-policy")
+"""Kinds that a person vouches for; they may be signed by the log key."""
 
 
 class UnknownReferenceKind(FormatError):
     """A signed statement that is no reference document."""
 
     code = "unknown-reference-kind"
-    remedy = "Import a release manifest or a key set."
+    remedy = "Import a release manifest, a key set or a PCR policy."
 
 
 class BadReferenceName(FormatError):
@@ -196,13 +209,26 @@ class References:
         document = capture_firmware(
             log, banks, name=request.name, version=request.boot_log[:12], node=node.id
         )
-        predicate = msgspec.json.encode(document)
-        statement = Statement(
-            subject=(Subject(name=node.id, digest={"sha256": document.boot_log_sha256}),),
-            predicate_type=FIRMWARE_TYPE,
-            predicate=msgspec.Raw(predicate),
+        subject = Subject(name=node.id, digest={"sha256": document.boot_log_sha256})
+        return self._seal("firmware", FIRMWARE_TYPE, subject, document, actor)
+
+    def accept_policy(self, request: PcrPolicyRequest, actor: str) -> ReferenceView:
+        """Import a PCR policy, for which the administrator vouches: the file has no signature.
+
+        Raises ``BadReferenceName``, ``ReferenceTaken``, ``UnusableReference`` or the refusals of
+        ``formats.pcrpolicy``.
+        """
+        parsed = pcrpolicy.parse(request.content)
+        document = PcrPolicy(
+            name=request.name,
+            version=request.version,
+            source_sha256=hashlib.sha256(request.content).hexdigest(),
+            rules=parsed.rules,
+            warnings=parsed.warnings,
         )
-        return self._keep("firmware", document, self._setting.journal.seal(statement), actor)
+        _check_names(document)
+        subject = Subject(name=request.name, digest={"sha256": document.source_sha256})
+        return self._seal("pcr-policy", PCR_POLICY_TYPE, subject, document, actor)
 
     def list(self) -> tuple[ReferenceView, ...]:
         """All active references, in the order of their acceptance."""
@@ -226,10 +252,20 @@ class References:
                 )
         raise NoSuchReference("there is no such reference")
 
+    def _seal(
+        self, kind: Kind, form: str, subject: Subject, document: Document, actor: str
+    ) -> ReferenceView:
+        statement = Statement(
+            subject=(subject,),
+            predicate_type=form,
+            predicate=msgspec.Raw(msgspec.json.encode(document)),
+        )
+        return self._keep(kind, document, self._setting.journal.seal(statement), actor)
+
     def _keep(self, kind: Kind, document: Document, content: bytes, actor: str) -> ReferenceView:
         setting, now = self._setting, self._setting.now()
         digest = hashlib.sha256(content).hexdigest()
-        build_references(**{_PLURAL[kind]: [document]})  # type: ignore[arg-type] # one of the three
+        build_references(**{_PLURAL[kind]: [document]})  # type: ignore[arg-type] # one of the four
         with setting.journal.deciding(f"reference:{kind}:{document.name}"):
             with setting.database.snapshot() as rows:
                 _require_free(rows, kind, document, digest)
@@ -261,9 +297,9 @@ class References:
         return _built([self._open(row) for row in stored], self._setting.security_floor)
 
     def _open(self, row: StoredReference) -> Document:
-        """Verify a stored document again. Only captures may be signed by the log key."""
+        """Verify a stored document again. Only what a person vouched for may be the log key's."""
         keys = self._setting.release_keys
-        if row.kind == "firmware":
+        if row.kind in _SEALED:
             keys = (*keys, self._setting.journal.public_key)
         try:
             kind, document = _read(open_envelope(row.document, keys))
@@ -279,11 +315,17 @@ def _built(documents: Sequence[Document], floor: int) -> AppraisedReferences:
         releases=[one for one in documents if isinstance(one, ReleaseManifest)],
         keysets=[one for one in documents if isinstance(one, KeySet)],
         firmware=[one for one in documents if isinstance(one, FirmwareCapture)],
+        pcr_policies=[one for one in documents if isinstance(one, PcrPolicy)],
         floor=floor,
     )
 
 
-_PLURAL = {"release": "releases", "keyset": "keysets", "firmware": "firmware"}
+_PLURAL = {
+    "release": "releases",
+    "keyset": "keysets",
+    "firmware": "firmware",
+    "pcr-policy": "pcr_policies",
+}
 
 
 def _read(statement: Statement) -> tuple[Kind, Document]:
@@ -294,10 +336,14 @@ def _read(statement: Statement) -> tuple[Kind, Document]:
         )
     kind, form = known
     document = parse_predicate(statement.predicate, form)
+    _check_names(document)
+    return kind, document
+
+
+def _check_names(document: Document) -> None:
     for text in (document.name, document.version):
         if not (1 <= len(text) <= MAX_NAME and text.isascii() and text.isprintable()):
             raise BadReferenceName("name or version of a reference", got=ascii(text[:80]))
-    return kind, document
 
 
 def _require_free(rows: Transaction, kind: Kind, document: Document, digest: str) -> None:
@@ -347,4 +393,5 @@ def _view(row: StoredReference, document: Document) -> ReferenceView:
         sha256=row.sha256,
         accepted_at=rfc3339(row.accepted_at),
         events=len(document.events),
+        warnings=document.warnings if isinstance(document, PcrPolicy) else (),
     )

@@ -95,11 +95,13 @@ class ReferenceView(View, frozen=True, kw_only=True):
     """One accepted reference document."""
 
     name: str
-    kind: Literal["release", "keyset", "firmware"]
+    kind: Literal["release", "keyset", "firmware", "pcr-policy"]
     version: str
     sha256: str
     accepted_at: str
     events: int
+    warnings: tuple[str, ...] = ()
+    """What of an imported PCR policy does not hold as it was written."""
 
 
 class ReferenceDetail(View, frozen=True, kw_only=True):
@@ -167,6 +169,14 @@ class CaptureView(View, frozen=True, kw_only=True):
     name: str | None
     boot_log: str
     events: tuple[ExpectedEvent, ...]
+
+
+class PcrPolicyRequest(View, frozen=True, kw_only=True):
+    """A PCR policy to import: the file as it is, and what to call it, for it has no name."""
+
+    name: str
+    version: str
+    content: bytes
 
 
 class ApprovalRequest(View, frozen=True, kw_only=True):
