@@ -2,8 +2,9 @@
 
 CATENA := .venv/bin/catena
 CACHE ?= .cache
+SECONDS ?= 1200
 
-.PHONY: demo test unit check bench setup doctor clean
+.PHONY: demo test unit check fuzz bench setup doctor clean
 
 demo: setup ## the main job end to end, then five attacks
 	@$(CATENA) doctor --quiet
@@ -20,6 +21,9 @@ check: setup ## style, types, floors
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+fuzz: setup ## every parser against hostile input, SECONDS for each
+	@.venv/bin/python tests/fuzz/run.py --seconds $(SECONDS) --folder $(CACHE)/fuzz
 
 bench: setup ## measurements, each beside its limit
 	@.venv/bin/python benchmarks/attestation.py

@@ -136,3 +136,10 @@ def test_arbitrary_bytes_raise_nothing_but_format_errors(data):
     for parse in (dsse.parse, dsse.parse_statement):
         with contextlib.suppress(FormatError):
             parse(data)
+
+
+def test_a_predicate_nested_too_deep_is_malformed():
+    head, tail = STATEMENT.encode().split(b'"predicate":')[0], b"}"
+    deep = head + b'"predicate":' + b"[" * 100_000 + b"]" * 100_000 + tail
+    with pytest.raises(FormatError, match="recursion"):
+        dsse.parse_statement(deep)

@@ -217,3 +217,11 @@ def test_real_key_variables_and_lists_round_trip():
         lists = efi.parse_signature_lists(data)
         assert lists, path.name
         assert efi.encode_signature_lists(lists) == data
+
+
+def test_a_boot_order_without_end_is_not_spelled_out():
+    long = bytes(2 * efi.MAX_BOOT_OPTIONS)
+    order = VariableData(efi.EFI_GLOBAL_VARIABLE, "BootOrder", long)
+    assert efi.boot_variable_text(order).count("0000") == efi.MAX_BOOT_OPTIONS
+    longer = VariableData(efi.EFI_GLOBAL_VARIABLE, "BootOrder", long + bytes(2))
+    assert len(efi.boot_variable_text(longer)) <= 32

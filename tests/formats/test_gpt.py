@@ -164,3 +164,19 @@ def test_a_cut_or_padded_event_is_malformed():
     for wire in (data[:-1], data + b"\0", b"x" + data[1:], data[:92] + b"\xff" * 8 + data[100:]):
         with pytest.raises(FormatError):
             gpt.parse_event(wire)
+
+
+@pytest.mark.parametrize("size", [0, 511, 512, 603])
+def test_a_disk_that_ends_before_its_table_is_malformed_inside(size):
+    assert refuses_cleanly(gpt.measured_data, TABLE.encode_start()[:size])
+
+
+def test_entries_said_to_be_far_away_are_malformed_inside():
+    disk = bytearray(TABLE.encode_start())
+    disk[512 + 72 : 512 + 80] = (1 << 40).to_bytes(8, "little")
+    disk[512 + 80 : 512 + 84] = bytes(4)
+    disk[512 + 16 : 512 + 20] = bytes(4)
+    disk[512 + 16 : 512 + 20] = zlib.crc32(disk[512 : 512 + 92]).to_bytes(4, "little")
+    with pytest.raises(GptError, match="checksum") as refused:
+        gpt.measured_data(bytes(disk))
+    assert refused.value.offset == len(disk)

@@ -78,10 +78,11 @@ def test_content_is_zero_filled_to_the_virtual_size():
     assert grown.content(grown.section(".data")) == b"data" + bytes(596)
 
 
-def test_absurd_virtual_size_allocates_nothing():
+@pytest.mark.parametrize("size", [512 + pe.MAX_ZERO_FILL + 1, 1 << 30, (1 << 32) - 1])
+def test_absurd_virtual_size_allocates_nothing(size):
     image = bytearray(IMAGE)
     at = pe.parse(IMAGE).section_table_at + 8
-    image[at : at + 4] = b"\xff" * 4
+    image[at : at + 4] = size.to_bytes(4, "little")
     parsed = pe.parse(bytes(image))
     with pytest.raises(pe.PeError, match="too large"):
         parsed.content(parsed.sections[0])

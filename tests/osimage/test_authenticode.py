@@ -183,3 +183,12 @@ def test_only_rsa_keys_with_their_own_certificate_sign(keys, db, signed):
 def test_images_signed_by_others_are_refused_for_the_right_reason(name, refusal, db):
     with pytest.raises(refusal):
         authenticode.verify(pe.parse((CORPUS / name).read_bytes()), [db])
+
+
+def test_a_signature_that_is_too_long_is_not_read(db):
+    """Its object identifiers would cost the square of their length."""
+    table = authenticode._win_certificate(b"\x30" * (authenticode.MAX_SIGNATURE + 1))
+    image = pe.parse(IMAGE + bytes(-len(IMAGE) % 8))
+    forged = authenticode._with_table(image.data, image, table)
+    with pytest.raises(ForgedImage, match="too long"):
+        authenticode.verify(pe.parse(forged), [db])

@@ -78,7 +78,7 @@ def parse(data: bytes) -> Envelope:
         )
     try:
         envelope = msgspec.json.decode(data, type=Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"not a DSSE envelope: {error}") from error
     if not 1 <= len(envelope.signatures) <= MAX_SIGNATURES:
         raise FormatError(
@@ -93,7 +93,7 @@ def parse_statement(payload: bytes) -> Statement:
     """Read an in-toto Statement v1. Raises ``FormatError``."""
     try:
         statement = msgspec.json.decode(payload, type=Statement)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"not an in-toto statement: {error}") from error
     if statement.type != STATEMENT_TYPE:
         raise FormatError(

@@ -36,6 +36,7 @@ MAX_LISTS = 1024
 MAX_SIGNATURES = 16384
 MAX_DEVICE_PATH = 64 * 1024
 MAX_NODES = 64
+MAX_BOOT_OPTIONS = 1024
 
 _GUID_SIZE = 16
 _LIST_HEADER = 28
@@ -224,7 +225,8 @@ def boot_variable_text(variable: VariableData) -> str:
     May hold any character: escape it before printing.
     """
     data = variable.data
-    if variable.name in {"BootOrder", "BootNext", "BootCurrent"} and len(data) % 2 == 0:
+    is_order = variable.name in {"BootOrder", "BootNext", "BootCurrent"}
+    if is_order and len(data) % 2 == 0 and len(data) <= 2 * MAX_BOOT_OPTIONS:
         return ", ".join(data[at : at + 2][::-1].hex().upper() for at in range(0, len(data), 2))
     try:
         option = parse_load_option(data)

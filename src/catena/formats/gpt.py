@@ -182,7 +182,9 @@ def measured_data(start: bytes) -> bytes:
     ``start`` is the beginning of the disk, up to the end of its entries; their number is free,
     both checksums must hold. Raises ``FormatError``.
     """
-    header = Reader(start, order="little", start=SECTOR).take(HEADER_SIZE, "GPT header")
+    disk = Reader(start, order="little")
+    disk.take(SECTOR, "protective MBR")
+    header = disk.take(HEADER_SIZE, "GPT header")
     reader = Reader(header, order="little")
     if reader.take(8, "GPT signature") != _SIGNATURE:
         raise GptError("no GPT header", offset=SECTOR, expected="EFI PART")
@@ -193,10 +195,10 @@ def measured_data(start: bytes) -> bytes:
     at, count, size, crc = (reader.uint(width, "entries") for width in (8, 4, 4, 4))
     if count > MAX_PARTITIONS or size != ENTRY_SIZE:
         raise GptError("GPT entries of another kind", offset=SECTOR + 80, got=f"{count} × {size}")
-    entries = Reader(start, order="little", start=min(at * SECTOR, len(start)))
-    raw = entries.take(count * size, "GPT entries")
+    place = min(at * SECTOR, len(start))
+    raw = Reader(start, order="little", start=place).take(count * size, "GPT entries")
     if zlib.crc32(raw) != crc:
-        raise GptError("GPT entries do not match their checksum", offset=at * SECTOR)
+        raise GptError("GPT entries do not match their checksum", offset=place)
     used = [raw[n : n + size] for n in range(0, len(raw), size) if any(raw[n : n + _GUID_SIZE])]
     return header + _u64(len(used)) + b"".join(used)
 

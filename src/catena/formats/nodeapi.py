@@ -159,6 +159,6 @@ def decode(data: bytes, kind: type[B]) -> B:
     """Decode one body strictly. Raises ``FormatError``."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # The decoder quotes names that the sender chose, at any length.
         raise FormatError(f"not a {kind.__name__}: {str(error)[:_MAX_COMPLAINT]}") from error

@@ -33,6 +33,7 @@ ED25519 = 0x01
 KEY_ID_SIZE = 4
 
 _SIGNATURE_PREFIX = "— "
+_CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -98,9 +99,10 @@ def parse(data: bytes) -> Note:
         note = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError("note is not UTF-8", offset=error.start) from error
-    for offset, byte in enumerate(data):
-        if byte < 0x20 and byte != 0x0A:
-            raise FormatError("note has a control character", offset=offset, got=f"0x{byte:02x}")
+    control = _CONTROL.search(data)
+    if control is not None:
+        at = control.start()
+        raise FormatError("note has a control character", offset=at, got=f"0x{data[at]:02x}")
     body, gap, block = note.rpartition("\n\n")
     if not gap or not block.endswith("\n"):
         raise FormatError("note has no signature block", offset=len(data))

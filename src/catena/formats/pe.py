@@ -28,7 +28,9 @@ from catena.ids import HashAlg
 
 MAX_SECTIONS = 96
 MAX_CERTIFICATES = 16
-MAX_CONTENT = 1 << 30
+MAX_ZERO_FILL = 16 * 1024 * 1024
+"""Zeros that loading adds behind what the file has of a section: more is refused."""
+
 PKCS_SIGNED_DATA = 0x0002
 """WIN_CERT_TYPE_PKCS_SIGNED_DATA."""
 CERTIFICATE_REVISION = 0x0200
@@ -97,10 +99,13 @@ class PeImage:
         return found[0] if found else None
 
     def content(self, section: Section) -> bytes:
-        """What the section holds once loaded: ``virtual_size`` bytes, zero-filled."""
-        if section.virtual_size > MAX_CONTENT:
-            raise PeError("section is too large", got=f"{section.virtual_size} bytes")
+        """What the section holds once loaded: ``virtual_size`` bytes, zero-filled.
+
+        Raises ``PeError`` where a small file would ask for much memory.
+        """
         stored = min(section.raw_size, section.virtual_size)
+        if section.virtual_size - stored > MAX_ZERO_FILL:
+            raise PeError("section is too large", got=f"{section.virtual_size} bytes")
         content = self.data[section.raw_offset : section.raw_offset + stored]
         return content + bytes(section.virtual_size - stored)
 

@@ -171,5 +171,5 @@ def parse_predicate(raw: bytes | msgspec.Raw, kind: type[T]) -> T:
     """Decode one predicate strictly. Raises ``FormatError``."""
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"not a {kind.__name__}: {error}") from error

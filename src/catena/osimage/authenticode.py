@@ -36,6 +36,8 @@ _SIGNED_DATA = "1.2.840.113549.1.7.2"
 _SPC_INDIRECT_DATA = "1.3.6.1.4.1.311.2.1.4"
 _SPC_PE_IMAGE_DATA = "1.3.6.1.4.1.311.2.1.15"
 _SET_OF = 0x31
+MAX_SIGNATURE = 32 * 1024
+"""Reading an object identifier costs the square of its length; real signatures have up to 16 KB."""
 
 
 class UnsignedImage(Refusal):
@@ -177,6 +179,10 @@ def _verify_one(
 ) -> x509.Certificate:
     """One signature, in the order of Authenticode's "Verifying"."""
     # (1) the structure: one signer, SHA-256, SpcIndirectDataContent
+    if len(signature) > MAX_SIGNATURE:
+        raise ForgedImage(
+            "image signature is too long", expected=f"{MAX_SIGNATURE}", got=f"{len(signature)}"
+        )
     try:
         outer = _ContentInfo.load(signature)
         signed, outer_type = outer["content"], outer["content_type"].native

@@ -1,0 +1,371 @@
+"""Where fuzzing starts: small well-formed inputs made here, and the corpus if it is there."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from tpm2_vectors import (
+    AK_NAME,
+    AK_PUBLIC_2B,
+    EK_PUBLIC_2B,
+    PSS_PUBLIC_2B,
+    PSS_QUOTE,
+    PSS_SIGNATURE,
+    QUOTE,
+    QUOTE_SIGNATURE,
+    TIME,
+)
+
+from catena.errors import FormatError
+from catena.formats import efi, gpt, note, pe, tpm2, varstore
+from catena.formats.tcglog import SPEC_ID_03, STARTUP_LOCALITY, EventType
+from catena.ids import HashAlg
+from catena.keys.signer import PrivateKeySigner
+from catena.osimage import authenticode
+from small_images import small_pe
+from small_logs import CEL_JSON, CEL_TLV, IMA_BINARY, IMA_TEXT
+
+CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
+MAX_SEED = 64 * 1024
+_IMAGE = small_pe()
+_OWNER = uuid.UUID(int=0x1234)
+_TEXTS = ("sha256", "0f" * 32)
+_NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def example(kind: type) -> bytes:
+    """A JSON document of a struct, made from its declaration: every field, one of each."""
+    return json.dumps(_example(msgspec.inspect.type_info(kind)), separators=(",", ":")).encode()
+
+
+def _example(info: msgspec.inspect.Type) -> object:
+    match info:
+        case msgspec.inspect.StructType(fields=fields):
+            return {
+                field.encode_name: (
+                    field.default if isinstance(field.default, str) else _example(field.type)
+                )
+                for field in fields
+            }
+        case msgspec.inspect.StrType(pattern=pattern):
+            return next(text for text in _TEXTS if re.search(pattern or "", text))
+        case msgspec.inspect.BytesType(min_length=size):
+            return base64.b64encode(bytes(size or 4)).decode()
+        case msgspec.inspect.IntType(ge=least):
+            return least or 1
+        case msgspec.inspect.VarTupleType(item_type=item, min_length=size):
+            return [_example(item)] * (size or 1)
+        case msgspec.inspect.DictType(key_type=key, value_type=value):
+            return {str(_example(key)): _example(value)}
+        case msgspec.inspect.UnionType(types=types):
+            return _example(types[0])
+        case msgspec.inspect.LiteralType(values=values):
+            return values[0]
+        case msgspec.inspect.BoolType():
+            return True
+        case _:
+            return {}
+
+
+# Firmware ----------------------------------------------------------------------------------
+
+
+def device_path() -> bytes:
+    """PciRoot, Pci, hard disk, file, end."""
+    file = "\\EFI\\BOOT\\BOOTX64.EFI\0".encode("utf-16-le")
+    nodes = (
+        (2, 1, bytes.fromhex("d041030a00000000")),
+        (1, 1, b"\0\2"),
+        (3, 18, bytes(6)),
+        (4, 1, bytes(38)),
+        (4, 4, file),
+        (0x7F, 0xFF, b""),
+    )
+    return b"".join(
+        bytes((kind, subtype)) + (4 + len(body)).to_bytes(2, "little") + body
+        for kind, subtype, body in nodes
+    )
+
+
+def signature_lists() -> bytes:
+    """A certificate's list and a list of hashes."""
+    entries = tuple(efi.SignatureEntry(_OWNER, bytes((n,)) * 32) for n in range(3))
+    return efi.encode_signature_lists(
+        (
+            efi.SignatureList(efi.EFI_CERT_SHA256, entries),
+            efi.SignatureList(efi.EFI_CERT_X509, (efi.SignatureEntry(_OWNER, certificate()),)),
+        )
+    )
+
+
+def variables() -> tuple[bytes, ...]:
+    """Variables as PCR 1 and 7 measure them."""
+    contents = {
+        (efi.EFI_GLOBAL_VARIABLE, "SecureBoot"): b"\1",
+        (efi.EFI_GLOBAL_VARIABLE, "PK"): signature_lists(),
+        (efi.EFI_GLOBAL_VARIABLE, "BootOrder"): b"\0\0\1\0",
+        (efi.EFI_GLOBAL_VARIABLE, "Boot0001"): load_option(),
+        (efi.IMAGE_SECURITY_DATABASE, "db"): efi.SignatureEntry(_OWNER, certificate()).encode(),
+        (efi.SHIM_LOCK, "SbatLevel"): b"sbat,1,2022052400\n",
+    }
+    return tuple(efi.VariableData(*key, value).encode() for key, value in contents.items())
+
+
+def load_option() -> bytes:
+    """EFI_LOAD_OPTION of a disk."""
+    path = device_path()
+    return b"\1\0\0\0" + len(path).to_bytes(2, "little") + "Linux\0".encode("utf-16-le") + path
+
+
+def image_load() -> bytes:
+    """EFI_IMAGE_LOAD_EVENT of a file on a disk."""
+    path = device_path()
+    return bytes(24) + len(path).to_bytes(8, "little") + path
+
+
+def partition_table() -> gpt.PartitionTable:
+    """Two partitions on a small disk."""
+    kind = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+    partitions = (
+        gpt.Partition(kind, uuid.UUID(int=1), 2048, 4095, 0, "esp"),
+        gpt.Partition(kind, uuid.UUID(int=2), 4096, 8191, 1 << 60, "root"),
+    )
+    return gpt.PartitionTable(uuid.UUID(int=3), 65536, partitions)
+
+
+def variable_store() -> bytes:
+    """A flash volume with two variables, one of them about to be deleted."""
+    records = b"".join(
+        _stored(state, name, content)
+        for state, name, content in (
+            (0x3F, "PK", signature_lists()),
+            (0x3E, "Boot0001", load_option()),
+        )
+    )
+    body = records + b"\xff" * 256
+    store = varstore.AUTHENTICATED.bytes_le + _u32(28 + len(body)) + b"\x5a\xfe" + bytes(6) + body
+    size = (72 + len(store)).to_bytes(8, "little")
+    head = bytes(16) + varstore.NV_DATA.bytes_le + size + b"_FVH" + bytes(4) + _u16(72)
+    return head.ljust(72, b"\0") + store
+
+
+def _stored(state: int, name: str, content: bytes) -> bytes:
+    wide = f"{name}\0".encode("utf-16-le")
+    head = b"\xaa\x55" + bytes((state, 0)) + _u32(7) + bytes(28)
+    record = head + _u32(len(wide)) + _u32(len(content)) + efi.EFI_GLOBAL_VARIABLE.bytes_le
+    record += wide + content
+    return record + b"\xff" * (-len(record) % 4)
+
+
+def firmware_log(banks: tuple[HashAlg, ...] = (HashAlg.SHA1, HashAlg.SHA256)) -> bytes:
+    """A crypto-agile log with an event of every kind that catena tells apart."""
+    algorithms = b"".join(_u16(one.tpm_id) + _u16(one.size) for one in banks)
+    spec = SPEC_ID_03 + bytes(4) + b"\0\2\0\2" + _u32(len(banks)) + algorithms + b"\0"
+    log = _u32(0) + _u32(EventType.EV_NO_ACTION) + bytes(20) + _u32(len(spec)) + spec
+    return log + b"".join(_agile_event(banks, *one) for one in _events())
+
+
+def old_log() -> bytes:
+    """The same events as a log of TPM 1.2 times."""
+    return b"".join(
+        _u32(pcr) + _u32(kind) + HashAlg.SHA1.digest(data) + _u32(len(data)) + data
+        for pcr, kind, data in _events()
+    )
+
+
+def _events() -> Iterator[tuple[int, int, bytes]]:
+    kinds = EventType
+    yield 0, kinds.EV_NO_ACTION, STARTUP_LOCALITY + b"\3"
+    yield 0, kinds.EV_S_CRTM_VERSION, "1.0\0".encode("utf-16-le")
+    for variable in variables():
+        yield 7, kinds.EV_EFI_VARIABLE_DRIVER_CONFIG, variable
+    for pcr in range(8):
+        yield pcr, kinds.EV_SEPARATOR, bytes(4)
+    yield 7, kinds.EV_EFI_VARIABLE_AUTHORITY, variables()[-2]
+    yield 5, kinds.EV_EFI_GPT_EVENT, partition_table().event_data()
+    yield 4, kinds.EV_EFI_BOOT_SERVICES_APPLICATION, image_load()
+    yield 4, kinds.EV_EFI_ACTION, b"Calling EFI Application from Boot Option"
+    for name in (b".linux\0", b".cmdline\0"):
+        yield 11, kinds.EV_IPL, name
+        yield 11, kinds.EV_IPL, b"content"
+    yield 12, kinds.EV_IPL, "quiet\0".encode("utf-16-le")
+    yield 8, kinds.EV_IPL, b"kernel_cmdline: quiet\0"
+    yield 14, kinds.EV_IPL, b"MokList\0"
+    yield 9, kinds.EV_EVENT_TAG, _u32(0x8F3B22ED) + _u32(4) + b"abcd"
+
+
+def _agile_event(banks: tuple[HashAlg, ...], pcr: int, kind: int, data: bytes) -> bytes:
+    digests = b"".join(_u16(bank.tpm_id) + bank.digest(data) for bank in banks)
+    return _u32(pcr) + _u32(kind) + _u32(len(banks)) + digests + _u32(len(data)) + data
+
+
+def _u16(value: int) -> bytes:
+    return value.to_bytes(2, "little")
+
+
+def _u32(value: int) -> bytes:
+    return value.to_bytes(4, "little")
+
+
+# Signatures --------------------------------------------------------------------------------
+
+
+@cache
+def _db() -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "db")])
+    return key, (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, _NOW, _NOW + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+
+
+def db_certificate() -> x509.Certificate:
+    """The certificate of the key that ``image_signature`` is made with."""
+    return _db()[1]
+
+
+def certificate() -> bytes:
+    """A certificate in DER."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return db_certificate().public_bytes(Encoding.DER)
+
+
+@cache
+def image_signature() -> bytes:
+    """The PKCS#7 of an Authenticode signature on the image of ``signature_on_image``."""
+    key, own = _db()
+    signed = pe.parse(authenticode.sign(_IMAGE, PrivateKeySigner(key), own))
+    return signed.certificates()[0].content
+
+
+def signature_on_image(signature: bytes) -> bytes:
+    """A small image that carries ``signature``."""
+    table = authenticode._win_certificate(signature)
+    return authenticode._with_table(_IMAGE, pe.parse(_IMAGE), table)
+
+
+def checkpoint() -> note.Checkpoint:
+    """A checkpoint with an extension."""
+    return note.Checkpoint("example.org/log", 42, bytes(32), ("extension",))
+
+
+def signed_note() -> bytes:
+    """A checkpoint with two signatures, good in shape."""
+    names = ("example.org/log", "witness")
+    signatures = tuple(note.NoteSignature(name, b"abcd", bytes(64)) for name in names)
+    return note.Note(checkpoint().encode(), signatures).encode().encode()
+
+
+# PCR policies ------------------------------------------------------------------------------
+
+PCR_POLICY = (
+    b'{"4": {"rawvalues": [{"value": "' + b"ab" * 32 + b'"}]},'
+    b' "8": {"asciivalues": [{"prefix": "grub_cmd", "values": [{"value": "set [a-z]+=.{1,9}"}]}]}}'
+)
+
+
+def packed_policy() -> bytes:
+    """The policy in a zip, as images brought it."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("grub_commands.config"), PCR_POLICY)
+    return target.getvalue()
+
+
+# Everything, by the name of the probe ------------------------------------------------------
+
+
+def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
+    """Well-formed inputs of a probe. ``kinds`` are the structs that it reads."""
+    logs = (firmware_log(), firmware_log((HashAlg.SHA256,)), old_log())
+    table = partition_table()
+    seeds: dict[str, tuple[bytes, ...]] = {
+        "cel.parse_json": (CEL_JSON,),
+        "cel.parse_tlv": (CEL_TLV,),
+        "efi.parse_variable": variables(),
+        "efi.parse_signature_entry": (efi.SignatureEntry(_OWNER, b"hash").encode(),),
+        "efi.parse_signature_lists": (signature_lists(),),
+        "efi.holds_signature_lists": (signature_lists(),),
+        "efi.parse_image_load": (image_load(),),
+        "efi.parse_load_option": (load_option(),),
+        "efi.boot_variable_text": (load_option(), b"\0\1"),
+        "efi.device_path_text": (device_path(),),
+        "gpt.parse": (table.encode_start(),),
+        "gpt.parse_event": (table.event_data(),),
+        "gpt.measured_data": (table.encode_start(),),
+        "varstore.parse": (variable_store(),),
+        "ima.parse": (IMA_BINARY,),
+        "ima.measurements": (IMA_BINARY,),
+        "ima.entries": (IMA_BINARY,),
+        "ima_ascii.parse": (IMA_TEXT,),
+        "note.parse": (signed_note(),),
+        "note.parse_checkpoint": (checkpoint().encode().encode(),),
+        "pcrpolicy.parse": (PCR_POLICY, packed_policy()),
+        "pcrpolicy.is_pcr_policy": (PCR_POLICY, packed_policy()),
+        "pe.parse": (_IMAGE, small_pe(wide=False), signature_on_image(image_signature())),
+        "tcglog.parse": logs,
+        "tpm2.parse_public": (AK_PUBLIC_2B[2:], EK_PUBLIC_2B[2:], PSS_PUBLIC_2B[2:]),
+        "tpm2.parse_public_2b": (AK_PUBLIC_2B, EK_PUBLIC_2B),
+        "tpm2.parse_attest": (QUOTE, PSS_QUOTE, TIME),
+        "tpm2.parse_signature": (QUOTE_SIGNATURE, PSS_SIGNATURE),
+        "tpm2.parse_pcr_selections": (tpm2.encode_pcr_selection(HashAlg.SHA256, range(16)),),
+        "tpm2.primary_qualified_name": (AK_NAME,),
+        "measure.story": logs,
+        "measure.facts": logs,
+        "measure.logfile": (*logs, IMA_BINARY, IMA_TEXT, CEL_JSON, CEL_TLV),
+        "measure.signers": (signature_lists(), certificate()),
+        "osimage.authenticode": (image_signature(),),
+    }
+    return (*seeds.get(name, ()), *map(example, kinds))
+
+
+_LOGS = ("eventlogs/*", "boots/*/eventlog.bin")
+_PLACES: dict[str, tuple[str, ...]] = {
+    "dsse.parse": ("tlog/**/*dsse*", "tlog/**/*envelope*"),
+    "efi.parse_signature_lists": ("efi/*.esl", "efi/*siglist", "efi/*db", "efi/*kek", "efi/*pk"),
+    "efi.boot_variable_text": ("efi/*Boot0*",),
+    "ima.parse": ("ima/*binary*", "ima/*.bin"),
+    "ima.measurements": ("ima/*.bin",),
+    "ima_ascii.parse": ("ima/*ascii*", "ima/*log*"),
+    "measure.facts": ("boots/*/eventlog.bin",),
+    "measure.logfile": ("eventlogs/*", "ima/*"),
+    "measure.signers": ("efi/*.esl",),
+    "measure.story": _LOGS,
+    "note.parse": ("tlog/**/*checkpoint*", "tlog/**/*note*"),
+    "pe.parse": ("efi/*",),
+    "tcglog.parse": _LOGS,
+}
+
+
+def corpus_seeds(name: str) -> Iterator[bytes]:
+    """Real inputs of a probe, those that are small; none without the corpus."""
+    for place in _PLACES.get(name, ()):
+        for path in sorted(CORPUS.glob(place)):
+            if path.is_file() and path.stat().st_size <= MAX_SEED:
+                yield path.read_bytes()
+    if name == "osimage.authenticode":
+        yield from _corpus_signatures()
+
+
+def _corpus_signatures() -> Iterator[bytes]:
+    for path in sorted(CORPUS.glob("efi/*")):
+        try:
+            yield from (one.content for one in pe.parse(path.read_bytes()).certificates())
+        except FormatError:
+            continue

@@ -1,0 +1,474 @@
+"""What is fuzzed: every reader of hostile bytes, and what must hold for what it returns."""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import msgspec
+from cryptography import x509
+from fuzz_probe import Probe, Target, check_offset, check_words
+from fuzz_seeds import db_certificate, signature_on_image
+
+from catena.errors import CatenaError, FormatError
+from catena.evidence import Evidence
+from catena.formats import (
+    cel,
+    dsse,
+    efi,
+    gpt,
+    ima,
+    ima_ascii,
+    nodeapi,
+    note,
+    pcrpolicy,
+    pe,
+    policies,
+    references,
+    tcglog,
+    tpm2,
+    varstore,
+)
+from catena.formats.pattern import compile_pattern
+from catena.ids import HashAlg
+from catena.measure import difference, facts, grammar, ima_replay, logfile, replay, signers, story
+from catena.measure.describe import describe
+from catena.osimage import authenticode
+from changed import replace
+
+# Formats -----------------------------------------------------------------------------------
+
+
+def _cel_json(data: bytes) -> None:
+    for record in cel.parse_json(data):
+        assert isinstance(record.text, bytes)
+
+
+def _cel_tlv(data: bytes) -> None:
+    records = cel.parse_tlv(data)
+    again = cel.parse_tlv(b"".join(map(cel.encode_tlv, records)))
+    assert [replace(one, offset=0) for one in again] == [replace(one, offset=0) for one in records]
+
+
+def _dsse(data: bytes) -> None:
+    envelope = dsse.parse(data)
+    assert dsse.parse(envelope.encode()) == envelope
+    assert envelope.payload in envelope.pae()
+
+
+def _statement(data: bytes) -> None:
+    encoded = dsse.parse_statement(data).encode()
+    assert dsse.parse_statement(encoded).encode() == encoded
+
+
+def _json_of(kind: type[msgspec.Struct]) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        body = nodeapi.decode(data, kind)
+        assert nodeapi.decode(msgspec.json.encode(body), kind) == body
+
+    return read
+
+
+def _predicate(kind: type[references.Document]) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        document = references.parse_predicate(data, kind)
+        assert references.parse_predicate(msgspec.json.encode(document), kind) == document
+
+    return read
+
+
+def _variable(data: bytes) -> None:
+    variable = efi.parse_variable(data)
+    assert variable.encode() == data
+    efi.boot_variable_text(variable)
+
+
+def _signature_entry(data: bytes) -> None:
+    assert efi.parse_signature_entry(data).encode() == data
+
+
+def _signature_lists(data: bytes) -> None:
+    lists = efi.parse_signature_lists(data)
+    assert efi.holds_signature_lists(data)
+    if all(one.signatures for one in lists):
+        assert efi.encode_signature_lists(lists) == data
+
+
+def _image_load(data: bytes) -> None:
+    load = efi.parse_image_load(data)
+    efi.device_path_text(load.device_path)
+
+
+def _load_option(data: bytes) -> None:
+    efi.device_path_text(efi.parse_load_option(data).device_path)
+
+
+def _boot_variable(data: bytes) -> None:
+    name = ("BootOrder", "Boot0001")[len(data) % 2]
+    efi.boot_variable_text(efi.VariableData(efi.EFI_GLOBAL_VARIABLE, name, data))
+
+
+def mended_gpt(data: bytes) -> bytes:
+    """``data`` with the checksums of a partition table set right: no fuzzer guesses a CRC."""
+    disk = bytearray(data.ljust((gpt.FIRST_USABLE) * gpt.SECTOR, b"\0"))
+    entries = disk[2 * gpt.SECTOR :][: gpt.ENTRY_COUNT * gpt.ENTRY_SIZE]
+    at = gpt.SECTOR
+    disk[at + 88 : at + 92] = zlib.crc32(entries).to_bytes(4, "little")
+    disk[at + 16 : at + 20] = bytes(4)
+    disk[at + 16 : at + 20] = zlib.crc32(disk[at : at + gpt.HEADER_SIZE]).to_bytes(4, "little")
+    return bytes(disk)
+
+
+def _gpt(data: bytes) -> None:
+    table = gpt.parse(data)
+    assert gpt.parse(table.encode_start()) == table
+    assert gpt.parse_event(table.event_data()).partitions == table.partitions
+
+
+def _mended_gpt(data: bytes) -> None:
+    try:
+        _gpt(mended_gpt(data))
+    except FormatError as error:
+        error.offset = 0  # of the mended disk
+        raise
+
+
+def _measured_gpt(data: bytes) -> None:
+    for disk in (data, mended_gpt(data)):
+        _refused(lambda one=disk: gpt.parse_event(gpt.measured_data(one)))
+    gpt.measured_data(data)
+
+
+def _varstore(data: bytes) -> None:
+    for variable in varstore.parse(data):
+        variable.name.encode()
+        _refused(lambda one=variable: efi.parse_signature_lists(one.data))
+
+
+def _ima(data: bytes) -> None:
+    entries = ima.parse(data)
+    assert b"".join(map(ima.encode, entries)) == data
+    walked = [(pcr, content) for pcr, content, _ in ima.measurements(data)]
+    assert walked == [(one.pcr, None if one.is_violation else ima.hashed(one)) for one in entries]
+    _tell_entries(entries)
+
+
+def _ima_ascii(data: bytes) -> None:
+    _tell_entries(ima_ascii.parse(data))
+
+
+def _tell_entries(entries: tuple[ima.ImaEntry, ...]) -> None:
+    for entry in entries:
+        algorithm, _ = entry.file_digest
+        (entry.path + algorithm).encode()
+
+
+def _ima_walk(data: bytes) -> None:
+    assert ima_replay.advance(ima_replay.at_boot(HashAlg.SHA256), data).entries >= 0
+
+
+def _ima_one_by_one(data: bytes) -> None:
+    assert tuple(ima.entries(data)) == ima.parse(data)
+
+
+def _note(data: bytes) -> None:
+    assert note.parse(data).encode().encode() == data
+
+
+def _checkpoint(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    try:
+        assert note.parse_checkpoint(text).encode() == text
+    except FormatError as error:
+        check_offset(error, len(text.encode()))
+        error.offset = 0  # of the decoded text
+        raise
+
+
+def _pcr_policy(data: bytes) -> None:
+    try:
+        policy = pcrpolicy.parse(data)
+    except FormatError as error:
+        check_words(error)
+        if pcrpolicy.is_pcr_policy(data):
+            error.offset = 0  # of an unpacked file, or of a pattern in it
+        raise
+    for rule in policy.rules:
+        if rule.kind == "ascii":
+            compile_pattern(rule.value).matches("set default=gnulinux")
+
+
+def _pe(data: bytes) -> None:
+    image = pe.parse(data)
+    image.authenticode(HashAlg.SHA256)
+    for section in image.sections:
+        _refused(lambda one=section: image.content(one))
+        _refused(lambda one=section: image.section(one.name))
+    image.certificates()
+
+
+def _refused(read: Callable[[], object]) -> None:
+    """``read``, if it goes: a malformed part does not keep the others from being read."""
+    try:
+        read()
+    except FormatError as error:
+        check_words(error)
+
+
+def _public(data: bytes) -> None:
+    public = tpm2.parse_public(data)
+    spelled_out = public.kind == "rsa" and tpm2.encode_public(public) != data
+    if not spelled_out:
+        assert tpm2.encode_public(public) == data
+    else:
+        assert public.exponent == 65537
+    assert tpm2.object_name(public.name_alg, data) == public.name()
+    public.key()
+
+
+def _attest(data: bytes) -> None:
+    assert tpm2.parse_attest(data).clock.safe in {True, False}
+
+
+def _tpm_signature(data: bytes) -> None:
+    assert isinstance(tpm2.parse_signature(data).signature_bytes(), bytes)
+
+
+def _tcglog(data: bytes) -> None:
+    log = tcglog.parse(data)
+    assert all(data[one.offset :][: len(one.data)] is not None for one in log.events)
+    for event in log.events:
+        tcglog.event_type_name(event.type)
+        assert event.data in data
+
+
+# Readers above the formats -----------------------------------------------------------------
+
+
+def _any_log(data: bytes) -> None:
+    played = logfile.replay_all(data)
+    assert all(
+        len(value) == bank.size for bank, pcrs in played.pcrs.items() for value in pcrs.values()
+    )
+
+
+def _boot(data: bytes) -> None:
+    """A firmware log all the way: words, replay, grammar, facts, story, difference."""
+    log = tcglog.parse(data)
+    for bank in log.banks:
+        assert set(replay.replay(log, bank).pcrs) == set(range(24))
+        for problem in grammar.problems(log, bank):
+            check_words(problem)
+        for event in log.events:
+            describe(event, bank).encode()
+        msgspec.json.encode(story.tell(log, bank))
+        side = difference.side_of_log("boot", log, bank)
+        assert difference.compare(side, side, bank).identical
+
+
+def _facts(data: bytes) -> None:
+    log = tcglog.parse(data)
+    for bank in log.banks:
+        found = facts.read(log, bank)
+        msgspec.json.encode((found, found.variables, found.key_owners))
+
+
+def _owners(data: bytes) -> None:
+    msgspec.json.encode(signers.owners(data))
+    variable = efi.VariableData(efi.IMAGE_SECURITY_DATABASE, "db", data)
+    msgspec.json.encode(signers.authority(variable))
+
+
+@cache
+def _db() -> x509.Certificate:
+    return db_certificate()
+
+
+def _authenticode(data: bytes) -> None:
+    image = pe.parse(signature_on_image(data))
+    assert authenticode.verify(image, [_db()]) == _db()
+
+
+# The registry ------------------------------------------------------------------------------
+
+_JSON = (
+    b'{"',
+    b'":',
+    b'","',
+    b'":"',
+    b"[]",
+    b"{}",
+    b"null",
+    b"true",
+    b"1e9",
+    b"\\ud800",
+    b"\\u0000",
+    b"[[",
+    b'":{',
+    b"==",
+)
+_U32 = tuple(
+    n.to_bytes(4, order) for n in (0, 1, 16, 28, 48, 64, 0xFFFFFFFF) for order in ("little", "big")
+)
+_HASH_IDS = (b"\x00\x04", b"\x00\x0b", b"\x00\x0c", b"\x00\x0d", b"\x00\x12")
+_LOG_WORDS = (
+    tcglog.SPEC_ID_03,
+    tcglog.STARTUP_LOCALITY,
+    *(one.to_bytes(4, "little") for one in tcglog.EventType),
+    *(one[::-1] for one in _HASH_IDS),
+    *_U32,
+)
+
+
+def _fields(kind: type[msgspec.Struct]) -> Iterator[bytes]:
+    yield from (f'"{name}":'.encode() for name in kind.__struct_encode_fields__)
+
+
+_DOCUMENTS = (
+    dsse.Envelope,
+    dsse.Signature,
+    dsse.Statement,
+    dsse.Subject,
+    *references.FORMS.values(),
+    policies.PolicyDocument,
+    references.ExpectedEvent,
+    references.Uki,
+    references.VerityRoot,
+)
+_BODIES: tuple[type[msgspec.Struct], ...] = (
+    *(
+        one
+        for one in vars(nodeapi).values()
+        if inspect.isclass(one) and issubclass(one, nodeapi.Body) and one is not nodeapi.Body
+    ),
+    Evidence,
+)
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target(
+            "cel",
+            (Probe("cel.parse_json", _cel_json), Probe("cel.parse_tlv", _cel_tlv)),
+            (*_JSON, cel.RECORD_SEPARATOR, b'"hashAlg":"sha256"', b'"nv_index":', *_U32),
+        ),
+        Target(
+            "documents",
+            (
+                Probe("dsse.parse", _dsse, kinds=(dsse.Envelope,)),
+                Probe("dsse.parse_statement", _statement, kinds=(dsse.Statement,)),
+                *(
+                    Probe("references.parse_predicate", _predicate(kind), kinds=(kind,))
+                    for kind in (*references.FORMS.values(), policies.PolicyDocument)
+                ),
+                *(Probe("nodeapi.decode", _json_of(kind), kinds=(kind,)) for kind in _BODIES),
+            ),
+            (*_JSON, *{word for kind in (*_DOCUMENTS, *_BODIES) for word in _fields(kind)}),
+        ),
+        Target(
+            "efi",
+            (
+                Probe("efi.parse_variable", _variable),
+                Probe("efi.parse_signature_entry", _signature_entry),
+                Probe("efi.parse_signature_lists", _signature_lists),
+                Probe("efi.holds_signature_lists", efi.holds_signature_lists),
+                Probe("efi.parse_image_load", _image_load),
+                Probe("efi.parse_load_option", _load_option),
+                Probe("efi.boot_variable_text", _boot_variable),
+                Probe("efi.device_path_text", efi.device_path_text),
+            ),
+            (efi.EFI_CERT_X509.bytes_le, efi.EFI_CERT_SHA256.bytes_le, b"\x7f\xff\x04\x00", *_U32),
+        ),
+        Target(
+            "gpt",
+            (
+                Probe("gpt.parse", _gpt),
+                Probe("gpt.parse", _mended_gpt),
+                Probe("gpt.parse_event", gpt.parse_event),
+                Probe("gpt.measured_data", _measured_gpt),
+            ),
+            (b"EFI PART", b"\x00\xd8", *_U32),
+        ),
+        Target(
+            "ima",
+            (
+                Probe("ima.parse", _ima),
+                Probe("ima.measurements", _ima_walk),
+                Probe("ima.entries", _ima_one_by_one),
+                Probe("ima_ascii.parse", _ima_ascii),
+            ),
+            (
+                b"ima",
+                b"ima-ng",
+                b"ima-ngv2",
+                b"ima-sig",
+                b"ima-buf",
+                b"sha256:\0",
+                b" 10 ",
+                b"\n",
+                *_U32,
+            ),
+        ),
+        Target(
+            "note",
+            (Probe("note.parse", _note), Probe("note.parse_checkpoint", _checkpoint)),
+            ("— ".encode(), b"\n\n", b"\n", b"0\n", b"=", b"==", b" ", b"+", "\u2028".encode()),
+        ),
+        Target(
+            "pcrpolicy",
+            (
+                Probe("pcrpolicy.parse", _pcr_policy),
+                Probe("pcrpolicy.is_pcr_policy", pcrpolicy.is_pcr_policy),
+            ),
+            (*_JSON, b'"asciivalues":', b'"binaryvalues":', b'"rawvalues":', b"(.+)*", b"{1,9}"),
+        ),
+        Target(
+            "pe",
+            (Probe("pe.parse", _pe),),
+            (b"MZ", b"PE\0\0", b"\x0b\x01", b"\x0b\x02", b".cmdline", b".linux\0\0", *_U32),
+        ),
+        Target(
+            "varstore",
+            (Probe("varstore.parse", _varstore),),
+            (b"_FVH", b"\xaa\x55\x3f\0", b"\xaa\x55\x3e\0", varstore.AUTHENTICATED.bytes_le, *_U32),
+        ),
+        Target("tcglog", (Probe("tcglog.parse", _tcglog),), _LOG_WORDS),
+        Target(
+            "tpm2",
+            (
+                Probe("tpm2.parse_public", _public),
+                Probe("tpm2.parse_public_2b", tpm2.parse_public_2b),
+                Probe("tpm2.parse_attest", _attest),
+                Probe("tpm2.parse_signature", _tpm_signature),
+                Probe("tpm2.parse_pcr_selections", tpm2.parse_pcr_selections),
+                Probe(
+                    "tpm2.primary_qualified_name", lambda data: tpm2.primary_qualified_name(data, 7)
+                ),
+            ),
+            (*_HASH_IDS, *(one.to_bytes(2, "big") for one in tpm2.TpmAlg), b"\xffTCG\x80\x18"),
+        ),
+        Target(
+            "boot",
+            (
+                Probe("measure.story", _boot, CatenaError),
+                Probe("measure.facts", _facts, CatenaError),
+                Probe("measure.logfile", _any_log, CatenaError),
+                Probe("measure.signers", _owners, CatenaError),
+            ),
+            (
+                *_LOG_WORDS,
+                "SecureBoot".encode("utf-16-le"),
+                "db".encode("utf-16-le"),
+                b"kernel_cmdline: ",
+                b".linux\0",
+            ),
+        ),
+        Target(
+            "authenticode",
+            (Probe("osimage.authenticode", _authenticode, CatenaError),),
+            (b"\x30\x80", b"\x31\x00", b"\xa0\x82", b"\x06\x09", b"\x02\x01", b"\x04\x82"),
+        ),
+    )
+}
