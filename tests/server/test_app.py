@@ -14,6 +14,7 @@ from catena.service.views import (
     CaptureView,
     ExplanationView,
     NodeView,
+    ReferenceDetail,
     ReferenceView,
     Removed,
     SecretRequest,
@@ -189,3 +190,11 @@ def test_nothing_a_client_sends_reaches_the_access_log_unescaped(api):
 def test_answers_are_never_cached(api):
     assert api.http.get("/v1/admin/nodes").headers["cache-control"] == "no-store"
     assert api.admin("GET", "/nodes").headers["cache-control"] == "no-store"
+
+
+def test_quirk_rules_stand_beside_the_accepted_references(api):
+    listed = answer(api.admin("GET", "/references"), tuple[ReferenceView, ...])
+    assert [one.kind for one in listed] == ["quirk"] * len(listed)
+    assert listed
+    found = answer(api.admin("GET", f"/references/{listed[0].name}"), ReferenceDetail)
+    assert found.reference == listed[0]

@@ -135,7 +135,13 @@ def list_references(
     output.emit(references, _render_list, as_json=as_json)
 
 
-@noun.command(exits=_EXITS, examples=("catena reference show lab-1 -o json",))
+@noun.command(
+    exits=_EXITS,
+    examples=(
+        "catena reference show lab-1 -o json",
+        "catena reference show quirk:windows-separators",
+    ),
+)
 @click.argument("name")
 @connection_options
 @output.output_option
@@ -145,7 +151,10 @@ def show(
     connection: Connection,
     as_json: bool,
 ) -> None:
-    """Show one reference by name, NAME-VERSION or digest, with every measurement it explains."""
+    """Show one reference by name, NAME-VERSION or digest, with every measurement it explains.
+
+    A quirk rule's name is quirk:ID.
+    """
     with connection.open() as client:
         detail = client.reference(name)
     output.emit(detail, _render_detail, as_json=as_json)
@@ -163,7 +172,7 @@ def _render_list(references: tuple[ReferenceView, ...]) -> None:
                 one.kind,
                 printable(one.version),
                 str(one.events),
-                one.accepted_at,
+                one.accepted_at or "with catena",
                 one.sha256[:16],
             )
             for one in references

@@ -35,6 +35,7 @@ from starlette.routing import Route
 from catena.formats import nodeapi
 from catena.server.answer import Desk, reply
 from catena.server.tokens import Role, StoredToken, authenticate, require
+from catena.service import shipped
 from catena.service.trust import TrustService
 from catena.service.views import (
     ApprovalRequest,
@@ -64,10 +65,14 @@ def routes(service: TrustService, database: Database, desk: Desk) -> list[Route]
         ("GET", "/secrets", lambda _, __, ___: secrets.list()),
         ("PUT", "/secrets/{name}", _secret(service)),
         ("DELETE", "/secrets/{name}", lambda name, _, actor: secrets.remove(name, actor)),
-        ("GET", "/references", lambda _, __, ___: references.list()),
+        ("GET", "/references", lambda _, __, ___: (*references.list(), *shipped.views())),
         ("POST", "/references", lambda _, body, actor: references.accept(body, actor)),
         ("POST", "/pcr-policies", _pcr_policy(service)),
-        ("GET", "/references/{name}", lambda name, _, __: references.show(name)),
+        (
+            "GET",
+            "/references/{name}",
+            lambda name, _, __: shipped.find(name) or references.show(name),
+        ),
         ("GET", "/policy", lambda _, __, ___: service.policies.show()),
         ("POST", "/policy", lambda _, body, actor: service.policies.apply(body, actor)),
     ]

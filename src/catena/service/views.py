@@ -92,13 +92,13 @@ class SecretView(View, frozen=True, kw_only=True):
 
 
 class ReferenceView(View, frozen=True, kw_only=True):
-    """One accepted reference document."""
+    """One accepted reference document, or a quirk rule, which catena brings (``accepted_at`` None)."""
 
     name: str
-    kind: Literal["release", "keyset", "firmware", "pcr-policy"]
+    kind: Literal["release", "keyset", "firmware", "pcr-policy", "quirk"]
     version: str
     sha256: str
-    accepted_at: str
+    accepted_at: str | None
     events: int
     warnings: tuple[str, ...] = ()
     """What of an imported PCR policy does not hold as it was written."""
