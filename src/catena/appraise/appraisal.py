@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from catena.appraise.boot import ExaminedBoot, Question, examine
 from catena.appraise.csr import RequestedKey, read_csr
-from catena.appraise.facts import Facts
+from catena.appraise.facts import Facts, claimed_facts
 from catena.appraise.nonce import LIFETIME, check_nonce
 from catena.appraise.policy import Policy
 from catena.appraise.quote import (
@@ -30,7 +30,7 @@ from catena.appraise.quote import (
     check_signer,
     check_structure,
 )
-from catena.appraise.reference import ReferenceKind, References
+from catena.appraise.reference import References
 from catena.appraise.verdict import Appraisal, KnownNode
 from catena.evidence import Evidence
 from catena.formats.tpm2 import Public, parse_attest, parse_public, parse_signature
@@ -116,22 +116,12 @@ def _enrolled(ak_public: bytes) -> Public:
 
 def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
     """The flat facts; what the boot does not prove takes the value that admits least."""
-    measured, explanation, quirks = boot.firmware.facts, boot.explanation, boot.firmware.quirks
-    release = explanation.applying(ReferenceKind.RELEASE)
-    key_set = explanation.applying(ReferenceKind.KEYSET)
-    firmware = explanation.applying(ReferenceKind.FIRMWARE)
-    pcr_policy = explanation.applying(ReferenceKind.PCR_POLICY)
+    measured = boot.firmware.facts
     return Facts(
         secure_boot=measured.secure_boot is True,
         setup_mode=measured.setup_mode is True,
         audit_mode=measured.audit_mode is True,
         deployed_mode=measured.deployed_mode is True,
-        release=release.label if release else "",
-        release_security_version=release.security_version if release else -1,
-        key_set=key_set.label if key_set else "",
-        firmware=firmware.label if firmware else "",
-        pcr_policy=pcr_policy.label if pcr_policy else "",
-        unclaimed_events=explanation.unclaimed,
         opaque_events=boot.opaque_events,
         bank=quote.bank,
         tpm_kind=node.tpm_kind,
@@ -143,6 +133,5 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
         runtime_ahead=boot.ima_ahead,
         command_line=measured.command_line or "",
         authorities=measured.authorities,
-        quirks=tuple(rule.id for rule in quirks),
-        weaknesses=tuple(rule.id for rule in quirks if rule.weakness),
+        **claimed_facts(boot.explanation, boot.firmware.quirks),
     )

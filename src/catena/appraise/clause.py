@@ -36,6 +36,10 @@ class Place:
     line: int
     column: int
 
+    def __str__(self) -> str:
+        """``line 3, column 7``."""
+        return f"line {self.line}, column {self.column}"
+
 
 class PolicyError(CatenaError):
     """A policy that cannot be used; nothing is admitted under it.
@@ -61,7 +65,7 @@ class PolicyError(CatenaError):
     def __str__(self) -> str:
         """The message behind its place."""
         told = super().__str__()
-        return f"line {self.place.line}, column {self.place.column}: {told}" if self.place else told
+        return f"{self.place}: {told}" if self.place else told
 
     def as_dict(self) -> dict[str, object]:
         """The JSON object of the error, with its place."""

@@ -9,9 +9,17 @@ false in both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
+
+from catena.appraise.reference import ReferenceKind
+
+if TYPE_CHECKING:
+    from catena.appraise.explanation import Explanation
+    from catena.measure.quirks import Quirk
 
 FactValue = bool | int | str | tuple[str, ...]
 MANY = 2**31
@@ -43,6 +51,39 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     authorities: tuple[str, ...] = ()
     quirks: tuple[str, ...] = ()
     weaknesses: tuple[str, ...] = ()
+
+
+class ClaimedFacts(TypedDict):
+    """The facts that change with the references: who accounts for the boot."""
+
+    release: str
+    release_security_version: int
+    key_set: str
+    firmware: str
+    pcr_policy: str
+    unclaimed_events: int
+    quirks: tuple[str, ...]
+    weaknesses: tuple[str, ...]
+
+
+def claimed_facts(explanation: Explanation, quirks: Sequence[Quirk]) -> ClaimedFacts:
+    """What follows from the references; without one that applies a fact admits least."""
+
+    def label(kind: ReferenceKind) -> str:
+        found = explanation.applying(kind)
+        return found.label if found else ""
+
+    release = explanation.applying(ReferenceKind.RELEASE)
+    return ClaimedFacts(
+        release=label(ReferenceKind.RELEASE),
+        release_security_version=release.security_version if release else -1,
+        key_set=label(ReferenceKind.KEYSET),
+        firmware=label(ReferenceKind.FIRMWARE),
+        pcr_policy=label(ReferenceKind.PCR_POLICY),
+        unclaimed_events=explanation.unclaimed,
+        quirks=tuple(rule.id for rule in quirks),
+        weaknesses=tuple(rule.id for rule in quirks if rule.weakness),
+    )
 
 
 @dataclass(frozen=True, slots=True)

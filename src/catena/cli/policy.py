@@ -177,10 +177,8 @@ def apply(*, file: Path, connection: Connection, as_json: bool) -> None:
 
     Its version must be above that of the policy in force.
     """
-    with file.open("rb") as source:
-        content = source.read(MAX_DOCUMENT + 1)
     with connection.open() as client:
-        view = client.apply_policy(content)
+        view = client.apply_policy(_document_of(file))
     output.emit(view, lambda one: _render_policies((one,)), as_json=as_json)
 
 

@@ -125,7 +125,7 @@ def body_of(error: CatenaError) -> bytes:
 def _message(error: CatenaError) -> str:
     """The message of an error; that of a policy says where in its text."""
     if isinstance(error, PolicyError) and error.place:
-        return f"line {error.place.line}, column {error.place.column}: {error.message}"
+        return f"{error.place}: {error.message}"
     return error.message
 
 

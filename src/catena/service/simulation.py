@@ -10,12 +10,14 @@ import threading
 
 import msgspec
 
-from catena.appraise.again import RuntimeEvent, judge_again
+from catena.appraise.again import judge_again, read_again
 from catena.appraise.facts import Facts
+from catena.appraise.measured import MeasuredEvent, Told
 from catena.appraise.policy import Policy, compile_policy
 from catena.appraise.reference import References as Appraised
-from catena.errors import Unavailable
+from catena.errors import Refusal, Unavailable
 from catena.formats.nodeapi import Reason
+from catena.ids import HashAlg
 from catena.service.policies import Policies
 from catena.service.references import References
 from catena.service.setting import Setting
@@ -77,8 +79,7 @@ def _simulated(
     if latest is None or log is None or latest.facts == _NO_FACTS:
         return _unknown(node, latest)
     facts = msgspec.json.decode(latest.facts, type=Facts)
-    runtime = tuple(_runtime(latest))
-    old, new = (judge_again(log, runtime, facts, *world) for world in (before, after))
+    old, new = _judged(latest, log, facts, before, after)
     return SimulatedNode(
         node=node.id,
         name=node.name,
@@ -87,6 +88,23 @@ def _simulated(
         changed=bool(old) != bool(new),
         reasons=new,
     )
+
+
+def _judged(
+    latest: Appraisal, log: bytes, facts: Facts, *worlds: tuple[Appraised, Policy]
+) -> list[tuple[Reason, ...]]:
+    """The reasons under each pair of references and policy; the log is read once for all.
+
+    Quirk rules come with catena, so they are the same in every world.
+    """
+    bank = HashAlg(facts.bank)
+    try:
+        firmware = read_again(log, bank, worlds[0][0].quirks)
+    except Refusal as refusal:
+        refused = (Reason(code=refusal.code, message=str(refusal), remedy=refusal.remedy),)
+        return [refused for _ in worlds]
+    runtime = _runtime(latest, bank)
+    return [judge_again(firmware, runtime, facts, *world) for world in worlds]
 
 
 def _unknown(node: Node, latest: Appraisal | None) -> SimulatedNode:
@@ -103,17 +121,20 @@ def _unknown(node: Node, latest: Appraisal | None) -> SimulatedNode:
     )
 
 
-def _runtime(latest: Appraisal) -> list[RuntimeEvent]:
+def _runtime(latest: Appraisal, bank: HashAlg) -> tuple[MeasuredEvent, ...]:
+    """The entries of IMA's log, as the appraisal left them."""
     events = msgspec.json.decode(latest.events, type=tuple[EventView, ...])
-    return [
-        RuntimeEvent(
+    return tuple(
+        MeasuredEvent(
             index=one.index,
             pcr=one.pcr,
             digest=one.digest,
-            type=one.type,
-            description=one.description,
             rule=one.claimed_by if one.claimed_by and one.claimed_by.startswith(_RULE) else None,
+            extends=True,
+            bound=True,
+            source=Told(one.type, one.description),
+            bank=bank,
         )
         for one in events
         if one.type.startswith(_RUNTIME)
-    ]
+    )
