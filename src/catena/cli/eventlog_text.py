@@ -12,8 +12,8 @@ import msgspec
 
 from catena.formats.tcglog import EventLog, event_type_name
 from catena.ids import PCR_COUNT, HashAlg
+from catena.measure.changes import Change, Difference
 from catena.measure.describe import describe
-from catena.measure.difference import Change, Difference
 from catena.measure.listing import Listing
 from catena.measure.meaning import Kind, Meaning, meanings
 from catena.measure.reading import Reading, read_events

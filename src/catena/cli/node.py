@@ -6,7 +6,6 @@ import click
 
 from catena.cli import output
 from catena.cli.connection import Connection, connection_options, printable
-from catena.cli.eventlog_text import render_difference
 from catena.errors import ExitCode
 from catena.service.views import ApprovalRequest, ExplanationView, NodeView
 
@@ -175,5 +174,7 @@ def _render_explanation(found: ExplanationView) -> None:
     for reason in found.reasons:
         click.echo(f"✗ {printable(reason.message)} [{reason.code}]")
     if found.since is not None:
+        from catena.cli.eventlog_text import render_difference
+
         click.echo("\nsince the last trusted boot before this one")
         render_difference(found.since)

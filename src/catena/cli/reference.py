@@ -9,7 +9,6 @@ import click
 from catena.cli import output
 from catena.cli.connection import Connection, connection_options, printable
 from catena.errors import ExitCode, NotFound, UsageError
-from catena.formats.pcrpolicy import is_pcr_policy
 from catena.service.views import (
     CaptureRequest,
     CaptureView,
@@ -68,6 +67,8 @@ def import_document(
     The server verifies the signature of a document. A PCR policy has none: you vouch for it.
     Every value that does not hold as it was written is a warning.
     """
+    from catena.formats.pcrpolicy import is_pcr_policy
+
     content = _read(file)
     policy = is_pcr_policy(content)
     if policy != bool(name) or policy != bool(version):

@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
-import msgspec
-
 from catena.errors import FormatError
 from catena.formats import efi, gpt
 from catena.formats.references import ExpectedEvent, PcrTable
 from catena.formats.tcglog import EventLog
 from catena.ids import HashAlg
+from catena.measure.changes import Change, Difference
 from catena.measure.escape import escape
 from catena.measure.images import KnownImages
 from catena.measure.meaning import Kind, Meaning, image_path, meanings
@@ -64,32 +63,6 @@ class Side:
     pcrs: dict[int, str]
     images: KnownImages = field(default_factory=KnownImages)
     command_line: str | None = None
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference: ``how`` is ``added``, ``removed`` or ``changed``."""
-
-    pcr: int
-    subject: str
-    how: str
-    sentence: str
-    details: tuple[str, ...] = ()
-    before: str | None = None
-    after: str | None = None
-
-
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """All differences, and which PCRs follow from them.
-
-    ``unmeasured_images`` are images at hand, by Authenticode digest, that neither side measured.
-    """
-
-    bank: str
-    identical: bool
-    changes: tuple[Change, ...]
-    same_pcrs: tuple[int, ...]
-    changed_pcrs: tuple[int, ...]
-    unmeasured_images: tuple[str, ...] = ()
 
 
 def side_of_log(name: str, log: EventLog, bank: HashAlg, images: KnownImages | None = None) -> Side:

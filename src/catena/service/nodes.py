@@ -12,7 +12,8 @@ from catena.errors import ExitCode, NotFound
 from catena.formats import tcglog
 from catena.formats.nodeapi import NodeState, Reason
 from catena.ids import HashAlg, NodeId
-from catena.measure.difference import Difference, compare, side_of_log
+from catena.measure.changes import Difference
+from catena.measure.difference import compare, side_of_log
 from catena.service.setting import Setting
 from catena.service.states import shown_state
 from catena.service.views import EventView, ExplanationView, NodeView

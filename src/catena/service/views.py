@@ -12,7 +12,7 @@ import msgspec
 
 from catena.formats.nodeapi import Hex256, NodeState, Reason
 from catena.formats.references import ExpectedEvent
-from catena.measure.difference import Difference
+from catena.measure.changes import Difference
 
 # Patterns end in \Z: $ would also match before a final newline.
 Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")]
