@@ -6,16 +6,25 @@ from itertools import pairwise
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from fuzz_seeds import db_certificate
 from hypothesis import given
 from hypothesis import strategies as st
 from recorded_boots import CORPUS, load_boot
 
-from catena.formats import tcglog
+from catena.formats import efi, tcglog
 from catena.formats.references import ExpectedEvent
 from catena.formats.tcglog import EventType
 from catena.ids import HashAlg
-from catena.measure.difference import compare, key_changes, side_of_log, side_of_reference
+from catena.measure.difference import (
+    _keys,
+    compare,
+    key_changes,
+    side_of_log,
+    side_of_reference,
+)
 from catena.measure.images import known_images
+from catena.measure.signers import authority
 from changed import replace
 from small_images import small_pe
 
@@ -206,3 +215,9 @@ def test_whatever_a_log_says_is_printable(data):
 @pytest.mark.parametrize("pair", [("B_sb_own_uki", "I_sb_own_uki_smbios")])
 def test_boots_that_measured_the_same_are_identical(pair):
     assert difference(*boots(*pair)).identical
+
+
+def test_an_authority_is_named_as_the_story_names_it():
+    der = db_certificate().public_bytes(Encoding.DER)
+    bare = efi.VariableData(efi.SHIM_LOCK, "Shim", der)
+    assert _keys(bare) == (authority(bare),) != ("unreadable",)

@@ -31,7 +31,7 @@ TABLE_SECTORS = ENTRY_COUNT * ENTRY_SIZE // SECTOR
 MAX_PARTITIONS = 1024
 FIRST_USABLE = 2 + TABLE_SECTORS
 
-_SIGNATURE = b"EFI PART"
+SIGNATURE = b"EFI PART"
 _REVISION = 0x00010000
 _NAME_SIZE = 72
 _GUID_SIZE = 16
@@ -116,7 +116,7 @@ class PartitionTable:
             + _u32(ENTRY_SIZE)
             + _u32(zlib.crc32(self._entries()))
         )
-        start = _SIGNATURE + _u32(_REVISION) + _u32(HEADER_SIZE)
+        start = SIGNATURE + _u32(_REVISION) + _u32(HEADER_SIZE)
         crc = zlib.crc32(start + bytes(8) + tail)
         return start + _u32(crc) + bytes(4) + tail
 
@@ -158,7 +158,7 @@ def parse_event(data: bytes) -> MeasuredTable:
     The header's checksums cover what is on the disk and not in the event: they are not checked.
     """
     reader = Reader(data, order="little")
-    if reader.take(8, "GPT signature") != _SIGNATURE:
+    if reader.take(8, "GPT signature") != SIGNATURE:
         raise GptError("no GPT header", expected="EFI PART")
     reader.take(48, "GPT header")
     disk_guid = uuid.UUID(bytes_le=reader.take(16, "disk GUID"))
@@ -186,7 +186,7 @@ def measured_data(start: bytes) -> bytes:
     disk.take(SECTOR, "protective MBR")
     header = disk.take(HEADER_SIZE, "GPT header")
     reader = Reader(header, order="little")
-    if reader.take(8, "GPT signature") != _SIGNATURE:
+    if reader.take(8, "GPT signature") != SIGNATURE:
         raise GptError("no GPT header", offset=SECTOR, expected="EFI PART")
     reader.take(8, "revision and size")
     if reader.uint(4, "checksum") != zlib.crc32(header[:16] + bytes(4) + header[20:]):
@@ -206,7 +206,7 @@ def measured_data(start: bytes) -> bytes:
 def _parse_header(header: bytes) -> tuple[PartitionTable, int]:
     """The table without its entries, and the entries' checksum."""
     reader = Reader(header, order="little")
-    if reader.take(8, "GPT signature") != _SIGNATURE:
+    if reader.take(8, "GPT signature") != SIGNATURE:
         raise GptError("no GPT header", offset=SECTOR, expected="EFI PART")
     if (reader.uint(4, "revision"), reader.uint(4, "size")) != (_REVISION, HEADER_SIZE):
         raise GptError("GPT header of another version", offset=SECTOR + 8)

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from catena.formats.pe import PeImage
 from catena.ids import HashAlg
 
+CAPTURED_PCRS = (0, 1, 2, 3, 6)
+"""What firmware measures of itself and its settings."""
+
 Files = tuple[tuple[str, bytes], ...]
 """Names and contents."""
 

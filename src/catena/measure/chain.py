@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache
 
 from catena.formats import pe
 from catena.formats.efi import IMAGE_SECURITY_DATABASE, SHIM_LOCK, VariableData
@@ -31,7 +31,10 @@ LOADER_PCRS = (4, 5, 9, 12)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One measurement; ``digest`` gives what is extended into a bank."""
+    """One measurement; ``digest`` gives what is extended into a bank.
+
+    It is asked for several values of a PCR and hashes up to an initrd, so it remembers.
+    """
 
     pcr: int
     what: str
@@ -57,15 +60,11 @@ class Chain:
 
 def of_data(pcr: int, what: str, data: bytes) -> Measured:
     """A measurement of bytes."""
-    return Measured(pcr, what, partial(_digest_of, data))
-
-
-def _digest_of(data: bytes, bank: HashAlg) -> bytes:
-    return bank.digest(data)
+    return Measured(pcr, what, cache(lambda bank: bank.digest(data)))
 
 
 def _of_image(what: str, image: PeImage) -> Measured:
-    return Measured(4, what, image.authenticode)
+    return Measured(4, what, cache(image.authenticode))
 
 
 def follow(path: BootPath, firmware: Firmware) -> Chain:
@@ -121,17 +120,15 @@ class _Follower:
     def _authority(self, image: PeImage) -> bytes | None:
         """UEFI_VARIABLE_DATA with the entry of db, or of shim's own list, that accepts an image."""
         db, dbx = (self._firmware.keys.get(name, b"") for name in ("db", "dbx"))
-        if self._shims is None:
-            entry = accepting_entry(image, db, dbx)
-            name, guid = "db", IMAGE_SECURITY_DATABASE
-        else:
+        accepting = [(IMAGE_SECURITY_DATABASE, "db", db)]
+        if self._shims is not None:
             dbx += self._shims.revoked
-            entry = accepting_entry(image, db, dbx)
-            name, guid = "db", IMAGE_SECURITY_DATABASE
-            if entry is None:
-                entry = accepting_entry(image, self._shims.accepted, dbx)
-                name, guid = "MokListRT", SHIM_LOCK
-        return None if entry is None else VariableData(guid, name, entry.encode()).encode()
+            accepting.append((SHIM_LOCK, "MokListRT", self._shims.accepted))
+        for guid, name, content in accepting:
+            entry = accepting_entry(image, content, dbx)
+            if entry is not None:
+                return VariableData(guid, name, entry.encode()).encode()
+        return None
 
     def _measure(self, pcr: int, what: str, data: bytes) -> None:
         self._chain.events.append(of_data(pcr, what, data))

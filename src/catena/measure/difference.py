@@ -20,11 +20,11 @@ from catena.formats.tcglog import EventLog
 from catena.ids import HashAlg
 from catena.measure.changes import Change, Difference
 from catena.measure.escape import escape
-from catena.measure.images import KnownImages
+from catena.measure.images import KnownImages, piece_changes
 from catena.measure.meaning import Kind, Meaning, image_path, meanings
 from catena.measure.reading import Reading, read_events
 from catena.measure.replay import replay
-from catena.measure.signers import owners
+from catena.measure.signers import authority, owners
 
 MAX_DETAILS = 64
 MAX_TEXT = 300
@@ -352,11 +352,7 @@ def _mode(variable: efi.VariableData) -> str:
 def _keys(variable: efi.VariableData) -> tuple[str, ...]:
     if efi.holds_signature_lists(variable.data):
         return owners(variable.data)
-    try:
-        entry = efi.parse_signature_entry(variable.data)
-    except FormatError:
-        return ("unreadable",)
-    return owners(efi.encode_signature_lists((efi.SignatureList(efi.EFI_CERT_X509, (entry,)),)))
+    return (authority(variable),)
 
 
 def key_changes(name: str, old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
@@ -381,13 +377,7 @@ def _key_changes(name: str, old: Sequence[str], new: Sequence[str]) -> Iterator[
 
 def _line_changes(old: str, new: str) -> Iterator[str]:
     """Words of a command line that were added and removed."""
-    before, after = old.split(), new.split()
-    matcher = SequenceMatcher(None, before, after, autojunk=False)
-    for tag, i, j, k, m in matcher.get_opcodes():
-        if tag == "equal":
-            continue
-        yield from (f"removed `{word}`" for word in before[i:j])
-        yield from (f"added `{word}`" for word in after[k:m])
+    return piece_changes(old.split(), new.split())
 
 
 def _partition_changes(old: Measurement, new: Measurement) -> Iterator[str]:

@@ -7,7 +7,7 @@ of the log.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
@@ -84,12 +84,17 @@ def _section_changes(name: str, old: bytes | None, new: bytes | None) -> Iterato
             f"({len(old)} bytes before, {len(new)} after)"
         )
         return
-    before, after = (_pieces(name, one) for one in (old, new))
+    changes = piece_changes(_pieces(name, old), _pieces(name, new))
+    yield from (f"{name}: {change}" for change in changes)
+
+
+def piece_changes(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
+    """Words or lines that were removed and added."""
     matcher = SequenceMatcher(None, before, after, autojunk=False)
     for tag, i, j, k, m in matcher.get_opcodes():
         if tag != "equal":
-            yield from (f"{name}: removed `{piece}`" for piece in before[i:j])
-            yield from (f"{name}: added `{piece}`" for piece in after[k:m])
+            yield from (f"removed `{piece}`" for piece in before[i:j])
+            yield from (f"added `{piece}`" for piece in after[k:m])
 
 
 def _pieces(name: str, content: bytes) -> list[str]:

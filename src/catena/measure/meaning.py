@@ -17,7 +17,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from catena.errors import FormatError
-from catena.formats import efi
+from catena.formats import efi, gpt
 from catena.formats.tcglog import EventType, event_type_name
 from catena.ids import HashAlg
 from catena.measure.binding import Binding, bound_content, section_name
@@ -29,7 +29,6 @@ from catena.measure.reading import Reading
 MAX_SUBJECT = 160
 MAX_TEXT = 4096
 
-_PARTITION_TABLE = b"EFI PART"
 _LOAD_OPTIONS = 0x8F3B22ED
 _INITRD = 0x8F3B22EC
 _KEYS = frozenset({"PK", "KEK", "db", "dbx", "dbt", "dbr"})
@@ -116,7 +115,7 @@ class _Reader:
         if reading.event.digests.get(self._bank) in self._separators:
             self._closed.add(pcr)
             return Meaning(Kind.SEPARATOR, "separator", proven=True)
-        if reading.whole and reading.event.data.startswith(_PARTITION_TABLE):
+        if reading.whole and reading.event.data.startswith(gpt.SIGNATURE):
             return Meaning(Kind.PARTITIONS, "partition table", proven=True)
         if _is_windows(reading):
             return _WINDOWS

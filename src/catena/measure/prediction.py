@@ -33,8 +33,9 @@ from itertools import product
 from catena.formats import ima
 from catena.formats.efi import EFI_GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, VariableData
 from catena.ids import HashAlg
-from catena.measure.boot_path import BootInputs
+from catena.measure.boot_path import CAPTURED_PCRS, BootInputs
 from catena.measure.chain import Chain, Measured, follow, of_data
+from catena.measure.replay import extend
 
 PCRS = range(16)
 PHASES = ("enter-initrd", "leave-initrd", "sysinit", "ready")
@@ -43,12 +44,11 @@ PHASES = ("enter-initrd", "leave-initrd", "sysinit", "ready")
 IMA_TEMPLATES = ("ima-ng", "ima-sig")
 MAX_VALUES = 64
 
-_SEPARATOR = bytes(4)
-_CALLING = b"Calling EFI Application from Boot Option"
-_EXITING = (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
+SEPARATOR = bytes(4)
+CALLING = b"Calling EFI Application from Boot Option"
+EXITING = (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
 _KEYS = ("PK", "KEK", "db", "dbx")
 _MORE_KEYS = ("dbt", "dbr")
-_FIRMWARE = (0, 1, 2, 3, 6)
 _STATIC_FIRMWARE = (2, 3, 6)
 _SETTINGS, _IMAGES, _DISK, _KEYS_PCR, _SECTIONS = 1, 4, 5, 7, 11
 _AGGREGATED = range(10)
@@ -101,8 +101,8 @@ def predict(inputs: BootInputs, banks: Banks) -> Prediction:
         for chain in chains:
             chain.give_up((5,), "the partition table is measured here: give the disk")
     working = tuple(dict.fromkeys((*banks, HashAlg.SHA256)))  # IMA's first entry needs the latter
-    found = {pcr: _of_firmware(inputs, working, pcr) for pcr in _FIRMWARE}
-    for pcr in set(PCRS) - set(_FIRMWARE) - {10}:
+    found = {pcr: _of_firmware(inputs, working, pcr) for pcr in CAPTURED_PCRS}
+    for pcr in set(PCRS) - set(CAPTURED_PCRS) - {10}:
         found[pcr] = _of_chains(inputs, chains, working, pcr)
     found[10] = _ima(inputs, chains, found, working)
     return Prediction(tuple(banks), tuple(_only(found[pcr], banks) for pcr in PCRS))
@@ -177,10 +177,10 @@ def _whole(inputs: BootInputs, chain: Chain, pcr: int) -> list[Measured]:
     before: list[Measured] = []
     after: list[Measured] = []
     if pcr == _IMAGES:
-        before = [of_data(pcr, "firmware starts a boot option", _CALLING), _separator(pcr)]
+        before = [of_data(pcr, "firmware starts a boot option", CALLING), _separator(pcr)]
     elif pcr == _DISK and inputs.partition_table is not None:
         before = [_separator(pcr), of_data(pcr, "partition table", inputs.partition_table)]
-        after = [of_data(pcr, "leaving the boot services", text) for text in _EXITING]
+        after = [of_data(pcr, "leaving the boot services", text) for text in EXITING]
     elif pcr == _KEYS_PCR:
         firmware = inputs.firmware
         before = [_variable("SecureBoot", b"\1" if firmware.secure_boot else b"\0")]
@@ -209,7 +209,7 @@ def _ima(
 ) -> PcrPrediction:
     """PCR 10 if IMA measures nothing but its first entry, over PCRs 0–9 in its own SHA-256."""
     values = [_value(_NO_IMA, [], banks)]
-    captured = {pcr: _in_sha256(found[pcr]) for pcr in _FIRMWARE}
+    captured = {pcr: _in_sha256(found[pcr]) for pcr in CAPTURED_PCRS}
     for chain in chains:
         if set(chain.unknown) & set(_AGGREGATED):
             continue
@@ -228,7 +228,7 @@ def _ima(
             ]
             branch = _joined(chain.name if len(chains) > 1 else "", *ways)
             values += _first_entries(branch, [held[pcr] for pcr in _AGGREGATED], banks)
-    missing = {pcr for pcr in _FIRMWARE if not captured[pcr]}
+    missing = {pcr for pcr in CAPTURED_PCRS if not captured[pcr]}
     missing |= {pcr for chain in chains for pcr in chain.unknown if pcr in _AGGREGATED}
     listed = ", ".join(map(str, sorted(missing)))
     reason = f"IMA's first entry is over PCRs 0–9; unknown: {listed}" if missing else None
@@ -286,12 +286,7 @@ def _merged(pcr: int, values: Sequence[Value], reasons: Sequence[str]) -> PcrPre
 
 
 def _value(branch: str, events: Sequence[Measured], banks: Banks) -> Value:
-    digests = {}
-    for bank in banks:
-        value = bytes(bank.size)
-        for event in events:
-            value = bank.digest(value + event.digest(bank))
-        digests[bank] = value
+    digests = {bank: extend(bank, (event.digest(bank) for event in events)) for bank in banks}
     return Value(branch, digests, tuple(events))
 
 
@@ -300,7 +295,7 @@ def _joined(*parts: str) -> str:
 
 
 def _separator(pcr: int) -> Measured:
-    return of_data(pcr, "separator", _SEPARATOR)
+    return of_data(pcr, "separator", SEPARATOR)
 
 
 def _variable(name: str, data: bytes) -> Measured:

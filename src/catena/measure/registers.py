@@ -14,7 +14,7 @@ from dataclasses import replace
 import msgspec
 
 from catena.errors import FormatError
-from catena.formats import efi
+from catena.formats import efi, gpt
 from catena.formats.tcglog import Event, EventLog, EventType
 from catena.ids import HashAlg
 from catena.measure.binding import GRUB_PCR, UKI_PCR, Binding, binding
@@ -23,7 +23,7 @@ from catena.measure.grammar import separator_digests
 _FIRMWARE, _BOOT, _SYSTEM = 1, 2, 3
 _CONFIGURATION_PCR, _DRIVER_PCR, _IMAGE_PCR, _BOOT_PCR, _KEY_PCR = 1, 2, 4, 5, 7
 _FILE_PCR, _MOK_PCR = 9, 14
-_BOOT_ACTIONS = (b"EFI PART", b"Exit Boot Services")
+_BOOT_ACTIONS = (gpt.SIGNATURE, b"Exit Boot Services")
 _DRIVERS = frozenset(
     {EventType.EV_EFI_BOOT_SERVICES_DRIVER, EventType.EV_EFI_RUNTIME_SERVICES_DRIVER}
 )

@@ -108,6 +108,14 @@ def replay_ima(entries: Iterable[ImaEntry], bank: HashAlg) -> dict[int, bytes]:
     return pcrs
 
 
+def extend(bank: HashAlg, digests: Iterable[bytes]) -> bytes:
+    """A PCR's value after ``digests``, from zero (TPM 2.0 Part 1, 11.4.8)."""
+    value = bytes(bank.size)
+    for digest in digests:
+        value = bank.digest(value + digest)
+    return value
+
+
 def boot_aggregate(pcrs: Mapping[int, bytes], bank: HashAlg) -> bytes:
     """File digest of IMA's first entry: the hash over the boot PCRs as the kernel found them.
 

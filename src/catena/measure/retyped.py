@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from catena.formats import gpt
 from catena.formats.tcglog import EventType, event_type_name
 from catena.measure.binding import Binding
 from catena.measure.grammar import RetypedEvent
 from catena.measure.reading import Reading
 
-_PARTITION_TABLE = b"EFI PART"
 _VARIABLE_PCRS = frozenset({1, 7})
 
 
@@ -31,7 +31,7 @@ def retyped(reading: Reading) -> RetypedEvent | None:
 
 
 def _is_partition_table(reading: Reading) -> bool:
-    return reading.whole and reading.event.data.startswith(_PARTITION_TABLE)
+    return reading.whole and reading.event.data.startswith(gpt.SIGNATURE)
 
 
 def _is_variable(reading: Reading) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from cryptography import x509
@@ -16,7 +18,7 @@ MAX_SUBJECT = 256
 MAX_CERTIFICATE = 16 * 1024
 UNREADABLE = "unreadable"
 _SHA256_SIZE = 32
-_WARNINGS = threading.Lock()
+_WARNINGS = threading.RLock()
 
 
 def owners(variable_data: bytes) -> tuple[str, ...]:
@@ -60,15 +62,22 @@ def _owner(signature: bytes) -> str:
 
 @lru_cache(maxsize=512)
 def _subject(certificate: bytes) -> str:
-    """Cached, because a fleet shows the same few certificates in every boot.
+    """Cached, because a fleet shows the same few certificates in every boot."""
+    try:
+        with vendors_tolerated():
+            name = x509.load_der_x509_certificate(certificate).subject
+        return escape(name.rfc4514_string(), MAX_SUBJECT) or "unnamed"
+    except (ValueError, x509.InvalidVersion):
+        return UNREADABLE
+
+
+@contextmanager
+def vendors_tolerated() -> Iterator[None]:
+    """While certificates are loaded and their names are read, which is where they are decoded.
 
     Vendors' certificates break X.520's length rules; cryptography warns about each, and
     warning filters are global, hence the lock.
     """
-    try:
-        with _WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            name = x509.load_der_x509_certificate(certificate).subject
-            return escape(name.rfc4514_string(), MAX_SUBJECT) or "unnamed"
-    except (ValueError, x509.InvalidVersion):
-        return UNREADABLE
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -9,7 +9,6 @@ that the signature holds (``osimage.authenticode`` verifies).
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from uuid import UUID
@@ -22,6 +21,7 @@ from catena.formats import efi
 from catena.formats.efi import EFI_CERT_SHA256, EFI_CERT_X509, SignatureEntry
 from catena.formats.pe import PKCS_SIGNED_DATA, PeImage
 from catena.ids import HashAlg
+from catena.measure.signers import vendors_tolerated
 
 EFI_CERT_X509_SHA256 = UUID("3bd2a492-96c0-4079-b420-fcf98ef103ed")
 
@@ -64,6 +64,7 @@ def _chains(image: PeImage) -> Iterator[_Chain]:
 
 
 @lru_cache(maxsize=64)
+@vendors_tolerated()
 def _chain(content: bytes) -> _Chain:
     """From the signer up; empty for what is no PKCS #7."""
     try:
@@ -118,6 +119,5 @@ def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
 
 
 def _load(certificate: bytes) -> x509.Certificate:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # vendors break X.520's rules, and firmware does not mind
+    with vendors_tolerated():
         return x509.load_der_x509_certificate(certificate)

@@ -19,14 +19,21 @@ from catena.formats.pe import PeImage
 from catena.formats.references import FirmwareCapture, parse_predicate
 from catena.ids import HashAlg
 from catena.measure import grammar
-from catena.measure.boot_path import BootInputs, BootPath, Capture, Files, Firmware, Sidecar
+from catena.measure.boot_path import (
+    CAPTURED_PCRS,
+    BootInputs,
+    BootPath,
+    Capture,
+    Files,
+    Firmware,
+    Sidecar,
+)
 from catena.measure.replay import replay
 from catena.measure.stub import program
 from catena.osimage.disk import ESP_TYPE
 from catena.osimage.tool import MCOPY, ToolFailed, run
 
 DEFAULT_BOOT_FILE = "/EFI/BOOT/BOOTX64.EFI"
-CAPTURED_PCRS = (0, 1, 2, 3, 6)
 
 _DISK_START = 1024 * 1024
 _SECOND_STAGE = "grubx64.efi"
@@ -176,10 +183,13 @@ def read_capture(name: str, content: bytes) -> Capture:
             {HashAlg(bank): _numbered(values) for bank, values in document.pcrs.items()},
         )
     log = tcglog.parse(content)
-    sound = [bank for bank in log.banks if not list(grammar.problems(log, bank))]
+    sound = {
+        bank: replay(log, bank).pcrs
+        for bank in log.banks
+        if not any(True for _ in grammar.problems(log, bank))
+    }
     return Capture(
-        name,
-        {bank: {pcr: replay(log, bank).pcrs[pcr] for pcr in CAPTURED_PCRS} for bank in sound},
+        name, {bank: {pcr: pcrs[pcr] for pcr in CAPTURED_PCRS} for bank, pcrs in sound.items()}
     )
 
 

@@ -20,7 +20,7 @@ The stub's section list depends on its version: a stub that is not in the table 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from catena.errors import FormatError
 from catena.formats import ima
@@ -28,6 +28,8 @@ from catena.formats.gpt import PartitionTable
 from catena.formats.pe import PeImage
 from catena.formats.references import ExpectedEvent, PcrTable
 from catena.ids import HashAlg
+from catena.measure.prediction import CALLING, EXITING, SEPARATOR
+from catena.measure.replay import extend
 from catena.measure.stub import STUBS, measured_sections, program
 from catena.osimage import initrd
 
@@ -36,10 +38,6 @@ RELEASE_STUBS = (252, 254)
 """Stubs whose kernel gets the initrd of the image and nothing else, as a release's events say."""
 
 RELEASE_PCRS = (4, 5, 9, 11, 12)
-
-_SEPARATOR = bytes(4)
-_CALLING = b"Calling EFI Application from Boot Option"
-_EXITING = (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
 
 
 class UnknownStub(FormatError):
@@ -102,14 +100,6 @@ def pcr_values(events: Sequence[ExpectedEvent]) -> PcrTable:
     }
 
 
-def extend(bank: HashAlg, digests: Iterable[bytes]) -> bytes:
-    """A PCR's value after ``digests``, from zero (TPM 2.0 Part 1, 11.4.8)."""
-    value = bytes(bank.size)
-    for digest in digests:
-        value = bank.digest(value + digest)
-    return value
-
-
 def stub_version(uki: PeImage) -> str:
     """What the stub calls itself in ``.sdmagic``, such as "systemd-stub 252.39-1". Raises ``UnknownStub``."""
     return _stub(uki)[0]
@@ -157,8 +147,8 @@ def _event(identifier: str, pcr: int, what: str, data: bytes) -> ExpectedEvent:
 
 def _replay(bank: HashAlg, pcr: int, events: Sequence[ExpectedEvent]) -> bytes:
     own = [bytes.fromhex(event.digests[bank.value]) for event in events if event.pcr == pcr]
-    before = {4: (_CALLING, _SEPARATOR), 5: (_SEPARATOR,)}.get(pcr, ())
-    after = _EXITING if pcr == 5 else ()
+    before = {4: (CALLING, SEPARATOR), 5: (SEPARATOR,)}.get(pcr, ())
+    after = EXITING if pcr == 5 else ()
     return extend(
         bank,
         (*(bank.digest(one) for one in before), *own, *(bank.digest(one) for one in after)),
