@@ -15,8 +15,6 @@ Needs the corpus of real boots beside the project's folder. Ends with 1 if a lim
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +47,7 @@ from catena.formats.efi import EFI_GLOBAL_VARIABLE, VariableData
 from catena.formats.tcglog import Event, EventType
 from catena.measure import signers
 from catena.measure.replay import replay
-from eventlog import Figure, Result, _ms, cheapest, show
+from figures import Figure, cheapest, command, milliseconds
 
 BOOT = "B_sb_own_uki"
 EVENTS = 150
@@ -121,9 +119,9 @@ def figures(rounds: int) -> Iterator[Figure]:
         assert examined.explanation.unclaimed == 0
 
     reading = cheapest(rounds, lambda: replay(tcglog.parse(boot.log), SHA256))
-    yield _ms("boot log of 150 events: parse and replay", reading)
+    yield milliseconds("boot log of 150 events: parse and replay", reading)
     judged = cheapest(rounds, new) - reading
-    yield _ms("first time: facts, claims, grammar, policy", judged, limit=1.5)
+    yield milliseconds("first time: facts, claims, grammar, policy", judged, limit=1.5)
     yield from _seen(msgspec.structs.replace(evidence, logs={}), references, first.boot, rounds)
 
 
@@ -138,24 +136,11 @@ def _seen(evidence, references, known, rounds: int) -> Iterator[Figure]:  # noqa
     requested = read_csr(evidence.csr)
     with patch.object(appraisal, "read_csr", lambda _: requested):
         quote = cheapest(many, lambda: judge(evidence, references, known=known))
-    yield _ms("seen before: quote, its signature, policy", quote, 0.15, bare)
-    yield _ms("seen before, with the certificate request's signature", whole, bare=2 * bare)
-
-
-def main() -> None:
-    """Parse the command line and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    parser.add_argument("--rounds", type=int, default=100)
-    options = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    result = Result(tuple(figures(options.rounds)))
-    if options.output == "json":
-        print(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
-    else:
-        show(result)
-    sys.exit(not all(one.holds for one in result.figures))
+    yield milliseconds("seen before: quote, its signature, policy", quote, 0.15, bare)
+    yield milliseconds(
+        "seen before, with the certificate request's signature", whole, bare=2 * bare
+    )
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, figures, rounds=100)

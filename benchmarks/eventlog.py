@@ -12,21 +12,15 @@ Ends with exit code 1 if a figure misses its limit.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 import struct
-import sys
-import time
-import tracemalloc
-from collections.abc import Callable, Iterator
-
-import msgspec
+from collections.abc import Iterator
 
 from catena.formats import ima, tcglog
 from catena.ids import HashAlg
 from catena.measure.ima_replay import ImaState, advance, at_boot
 from catena.measure.replay import replay
+from figures import Figure, cheapest, command, milliseconds, peak
 
 BANK = HashAlg.SHA256
 BANKS = (HashAlg.SHA1, HashAlg.SHA256, HashAlg.SHA384)
@@ -36,46 +30,6 @@ EV_EVENT_TAG = 6
 ENTRIES = 100_000
 ROUND = 1_000
 """IMA entries that are new in one round of a node that attests again and again."""
-
-
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement. ``limit`` is the most it may be, ``bare`` what it cannot be below."""
-
-    name: str
-    value: float
-    unit: str
-    limit: float | None = None
-    bare: float | None = None
-
-    @property
-    def holds(self) -> bool:
-        """Whether it keeps its limit, if it has one."""
-        return self.limit is None or self.value <= self.limit
-
-
-class Result(msgspec.Struct, frozen=True):
-    """All figures of one run."""
-
-    figures: tuple[Figure, ...]
-
-
-def cheapest(rounds: int, work: Callable[[], object]) -> float:
-    """CPU seconds of the fastest round: what the work costs when nothing disturbs it."""
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        work()
-        best = min(best, time.process_time() - start)
-    return best
-
-
-def peak(work: Callable[[], object]) -> float:
-    """The most KiB that Python objects took during ``work``."""
-    tracemalloc.start()
-    work()
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return most / 1024
 
 
 def firmware_log() -> bytes:
@@ -105,9 +59,9 @@ def firmware_figures(rounds: int) -> Iterator[Figure]:
     play = cheapest(rounds, lambda: replay(parsed, BANK))
     both = cheapest(rounds, lambda: replay(tcglog.parse(log), BANK))
     bare = cheapest(rounds, lambda: bare_firmware(log, places))
-    yield _ms("firmware log: parse", parse)
-    yield _ms("firmware log: replay", play)
-    yield _ms("firmware log: parse and replay", both, limit=0.35, bare=bare)
+    yield milliseconds("firmware log: parse", parse)
+    yield milliseconds("firmware log: replay", play)
+    yield milliseconds("firmware log: parse and replay", both, limit=0.35, bare=bare)
 
 
 def bare_firmware(log: bytes, places: list[int]) -> bytes:
@@ -117,11 +71,6 @@ def bare_firmware(log: bytes, places: list[int]) -> bytes:
     for place in places:
         value = hashlib.sha256(value + layout.unpack_from(log, place)[6]).digest()
     return value
-
-
-def _ms(name: str, seconds: float, limit: float | None = None, bare: float = 0.0) -> Figure:
-    floor = round(bare * 1000, 4) if bare else None
-    return Figure(name=name, value=round(seconds * 1000, 4), unit="ms", limit=limit, bare=floor)
 
 
 def ima_log(entries: int, start: int = 0) -> bytes:
@@ -180,35 +129,11 @@ def _kib(name: str, value: float, limit: float | None = None) -> Figure:
     return Figure(name=name, value=round(value, 1), unit="KiB", limit=limit)
 
 
-def run(rounds: int) -> Result:
-    """Measure everything."""
-    return Result((*firmware_figures(rounds * 20), *ima_figures(rounds)))
-
-
-def show(result: Result) -> None:
-    """A line for each figure."""
-    print(f"{'':<56}{'measured':>10}{'limit':>9}{'bare':>9}")
-    for one in result.figures:
-        limit = "" if one.limit is None else f"{one.limit:g}"
-        bare = "" if one.bare is None else f"{one.bare:g}"
-        mark = "" if one.holds else "  missed"
-        print(f"{one.name:<56}{one.value:>10g}{limit:>9}{bare:>9} {one.unit}{mark}")
-
-
-def main() -> None:
-    """Parse the command line and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    result = run(options.rounds)
-    if options.output == "json":
-        print(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
-    else:
-        show(result)
-    sys.exit(not all(one.holds for one in result.figures))
+def figures(rounds: int) -> Iterator[Figure]:
+    """Everything, in one run."""
+    yield from firmware_figures(rounds * 20)
+    yield from ima_figures(rounds)
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, figures, rounds=5)

@@ -346,7 +346,7 @@ def compare_all(
     parts = Ingredients(folder, cache, progress)
     vendor = Vendor((folder / "vendor").absolute())
     progress("calibration")
-    calibration = _boot(CALIBRATION, parts, vendor)
+    calibration = _boot(CALIBRATION, _disk(CALIBRATION, parts), parts, vendor)
     capture = boot_inputs.read_capture("calibration", calibration.event_log)
 
     def run(case: Case) -> CaseResult:
@@ -357,30 +357,34 @@ def compare_all(
         yield from pool.map(run, cases)
 
 
-def _boot(case: Case, parts: Ingredients, vendor: Vendor) -> Report:
-    made = Probe(case.name, case.files(parts), case.store(parts), case.smbios)
+def _disk(case: Case, parts: Ingredients) -> Path:
+    """The disk of a case, in a folder of its own."""
     place = parts.folder / case.name
+    place.mkdir(parents=True, exist_ok=True)
+    disk = place / "disk.img"
+    probe.make_disk(disk, case.name, case.files(parts))
+    return disk
+
+
+def _boot(case: Case, disk: Path, parts: Ingredients, vendor: Vendor) -> Report:
+    made = Probe(case.name, disk, case.store(parts), case.smbios)
     try:
-        return probe.boot(made, place, vendor)
+        return probe.boot(made, disk.parent, vendor)
     finally:
-        shutil.rmtree(place / "tpm", ignore_errors=True)
+        shutil.rmtree(disk.parent / "tpm", ignore_errors=True)
 
 
 def _compare(case: Case, parts: Ingredients, vendor: Vendor, capture: Capture) -> CaseResult:
-    """Predict from the disk and the variables first; then boot and look."""
-    place = parts.folder / case.name
-    place.mkdir(parents=True, exist_ok=True)
-    disk = place / "predicted.img"
-    probe.make_disk(disk, case.name, case.files(parts))
+    """Predict from the disk and the variables first; then boot them and look."""
+    disk = _disk(case, parts)
     inputs = boot_inputs.of_disk(
         disk,
         boot_inputs.firmware_of_store(case.store(parts).read_bytes()),
         capture=capture,
         smbios_line=case.line,
     )
-    disk.unlink()
     prediction = predict(inputs, BANKS)
-    report = _boot(case, parts, vendor)
+    report = _boot(case, disk, parts, vendor)
     results = tuple(_result(one, report, case) for one in prediction.pcrs)
     agrees = all(one.agrees for one in results)
     return CaseResult(name=case.name, about=case.about, agrees=agrees, pcrs=results)

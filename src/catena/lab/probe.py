@@ -62,10 +62,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One boot to be made: files of the ESP by path, variables, and what qemu adds to SMBIOS."""
+    """One boot to be made: a disk, variables, and what qemu adds to SMBIOS."""
 
     name: str
-    esp: Mapping[str, bytes]
+    disk: Path
     varstore: Path
     smbios: tuple[str, ...] = ()
 
@@ -90,13 +90,12 @@ def boot(probe: Probe, folder: Path, vendor: Vendor) -> Report:
     Raises ``ProbeSilent`` or ``ProbeGarbled``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    disk, report = folder / "disk.img", folder / "report.txt"
-    make_disk(disk, probe.name, probe.esp)
+    report = folder / "report.txt"
     report.write_bytes(b"")
     hardware = Hardware(
         name=probe.name,
         folder=folder.absolute(),
-        disk=disk.absolute(),
+        disk=probe.disk.absolute(),
         varstore=probe.varstore.absolute(),
         vendor=vendor,
         server_port=None,
