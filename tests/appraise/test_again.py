@@ -24,5 +24,6 @@ def test_a_fact_of_references_that_are_gone_does_not_stay(boot, references):
 def test_an_appraisal_and_its_repetition_take_the_same_facts_from_the_references(boot, references):
     first = judge(Exchange(boot).evidence(), references)
     again = claimed_facts(first.boot.explanation, first.boot.firmware.quirks)
+    assert again == first.boot.claimed
     assert set(again) == set(ClaimedFacts.__annotations__) <= set(Facts.__struct_fields__)
     assert {name: getattr(first.facts, name) for name in again} == again

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from catena.appraise.boot import ExaminedBoot, Question, examine
 from catena.appraise.csr import RequestedKey, read_csr
-from catena.appraise.facts import Facts, claimed_facts
+from catena.appraise.facts import Facts
 from catena.appraise.nonce import LIFETIME, check_nonce
 from catena.appraise.policy import Policy
 from catena.appraise.quote import (
@@ -133,5 +133,5 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
         runtime_ahead=boot.ima_ahead,
         command_line=measured.command_line or "",
         authorities=measured.authorities,
-        **claimed_facts(boot.explanation, boot.firmware.quirks),
+        **boot.claimed,
     )

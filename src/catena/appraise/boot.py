@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from catena.appraise.explanation import Explanation, explain
+from catena.appraise.facts import ClaimedFacts, claimed_facts
 from catena.appraise.logs import Logs, check_contents, read_entries, read_logs
 from catena.appraise.measured import MeasuredEvent, firmware_events, ima_events
 from catena.appraise.reference import References
@@ -62,6 +63,7 @@ class ExaminedBoot:
     runtime: tuple[MeasuredEvent, ...]
     opaque_events: int
     explanation: Explanation
+    claimed: ClaimedFacts
 
     @property
     def ima_covered(self) -> int:
@@ -129,6 +131,7 @@ def _examine(
     firmware = firmware or examine_firmware(logs.boot, replayed, question.references.quirks)
     runtime = _runtime(logs, proven, known, replayed)
     events = (*firmware.events, *runtime)
+    explanation = explain(events, question.references, bank, firmware.stated)  # (i)
     return ExaminedBoot(
         manifest=question.manifest,
         pcrs=question.pcrs,
@@ -140,7 +143,8 @@ def _examine(
         ima_ahead=logs.ima_entries - proven.entries,
         runtime=runtime,
         opaque_events=sum(event.extends and not event.bound for event in events),
-        explanation=explain(events, question.references, bank, firmware.stated),  # (i)
+        explanation=explanation,
+        claimed=claimed_facts(explanation, firmware.quirks),
     )
 
 
