@@ -340,7 +340,7 @@ def _volume_file(body: Reader) -> str:
 
 
 def _guid(reader: Reader) -> UUID:
-    return UUID(bytes_le=reader.take(_GUID_SIZE, "GUID"))
+    return _known_guid(reader.take(_GUID_SIZE, "GUID"))
 
 
 _NODES: dict[tuple[int, int], Callable[[Reader], str]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from catena.errors import FormatError
-from catena.formats import efi
+from catena.formats import efi, gpt
 from catena.formats.tcglog import Event, EventType, event_type_name
 from catena.ids import HashAlg
 from catena.measure.binding import Binding, binding, bound_content, section_name
@@ -20,7 +20,6 @@ MAX_LINE = 200
 _MAX_HEX = 16
 _TAG_HEADER = 8
 _SEPARATOR = bytes(4)
-_PARTITION_TABLE = b"EFI PART"
 
 
 def describe(event: Event, bank: HashAlg = HashAlg.SHA256, bound: Binding | None = None) -> str:
@@ -41,7 +40,7 @@ def _proven(data: bytes) -> str:
     """What bound data is, whatever type its event was given."""
     if data == _SEPARATOR:
         return "separator"
-    if data.startswith(_PARTITION_TABLE):
+    if data.startswith(gpt.SIGNATURE):
         return f"partition table, {len(data)} bytes"
     try:
         return _variable(data)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from uuid import UUID
 
 from catena.errors import Refusal
 from catena.formats import efi
@@ -139,9 +141,15 @@ def before_separator(readings: Iterable[Reading], pcr: int, bank: HashAlg) -> It
 
 def variable_key(variable: efi.VariableData) -> str:
     """The plain name for a variable under the GUID that the specification gives it."""
-    own = efi.IMAGE_SECURITY_DATABASE if variable.name in _DATABASES else efi.EFI_GLOBAL_VARIABLE
-    name = escape(variable.name, _MAX_VERSION)
-    return name if variable.guid == own else f"{name}-{variable.guid}"
+    return _key(variable.name, variable.guid)
+
+
+@lru_cache(maxsize=256)
+def _key(name: str, guid: UUID) -> str:
+    """Cached, because the same few variables are asked for by facts, story and comparison."""
+    own = efi.IMAGE_SECURITY_DATABASE if name in _DATABASES else efi.EFI_GLOBAL_VARIABLE
+    shown = escape(name, _MAX_VERSION)
+    return shown if guid == own else f"{shown}-{guid}"
 
 
 def _key_measurements(
