@@ -22,14 +22,22 @@ from catena.errors import FormatError
 FAST_SECONDS = 0.01
 """Nothing that takes less has made many objects, or copied much."""
 
+ATTEMPTS = 8
+"""How often an input that seems too costly is tried again: a shared processor runs at half speed
+for seconds at a time, and the input costs what it takes when nothing disturbs it."""
+
 PROBES = [probe for target in TARGETS.values() for probe in target.probes]
 
 
 def seconds(probe, data):
-    """CPU time of this process for one input."""
-    started = time.process_time()
-    probe(data)
-    return time.process_time() - started
+    """CPU time of this process for one input, without collecting other tests' garbage."""
+    gc.freeze()
+    try:
+        started = time.process_time()
+        probe(data)
+        return time.process_time() - started
+    finally:
+        gc.unfreeze()
 
 
 def peak(probe, data):
@@ -48,7 +56,9 @@ def test_hostile_input_below_one_megabyte_costs_little(probe):
     for what, data in costly(probe):
         assert len(data) <= LIMIT_INPUT, what
         spent = seconds(probe, data)
-        if spent > LIMIT_SECONDS / 2:
+        for _ in range(ATTEMPTS):
+            if spent <= LIMIT_SECONDS:
+                break
             spent = min(spent, seconds(probe, data))
         assert spent <= LIMIT_SECONDS, what
         if probe.allowed is FormatError and spent > FAST_SECONDS:
