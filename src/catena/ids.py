@@ -22,6 +22,16 @@ NodeName = NewType("NodeName", str)
 Sha256Hex = NewType("Sha256Hex", str)
 """A SHA-256 digest as 64 lower-case hex digits; names logs and evidence."""
 
+ImageDigest = NewType("ImageDigest", str)
+"""An image manifest's digest as OCI writes it, ``sha256:`` and 64 hex digits; an ACI's image ID
+is ``sha512-`` and 128."""
+
+DiffId = NewType("DiffId", str)
+"""The digest of a layer's uncompressed tar stream: ``sha256:`` and 64 hex digits."""
+
+TreeDigest = NewType("TreeDigest", str)
+"""SHA-256 of a file tree in ``containers.rootfs``' canonical listing: 64 hex digits."""
+
 PCR_COUNT = 24
 QUOTED_PCRS = tuple(range(16))
 """PCRs 0–15, the static root of trust: what every quote must select."""

@@ -1,0 +1,1 @@
+"""Where images come from: OCI layouts, registries, and the content stores of runtimes."""

@@ -1,0 +1,1 @@
+"""The identity of a root file system, from its files alone."""

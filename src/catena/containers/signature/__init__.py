@@ -1,0 +1,1 @@
+"""Image signatures of every kind, behind one verifier with one result."""
