@@ -20,7 +20,8 @@ import msgspec
 
 from catena.formats.nodeapi import Hex256
 
-LogKind = Literal["tcg2", "ima"]
+LogKind = Literal["tcg2", "ima", "containers"]
+"""What firmware, IMA and the gate logged; the last is CEL-TLV (``formats.cel``, ``formats.containerlog``)."""
 
 MAX_LOG = 16 * 1024 * 1024
 """Bytes of one log: 100,000 entries of IMA take 12 MB."""

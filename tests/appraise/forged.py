@@ -27,7 +27,7 @@ from catena.appraise.policy import compile_policy, default_policy_text
 from catena.appraise.quote import ClockState
 from catena.appraise.reference import RELEASE_PCRS, build_references
 from catena.appraise.verdict import Appraisal, KnownNode
-from catena.evidence import Evidence, log_entry, qualifying_data
+from catena.evidence import Evidence, LogKind, log_entry, qualifying_data
 from catena.formats import efi, ima, tcglog, tpm2
 from catena.formats.references import (
     ExpectedEvent,
@@ -171,8 +171,22 @@ class Boot:
     log: bytes
     ima: bytes | None
     values: tuple[bytes, ...] | None = None
+    containers: bytes | None = None
+    container_values: tuple[bytes, bytes] | None = None
+    """The containers' PCR in SHA-256 and SHA-384, if its record says nothing else about it."""
+
+    @property
+    def logs(self) -> list[tuple[LogKind, bytes]]:
+        named = (("tcg2", self.log), ("ima", self.ima), ("containers", self.containers))
+        return [(kind, content) for kind, content in named if content is not None]
 
     def pcrs(self, bank: HashAlg) -> tuple[bytes, ...]:
+        values = self._boot_pcrs(bank)
+        if self.container_values is None:
+            return values
+        return (*values[:15], self.container_values[bank is not SHA256])
+
+    def _boot_pcrs(self, bank: HashAlg) -> tuple[bytes, ...]:
         if self.values is not None:
             return self.values
         found = dict(replay(tcglog.parse(self.log), bank).pcrs)
@@ -202,8 +216,7 @@ class Exchange:
 
     def evidence(self) -> Evidence:
         """Honest evidence about ``boot``, in the shape that the fields ask for."""
-        logs = [("tcg2", self.boot.log)]
-        logs += [] if self.boot.ima is None else [("ima", self.boot.ima)]
+        logs = self.boot.logs
         manifest = tuple(log_entry(kind, content) for kind, content in logs)
         values = self.boot.pcrs(self.bank)
         attest = replace(
@@ -336,12 +349,13 @@ def release_of(
     )
 
 
-def references_of(boot: Boot, *, floor: int = 0):
+def references_of(boot: Boot, *, floor: int = 0, **more):
     return build_references(
         releases=(release_of(boot),),
         keysets=(keyset_of(boot),),
         firmware=(firmware_of(boot),),
         floor=floor,
+        **more,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from appraise.forged import Exchange, judge
-from catena.appraise.again import judge_again, read_again
+from catena.appraise.again import Runtime, judge_again, read_again
 from catena.appraise.facts import ClaimedFacts, Facts, claimed_facts
 from catena.appraise.policy import compile_policy
 from catena.ids import HashAlg
@@ -17,7 +17,7 @@ def test_a_fact_of_references_that_are_gone_does_not_stay(boot, references):
     seen = judge(Exchange(boot).evidence(), references).facts
     stale = msgspec.structs.replace(seen, pcr_policy="flatcar-1")
     firmware = read_again(boot.log, HashAlg(seen.bank), references.quirks)
-    found = judge_again(firmware, (), stale, references, compile_policy(IMPORTED))
+    found = judge_again(firmware, Runtime(), stale, references, compile_policy(IMPORTED))
     assert "policy:imported" in [one.code for one in found]
 
 

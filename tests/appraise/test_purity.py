@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import catena
 from appraise.forged import Exchange, judge, references_of
+from appraise.recording import BANKS, POLICY, Recording
 from catena.errors import CatenaError
 from changed import replace
 
@@ -28,6 +29,8 @@ TESTS = Path(__file__).resolve().parents[1]
 BOOT = "B_sb_own_uki"
 CASES = (None, *range(40, 9376, 389))
 """Bytes of the boot log that are flipped, one in each case; None for the honest log."""
+RECORD_CASES = (None, *range(0, 2900, 97))
+"""The same for the record of the container gate."""
 
 SHOWN = ("index", "pcr", "type", "digest", "description", "claimed_by", "nearest")
 """What is told of an event."""
@@ -43,8 +46,9 @@ from appraise import test_purity as purity
 from appraise.forged import corpus_boot, references_of
 
 boot = corpus_boot(purity.BOOT)
-references = references_of(boot)
+references = references_of(boot, container_policies=(purity.POLICY,))
 exchanges = [purity.altered(boot, case, 0x55) for case in purity.CASES]
+exchanges += [purity.recorded(boot, case, 0x55) for case in purity.RECORD_CASES]
 evidence = [exchange.evidence() for exchange in exchanges]
 for one in evidence:
     purity.verdict(one, references)  # whatever is loaded or compiled on first use is by now
@@ -73,6 +77,16 @@ def altered(boot, position: int | None, mask: int) -> Exchange:
     return Exchange(replace(boot, log=bytes(log)))
 
 
+def recorded(boot, position: int | None, mask: int) -> Exchange:
+    """The boot with containers; their record has one byte changed, but is what was extended."""
+    recording = Recording().begun().create().exec().deny().create("x", publisher="x").exit()
+    log = bytearray(recording.data)
+    if position is not None:
+        log[position % len(log)] ^= mask
+    values = tuple(recording.values[bank] for bank in BANKS)
+    return Exchange(replace(boot, containers=bytes(log), container_values=values))
+
+
 def verdict(evidence, references) -> bytes:
     """Digest of all that an appraisal says, or of its refusal."""
     encode = msgspec.json.Encoder(order="deterministic").encode
@@ -92,8 +106,11 @@ def test_same_input_same_verdict_byte_for_byte(boot, references, position, mask)
     assert verdict(evidence, references) == verdict(evidence, references_of(boot))
 
 
-def test_nothing_outside_its_arguments_decides(boot, references, tmp_path):
-    here = [verdict(altered(boot, case, 0x55).evidence(), references) for case in CASES]
+def test_nothing_outside_its_arguments_decides(boot, tmp_path):
+    exchanges = [altered(boot, case, 0x55) for case in CASES]
+    exchanges += [recorded(boot, case, 0x55) for case in RECORD_CASES]
+    references = references_of(boot, container_policies=(POLICY,))
+    here = [verdict(exchange.evidence(), references) for exchange in exchanges]
     assert len(set(here)) > 5  # the cases differ, so equal answers mean something
     for surroundings in SURROUNDINGS:
         done = subprocess.run(

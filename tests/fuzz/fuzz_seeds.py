@@ -298,6 +298,7 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
     seeds: dict[str, tuple[bytes, ...]] = {
         "cel.parse_json": (CEL_JSON,),
         "cel.parse_tlv": (CEL_TLV,),
+        "cel.tlv_records": (CEL_TLV,),
         "efi.parse_variable": variables(),
         "efi.parse_signature_entry": (efi.SignatureEntry(_OWNER, b"hash").encode(),),
         "efi.parse_signature_lists": (signature_lists(),),

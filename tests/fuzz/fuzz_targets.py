@@ -46,6 +46,17 @@ def _cel_json(data: bytes) -> None:
         assert isinstance(record.text, bytes)
 
 
+def _cel_records(data: bytes) -> None:
+    """One by one, and each again from where it begins."""
+    records, start = [], 0
+    for record, end in cel.tlv_records(data):
+        assert next(cel.tlv_records(data, start, record.index)) == (record, end)
+        assert start < end <= len(data)
+        records.append(record)
+        start = end
+    assert tuple(records) == cel.parse_tlv(data)
+
+
 def _cel_tlv(data: bytes) -> None:
     records = cel.parse_tlv(data)
     again = cel.parse_tlv(b"".join(map(cel.encode_tlv, records)))
@@ -351,7 +362,11 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target(
             "cel",
-            (Probe("cel.parse_json", _cel_json), Probe("cel.parse_tlv", _cel_tlv)),
+            (
+                Probe("cel.parse_json", _cel_json),
+                Probe("cel.parse_tlv", _cel_tlv),
+                Probe("cel.tlv_records", _cel_records),
+            ),
             (*_JSON, cel.RECORD_SEPARATOR, b'"hashAlg":"sha256"', b'"nv_index":', *_U32),
         ),
         Target(

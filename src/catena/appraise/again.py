@@ -9,10 +9,13 @@ the facts of that appraisal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from catena.appraise.boot import Firmware, examine_firmware
+from catena.appraise.containerclaims import judge_containers
+from catena.appraise.containers import Account
 from catena.appraise.explanation import explain
 from catena.appraise.facts import Facts, claimed_facts
 from catena.appraise.measured import MeasuredEvent
@@ -31,18 +34,31 @@ def read_again(boot_log: bytes, bank: HashAlg, quirks: Quirks) -> Firmware:
     return examine_firmware(log, replay(log, bank), quirks)
 
 
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What IMA measured, and what the gate's record said; None without one."""
+
+    measured: Sequence[MeasuredEvent] = ()
+    containers: Account | None = None
+
+
 def judge_again(
     firmware: Firmware,
-    runtime: Sequence[MeasuredEvent],
+    runtime: Runtime,
     facts: Facts,
     references: References,
     policy: Policy,
 ) -> tuple[Reason, ...]:
     """Why the boot would not be trusted; none means that it would.
 
-    ``facts`` are those of the appraisal that proved this boot, ``runtime`` what IMA measured.
+    ``facts`` are those of the appraisal that proved this boot, ``runtime`` what was measured
+    after it.
     """
-    events = (*firmware.events, *runtime)
+    events = (*firmware.events, *runtime.measured)
     explanation = explain(events, references, firmware.replay.bank, firmware.stated)
-    now = msgspec.structs.replace(facts, **claimed_facts(explanation, firmware.quirks))
-    return (*explanation.reasons, *policy.judge(now))
+    contained = judge_containers(
+        runtime.containers, references.container_policies, references.container_pcr
+    )
+    claimed = claimed_facts(explanation, firmware.quirks)
+    now = msgspec.structs.replace(facts, **claimed, **contained.facts)
+    return (*explanation.reasons, *contained.reasons, *policy.judge(now))

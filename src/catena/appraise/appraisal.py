@@ -71,7 +71,7 @@ def appraise(
     question = Question(evidence.manifest, evidence.pcrs, quote.bank, references)
     boot = examine(question, logs, known)  # (f) to (i)
     facts = _facts(quote, boot, node)
-    reasons = (*boot.explanation.reasons, *policy.judge(facts))  # (j)
+    reasons = (*boot.explanation.reasons, *boot.contained.reasons, *policy.judge(facts))  # (j)
     return Appraisal(
         verdict="untrusted" if reasons else "trusted",
         reasons=reasons,
@@ -133,5 +133,7 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
         runtime_ahead=boot.ima_ahead,
         command_line=measured.command_line or "",
         authorities=measured.authorities,
+        role=node.role,
         **boot.claimed,
+        **boot.contained.facts,
     )

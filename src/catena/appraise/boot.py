@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from catena.appraise.containerclaims import Contained, judge_containers
+from catena.appraise.containers import ReadRecord, read_record
 from catena.appraise.explanation import Explanation, explain
 from catena.appraise.facts import ClaimedFacts, claimed_facts
 from catena.appraise.logs import Logs, check_contents, read_entries, read_logs
 from catena.appraise.measured import MeasuredEvent, firmware_events, ima_events
+from catena.appraise.recorded import before_any, check_record
 from catena.appraise.reference import References
 from catena.appraise.replayed import ProvenIma, check_extended, check_replay, unproven
 from catena.evidence import LogEntry
@@ -49,7 +52,8 @@ class ExaminedBoot:
     """A boot whose logs explain the quoted PCRs; the first four fields are the question.
 
     ``entry`` is the firmware log's line of the manifest. IMA's log ran ``ima_ahead`` entries
-    ahead of the quote, which covers ``ima``: ``runtime`` has those entries as events.
+    ahead of the quote, which covers ``ima``: ``runtime`` has those entries as events. ``record``
+    is what the gate's record says as far as it is proven, None without one.
     """
 
     manifest: tuple[LogEntry, ...]
@@ -64,6 +68,8 @@ class ExaminedBoot:
     opaque_events: int
     explanation: Explanation
     claimed: ClaimedFacts
+    record: ReadRecord | None
+    contained: Contained
 
     @property
     def ima_covered(self) -> int:
@@ -127,7 +133,9 @@ def _examine(
     check_extended(question.pcrs)  # (f)
     logs = read_logs(question.manifest, contents, bank, firmware.log if firmware else None)
     replayed = firmware.replay if firmware else replay(logs.boot, bank)
-    proven = check_replay(question.pcrs, logs, replayed, known.ima if known else unproven(bank))
+    ima, pcr = known.ima if known else unproven(bank), question.references.container_pcr
+    proven = check_replay(question.pcrs, logs, replayed, ima, pcr)
+    record = _record(question, logs, replayed, known.record if known else None)
     firmware = firmware or examine_firmware(logs.boot, replayed, question.references.quirks)
     runtime = _runtime(logs, proven, known, replayed)
     events = (*firmware.events, *runtime)
@@ -145,7 +153,24 @@ def _examine(
         opaque_events=sum(event.extends and not event.bound for event in events),
         explanation=explanation,
         claimed=claimed_facts(explanation, firmware.quirks),
+        record=record,
+        contained=judge_containers(
+            record.account if record else None, question.references.container_policies, pcr
+        ),
     )
+
+
+def _record(
+    question: Question, logs: Logs, replayed: Replay, known: ReadRecord | None
+) -> ReadRecord | None:
+    """What ran in containers, from where the firmware's log leaves the PCR to the quoted value."""
+    if logs.record is None:
+        return None
+    pcr = question.references.container_pcr
+    nothing = before_any(question.bank, pcr, replayed.pcrs[pcr])
+    place = known.place if known else None
+    proven = check_record(question.pcrs[pcr], logs.record, nothing, place)
+    return read_record(logs.record, nothing, proven, known)
 
 
 def _runtime(

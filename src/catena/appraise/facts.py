@@ -51,6 +51,30 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     authorities: tuple[str, ...] = ()
     quirks: tuple[str, ...] = ()
     weaknesses: tuple[str, ...] = ()
+    role: str = ""
+    container_policy: str = ""
+    container_records: int = 0
+    containers_started: int = 0
+    containers_refused: int = 0
+    containers_unverified: int = 0
+    container_publishers: tuple[str, ...] = ()
+    container_images: tuple[str, ...] = ()
+    container_images_total: int = 0
+    gate_restarts: int = 0
+
+
+class ContainerFacts(TypedDict):
+    """The facts that a container record proves, and what accepted policies make of it."""
+
+    container_policy: str
+    container_records: int
+    containers_started: int
+    containers_refused: int
+    containers_unverified: int
+    container_publishers: tuple[str, ...]
+    container_images: tuple[str, ...]
+    container_images_total: int
+    gate_restarts: int
 
 
 class ClaimedFacts(TypedDict):
@@ -120,6 +144,16 @@ FACT_TABLE = (
     FactRow("authorities", "subjects of the db certificates that verified an image", (), ("db",)),
     FactRow("quirks", "ids of the quirk rules that recognise something in this boot", ("odd",), ()),
     FactRow("weaknesses", "those by which firmware says that a protection is off", ("odd",), ()),
+    FactRow("role", "the node's role, which the server assigned, or empty", "", "web"),
+    FactRow("container_policy", "the accepted container policy in force, or empty", "", "acme@1"),
+    FactRow("container_records", "records of the container gate that the quote covers", MANY, 0),
+    FactRow("containers_started", "containers that the gate let start in this boot", MANY, 0),
+    FactRow("containers_refused", "starts and commands that the gate refused", MANY, 0),
+    FactRow("containers_unverified", "those let through for which no accepted policy accounts", MANY, 0),
+    FactRow("container_publishers", "publishers of all containers that started", ("stranger",), ()),
+    FactRow("container_images", "digests of their images; a last one `more` stands for the rest", ("more",), ()),
+    FactRow("container_images_total", "how many images these are (1024 or more are 1024)", MANY, 0),
+    FactRow("gate_restarts", "how often the container gate was started again in this boot", MANY, 0),
 )  # fmt: skip
 
 

@@ -85,7 +85,8 @@ class Logs:
     """The logs of one attestation; ``has_ima`` even if that log is empty.
 
     IMA's may be long and is proven only up to a place that the quote decides, so it stays bytes:
-    ``ima_entries`` whole ones, each for PCR 10. ``read_entries`` reads those that are proven.
+    ``ima_entries`` whole ones, each for PCR 10. ``read_entries`` reads those that are proven. So
+    does the container ``record``, of which nothing is looked at here; None without such a log.
     """
 
     boot: EventLog
@@ -93,6 +94,7 @@ class Logs:
     ima: bytes
     ima_entries: int
     has_ima: bool
+    record: bytes | None = None
 
 
 def read_logs(
@@ -116,7 +118,9 @@ def read_logs(
         check_contents((entry,), contents)
     has_ima = "ima" in entries
     ima_log = _content(entries["ima"], contents) if has_ima else b""
-    return Logs(boot, entry, ima_log, _count_entries(ima_log), has_ima)
+    has_record = "containers" in entries
+    record = _content(entries["containers"], contents) if has_record else None
+    return Logs(boot, entry, ima_log, _count_entries(ima_log), has_ima, record)
 
 
 def read_entries(content: bytes, start: int = 0, index: int = 0) -> tuple[ImaEntry, ...]:

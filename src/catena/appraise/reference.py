@@ -21,7 +21,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from catena.appraise.containerpolicy import ContainerReference, container_reference
 from catena.errors import CatenaError, ExitCode
+from catena.formats.containerlog import CONTAINER_PCR
+from catena.formats.containerpolicy import ContainerPolicy
 from catena.formats.pattern import compile_pattern
 from catena.formats.references import (
     BANK_OF_SIZE,
@@ -33,7 +36,7 @@ from catena.formats.references import (
     PcrTable,
     ReleaseManifest,
 )
-from catena.ids import QUOTED_PCRS, HashAlg
+from catena.ids import QUOTED_PCRS, HashAlg, Sha256Hex
 from catena.measure.quirks import Quirks, shipped
 from catena.measure.replay import IMA_PCR
 
@@ -116,6 +119,7 @@ class Reference:
 class References:
     """All active references. ``floor`` is the fleet's lowest acceptable security version.
 
+    ``container_policies`` account for the gate's record in ``container_pcr``, by digest.
     ``quirks`` are a source of claims like the others, named and versioned; they come with catena.
     """
 
@@ -125,6 +129,8 @@ class References:
     pcr_policies: tuple[Reference, ...] = ()
     floor: int = 0
     quirks: Quirks = field(default_factory=shipped)
+    container_policies: Mapping[Sha256Hex, ContainerReference] = field(default_factory=dict)
+    container_pcr: int = CONTAINER_PCR
 
     def of(self, kind: ReferenceKind) -> tuple[Reference, ...]:
         """The references of one kind."""
@@ -172,11 +178,13 @@ def build_references(
     keysets: Iterable[KeySet] = (),
     firmware: Iterable[FirmwareCapture] = (),
     pcr_policies: Iterable[PcrPolicy] = (),
+    container_policies: Iterable[ContainerPolicy] = (),
     floor: int = 0,
+    container_pcr: int = CONTAINER_PCR,
 ) -> References:
     """Prepare verified documents for comparison, once per change of the active set.
 
-    Raises ``UnusableReference``.
+    Raises ``UnusableReference`` or ``AmbiguousContainerPolicy``.
     """
     return References(
         releases=tuple(map(_release, releases)),
@@ -184,6 +192,10 @@ def build_references(
         firmware=tuple(map(_firmware, firmware)),
         pcr_policies=tuple(map(_pcr_policy, pcr_policies)),
         floor=floor,
+        container_policies={
+            prepared.digest: prepared for prepared in map(container_reference, container_policies)
+        },
+        container_pcr=container_pcr,
     )
 
 

@@ -1,6 +1,7 @@
 """Every quoted PCR is what the logs replay to (TRUST, attestation step 5f, second half).
 
-Firmware's log explains PCRs 0–15, IMA's explains PCR 10. Logs that grow at run time may run
+Firmware's log explains PCRs 0–15, IMA's explains PCR 10, and the gate's record its own
+(``recorded``). Logs that grow at run time may run
 ahead of the quote: the prefix that replays to the quoted value is *proven* and appraised, the
 rest waits for the next round.
 """
@@ -79,18 +80,23 @@ def check_extended(values: tuple[bytes, ...]) -> None:
 
 
 def check_replay(
-    values: tuple[bytes, ...], logs: Logs, boot: Replay, known: ProvenIma
+    values: tuple[bytes, ...],
+    logs: Logs,
+    boot: Replay,
+    known: ProvenIma,
+    container_pcr: int | None = None,
 ) -> ProvenIma:
     """Step 5f: each value equals its log's replay, or its reset state if no log extends it.
 
-    ``boot`` is the firmware log's replay. Returns how far IMA's log is proven, which ``known``
+    ``boot`` is the firmware log's replay. ``container_pcr`` is left to ``recorded`` if there is a record. Returns how far IMA's log is proven, which ``known``
     makes cheaper and changes in no other way: it is what an earlier quote of this boot proved.
     """
     ima_covers = logs.has_ima and IMA_PCR not in boot.extended
+    recorded = None if logs.record is None else container_pcr
     wrong = [
         pcr
         for pcr in QUOTED_PCRS
-        if values[pcr] != boot.pcrs[pcr] and not (pcr == IMA_PCR and ima_covers)
+        if values[pcr] != boot.pcrs[pcr] and not (pcr == IMA_PCR and ima_covers) and pcr != recorded
     ]
     if wrong:
         raise UnexplainedPcr(

@@ -25,7 +25,7 @@ class KnownNode:
 
     ``ak_public`` is the enrolled TPMT_PUBLIC; ``clock`` is the state after its last accepted
     attestation, None before the first, and ``attested`` when that was; ``tpm_kind`` is its
-    endorsement's kind.
+    endorsement's kind, ``role`` the one it was given.
     """
 
     id: NodeId
@@ -33,6 +33,7 @@ class KnownNode:
     clock: ClockState | None
     tpm_kind: str = "unknown"
     attested: datetime | None = None
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)

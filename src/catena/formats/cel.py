@@ -17,6 +17,7 @@ content as such: which of its bytes were hashed is for its reader to find out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -109,6 +110,18 @@ def parse_tlv(data: bytes) -> tuple[CelRecord, ...]:
         _check_count(len(records), reader.offset)
         records.append(_tlv_record(reader, len(records)))
     return tuple(records)
+
+
+def tlv_records(data: bytes, start: int = 0, index: int = 0) -> Iterator[tuple[CelRecord, int]]:
+    """The records of a CEL-TLV log from ``start`` on, each with the place where it ends.
+
+    Record number ``index`` must begin at ``start``. What lies behind the last record that is
+    taken is not looked at; how many to take is for the caller to bound. Raises ``FormatError``.
+    """
+    reader = Reader(data, order="big", start=start)
+    while reader.remaining:
+        yield _tlv_record(reader, index), reader.offset
+        index += 1
 
 
 def encode_tlv(record: CelRecord) -> bytes:

@@ -13,6 +13,7 @@ does not, a publisher's key must be used for this scope only (``TRUST``, "Contai
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Annotated
 
@@ -20,6 +21,7 @@ import msgspec
 
 from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.references import Document
+from catena.ids import Sha256Hex
 
 CONTAINER_POLICY_TYPE = "urn:catena:container:policy:v1"
 
@@ -71,3 +73,31 @@ class ContainerPolicy(Document, frozen=True, kw_only=True):
     publishers: Annotated[tuple[Publisher, ...], msgspec.Meta(min_length=1, max_length=256)]
     scopes: Annotated[tuple[Scope, ...], msgspec.Meta(min_length=1, max_length=1024)]
     default_launch: LaunchPolicy | None = None
+
+
+_BELOW = "/*"
+_ALL = "*"
+
+
+def policy_digest(policy: ContainerPolicy) -> Sha256Hex:
+    """What names this policy in records: SHA-256 of its document as JSON."""
+    return Sha256Hex(hashlib.sha256(msgspec.json.encode(policy)).hexdigest())
+
+
+def scope_of(policy: ContainerPolicy, repository: str) -> Scope | None:
+    """The scope that applies to ``repository``, alone: itself, else the longest above it."""
+    matching = [scope for scope in policy.scopes if _covers(scope.repository, repository)]
+    return max(matching, key=lambda scope: _rank(scope.repository), default=None)
+
+
+def _covers(scope: str, repository: str) -> bool:
+    if scope == _ALL:
+        return True
+    if scope.endswith(_BELOW):
+        return repository.startswith(scope.removesuffix(_ALL))
+    return scope == repository
+
+
+def _rank(scope: str) -> tuple[bool, int]:
+    """A repository's own scope goes before every one with an asterisk."""
+    return not scope.endswith(_ALL), len(scope)

@@ -1,4 +1,6 @@
-"""Reference and policy documents (``formats.references``, ``formats.policies``) as signed envelopes, both ways."""
+"""Reference and policy documents (``formats.references``, ``formats.policies``, ``formats.containerpolicy``)
+as signed envelopes, both ways.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from catena.errors import FormatError
+from catena.formats.containerpolicy import CONTAINER_POLICY_TYPE, ContainerPolicy
 from catena.formats.dsse import Statement, Subject
 from catena.formats.policies import POLICY_TYPE, PolicyDocument
 from catena.formats.references import (
@@ -30,6 +33,7 @@ _PREDICATE_TYPES: dict[type[Document], str] = {
     KeySet: KEYSET_TYPE,
     FirmwareCapture: FIRMWARE_TYPE,
     PolicyDocument: POLICY_TYPE,
+    ContainerPolicy: CONTAINER_POLICY_TYPE,
 }
 
 

@@ -10,7 +10,7 @@ import threading
 
 import msgspec
 
-from catena.appraise.again import judge_again, read_again
+from catena.appraise.again import Runtime, judge_again, read_again
 from catena.appraise.facts import Facts
 from catena.appraise.measured import MeasuredEvent, Told
 from catena.appraise.policy import Policy, compile_policy
@@ -103,7 +103,7 @@ def _judged(
     except Refusal as refusal:
         refused = (Reason(code=refusal.code, message=str(refusal), remedy=refusal.remedy),)
         return [refused for _ in worlds]
-    runtime = _runtime(latest, bank)
+    runtime = Runtime(_runtime(latest, bank))
     return [judge_again(firmware, runtime, facts, *world) for world in worlds]
 
 

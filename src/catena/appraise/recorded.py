@@ -1,0 +1,162 @@
+"""How far a node's container record is proven (TRUST, attestation step 5f).
+
+The gate writes a record ahead and extends it after, so the file may run ahead of the quote: the
+prefix that replays to the quoted value is *proven*, the rest is not even looked at and waits for
+the next round. The replay starts where the firmware's log leaves the PCR, so that what other
+software measured there has to be claimed like any other event.
+
+Which PCR it is says the server (``References.container_pcr``), never the record. That a
+record's content is bound to the PCR is checked on the way: its digest is over the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from catena.appraise.logs import UnreadableLog
+from catena.appraise.refusal import AttestationRefusal
+from catena.appraise.replayed import UnexplainedPcr
+from catena.errors import FormatError
+from catena.formats.cel import CelRecord, tlv_records
+from catena.formats.containerlog import CONTENT
+from catena.ids import HashAlg
+
+MAX_RECORDS = 100_000
+"""Records of one boot; with ``evidence.MAX_LOG`` this bounds the work of a replay."""
+
+
+class UnexplainedRecord(UnexplainedPcr):
+    """No prefix of the container record replays to the quoted PCR: cut, altered, or another boot's."""
+
+    code = "container-record-unexplained"
+    remedy = "Containers may have run unrecorded, or the record was edited: replace the node."
+
+
+class AlteredRecord(AttestationRefusal):
+    """A container record whose digest is not over its content."""
+
+    code = "container-record-altered"
+    remedy = "Somebody edited the record on the node: replace it."
+    step = "f"
+
+
+class ForeignRecord(AttestationRefusal):
+    """A record for another place than the containers' PCR, or of other content."""
+
+    code = "container-record-foreign"
+    remedy = "Let the gate extend the PCR that `container_pcr` of server.toml names."
+    step = "f"
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenRecord:
+    """The first ``records`` records, ``size`` bytes with this ``sha256``, led from ``base`` to ``value``."""
+
+    bank: HashAlg
+    pcr: int
+    base: bytes
+    value: bytes
+    records: int = 0
+    size: int = 0
+    sha256: bytes = hashlib.sha256().digest()
+
+    def begins(self, log: bytes) -> bool:
+        """Whether ``log`` starts with the proven bytes."""
+        return len(log) >= self.size and sha256_of(log, self.size) == self.sha256
+
+    def continues(self, earlier: ProvenRecord, log: bytes) -> bool:
+        """Whether ``earlier`` is an earlier place in ``log``, of which this one was proven."""
+        return (
+            earlier.size <= self.size
+            and (earlier.bank, earlier.pcr, earlier.base) == (self.bank, self.pcr, self.base)
+            and earlier.begins(log)
+        )
+
+
+def before_any(bank: HashAlg, pcr: int, base: bytes) -> ProvenRecord:
+    """Where every record begins: ``base`` is the PCR as the firmware's log leaves it."""
+    return ProvenRecord(bank, pcr, base, base)
+
+
+def check_record(
+    quoted: bytes, log: bytes, nothing: ProvenRecord, known: ProvenRecord | None
+) -> ProvenRecord:
+    """Step 5f: the prefix of ``log`` that leads from ``nothing`` to ``quoted``.
+
+    ``known`` is what an earlier quote proved; it makes this cheaper and changes it in no other
+    way. Raises ``UnexplainedRecord``, ``AlteredRecord``, ``ForeignRecord`` or ``UnreadableLog``.
+    """
+    same = known is not None and (known.bank, known.pcr, known.base) == (
+        nothing.bank,
+        nothing.pcr,
+        nothing.base,
+    )
+    if known is not None and same and known.size and known.begins(log):
+        proven = _reach(known, log, quoted)
+        if proven is not None:
+            return proven
+    proven = _reach(nothing, log, quoted)
+    if proven is None:
+        raise UnexplainedRecord(
+            f"no prefix of the container record replays to PCR {nothing.pcr}", got=quoted.hex()
+        )
+    return proven
+
+
+def proven_records(log: bytes, start: int, index: int, end: int) -> Iterator[CelRecord]:
+    """The records from ``start``, where number ``index`` begins, to ``end``; both places are proven."""
+    if start == end:
+        return
+    for record, place in tlv_records(log, start, index):
+        yield record
+        if place >= end:
+            return
+
+
+def _reach(start: ProvenRecord, log: bytes, quoted: bytes) -> ProvenRecord | None:
+    """Extend record by record until the value is ``quoted``. A hash chain has each value once."""
+    if start.value == quoted:
+        return start
+    value, hasher = start.value, start.bank.hasher
+    try:
+        for record, end in tlv_records(log, start.size, start.records):
+            value = hasher(value + _checked(record, start)).digest()
+            if value == quoted:
+                place = (value, record.index + 1, end, sha256_of(log, end))
+                return ProvenRecord(start.bank, start.pcr, start.base, *place)
+    except FormatError as error:
+        raise UnreadableLog(f"the container record is malformed: {error}") from error
+    return None
+
+
+def _checked(record: CelRecord, place: ProvenRecord) -> bytes:
+    """The digest that was extended for a record. Raises if it is not one of the gate's."""
+    if record.index >= MAX_RECORDS:
+        raise UnreadableLog(
+            "the container record has too many entries", expected=f"at most {MAX_RECORDS}"
+        )
+    if record.pcr != place.pcr or record.content_type != str(CONTENT):
+        raise ForeignRecord(
+            f"record {record.index} is not the gate's",
+            expected=f"content {CONTENT:#x} for PCR {place.pcr}",
+            got=f"content {int(record.content_type):#x} for {_place(record)}",
+        )
+    digest = place.bank.digest(record.content)
+    if record.digests.get(place.bank) != digest:
+        raise AlteredRecord(
+            f"container record {record.index} does not hash to its {place.bank} digest",
+            expected=digest.hex(),
+            got=record.digests.get(place.bank, b"").hex() or "none",
+        )
+    return digest
+
+
+def _place(record: CelRecord) -> str:
+    return f"NV index {record.nv_index:#x}" if record.pcr is None else f"PCR {record.pcr}"
+
+
+def sha256_of(log: bytes, size: int) -> bytes:
+    """SHA-256 of the first ``size`` bytes, without a copy of them."""
+    return hashlib.sha256(memoryview(log)[:size]).digest()
