@@ -87,5 +87,6 @@ def config(
         runtime_dir=memory_folder,
         event_log=boot_log,
         ima_log=tmp_path / "ima.log",
+        container_record=tmp_path / "record.cel",
         name_hint="rack-3",
     )

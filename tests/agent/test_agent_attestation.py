@@ -34,6 +34,7 @@ def attester(tpm: Tpm, client: TrustClient, config, cluster_ca) -> Attester:
         bank=HashAlg.SHA256,
         event_log=config.event_log,
         ima_log=config.ima_log,
+        container_record=config.container_record,
         ca=cluster_ca.certificate,
         now=lambda: datetime.now(UTC),
     )
@@ -111,8 +112,25 @@ def test_ima_log_is_sent_beside_the_boot_log(
     assert [entry.kind for entry in service.evidence[-1].manifest] == ["tcg2", "ima"]
 
 
+def test_container_record_is_sent_beside_the_other_logs(
+    tpm: Tpm, client, attester: Attester, service: StandIn
+):
+    attester.container_record.write_bytes(b"records")
+    attester.ima_log.write_bytes(b"measurements")
+    attester.attest(tpm, client)
+    assert [entry.kind for entry in service.evidence[-1].manifest] == ["tcg2", "ima", "containers"]
+    assert b"records" in service.evidence[-1].logs.values()
+
+
+def test_container_record_sent_reaches_at_least_to_the_quote(
+    tpm: Tpm, client, attester: Attester, service: StandIn
+):
+    attester.attest(GrowingTpm(tpm, attester.container_record, 2), client)
+    assert b"entryentry" in service.evidence[-1].logs.values()
+
+
 class GrowingTpm:
-    """A machine whose IMA log grows during each of the first quotes."""
+    """A machine one of whose logs grows during each of the first quotes."""
 
     def __init__(self, tpm: Tpm, log: Path, times: int) -> None:
         self._tpm, self._log, self._times = tpm, log, times

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appraise.forged import Exchange, codes, judge, measured, rebuilt, references_of, resign
+from appraise.forged import (
+    AK_PUBLIC,
+    NODE,
+    Exchange,
+    codes,
+    judge,
+    measured,
+    rebuilt,
+    references_of,
+    resign,
+    spki,
+)
 from appraise.recording import (
     BANKS,
     BEGIN,
@@ -29,8 +40,9 @@ from catena.appraise.policy import compile_policy, default_policy_text
 from catena.appraise.recorded import AlteredRecord, ForeignRecord, UnexplainedRecord
 from catena.appraise.reference import build_references
 from catena.appraise.replayed import UnexplainedPcr
+from catena.appraise.verdict import KnownNode
 from catena.evidence import log_entry, qualifying_data
-from catena.formats import tcglog
+from catena.formats import tcglog, tpm2
 from catena.formats.containerpolicy import Publisher, Scope, policy_digest, scope_of
 from catena.formats.tcglog import EventType
 from catena.measure.replay import replay
@@ -62,10 +74,7 @@ def appraised(boot, recording: Recording, references, data: bytes | None = None,
     return judge(Exchange(ran(boot, recording, data)).evidence(), references, **changes)
 
 
-def node(role: str):
-    from appraise.forged import AK_PUBLIC, NODE
-    from catena.appraise.verdict import KnownNode
-
+def node(role: str) -> KnownNode:
     return KnownNode(id=NODE, ak_public=AK_PUBLIC, clock=None, tpm_kind="software", role=role)
 
 
@@ -93,8 +102,6 @@ def test_a_record_is_judged_in_any_bank(boot, accepting):
 
 
 def _selection(bank):
-    from catena.formats import tpm2
-
     return tpm2.encode_pcr_selection(bank, range(16))
 
 
@@ -238,7 +245,7 @@ def test_two_container_records_are_refused(boot, accepting):
     manifest = (*evidence.manifest, other)
     attest = replace(
         Exchange(boot).attest,
-        extra=qualifying_data(evidence.nonce, _spki(), manifest),
+        extra=qualifying_data(evidence.nonce, spki(), manifest),
         digest=SHA256.digest(b"".join(evidence.pcrs)),
     )
     doubled = resign(
@@ -249,12 +256,6 @@ def test_two_container_records_are_refused(boot, accepting):
     )
     with pytest.raises(RepeatedLog):
         judge(doubled, accepting)
-
-
-def _spki():
-    from appraise.forged import spki
-
-    return spki()
 
 
 def test_too_many_records_are_refused(boot, accepting, monkeypatch):

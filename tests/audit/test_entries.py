@@ -15,8 +15,10 @@ from catena.audit.entries import (
     AdminToken,
     Approval,
     CertificateIssued,
+    ContainersRecorded,
     Denial,
     Enrolment,
+    LoggedContainerEvent,
     PolicyAccepted,
     ReferenceAccepted,
     Revocation,
@@ -73,6 +75,20 @@ EXAMPLES = [
     ),
     AdminToken(
         at=NOON, actor="server", action="created", label="alice", role="admin", token_sha256=DIGEST
+    ),
+    ContainersRecorded(
+        **ABOUT,
+        evidence_sha256=DIGEST,
+        record_sha256=DIGEST,
+        record_size=900,
+        first=4,
+        last=5,
+        started=1,
+        refused=1,
+        events=(
+            LoggedContainerEvent(record=4, kind="create", container="web", publisher="acme"),
+            LoggedContainerEvent(record=5, kind="deny", container="evil", code="image-unsigned"),
+        ),
     ),
 ]
 
@@ -198,3 +214,12 @@ def test_a_denial_cuts_what_it_quotes(signer):
     denial = msgspec.structs.replace(EXAMPLES[5], message="x" * 100_000)
     assert len(denial.message) == entries.MAX_TEXT
     assert open_entry(seal_entry(signer, denial), signer.public_key) == denial
+
+
+def test_what_a_gate_wrote_is_escaped_and_cut(signer):
+    event = LoggedContainerEvent(record=0, kind="deny", container="\x1b[2J" + "c" * 500, code="\n")
+    assert event.container.isprintable()
+    assert (len(event.container), event.code) == (entries.MAX_SHOWN, "\\n")
+    entry = msgspec.structs.replace(EXAMPLES[-1], events=(event,))
+    assert open_entry(seal_entry(signer, entry), signer.public_key) == entry
+    assert entry.summary().isprintable()

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from appraise.recording import POLICY, Recording
 from catena.cli.main import run
+from catena.formats.containerpolicy import CONTAINER_POLICY_TYPE
 from server.live import *  # noqa: F403 - fixtures
+from service.fixtures import signed
 from swtpm import needs_swtpm
 
 
@@ -122,3 +125,30 @@ def test_an_exposed_or_wrong_token_is_refused(running, capsys, tmp_path):
     token.write_text("catena_wrong")
     assert run(["node", "list", *options]) == 10
     assert "unauthenticated" in capsys.readouterr().err
+
+
+@needs_swtpm
+@pytest.mark.tpm
+def test_explain_tells_what_ran_in_containers(
+    trusting_running, running_machine, keys, capsys, tmp_path
+):
+    live, machine = trusting_running, running_machine
+    document = tmp_path / "containers.dsse.json"
+    document.write_bytes(signed(keys, CONTAINER_POLICY_TYPE, POLICY))
+    assert run(["reference", "import", str(document), *live.options]) == 0
+    assert run(["reference", "show", "acme-containers@1", *live.options]) == 0
+    assert "registry.acme.example/*  acme" in capsys.readouterr().out
+    machine.record(Recording().begun().create().deny().create("x", publisher="guest"))
+    with live.http() as http:
+        machine.enrol(live.call(http))
+        machine.attest(live.call(http))
+    assert run(["node", "explain", machine.node_id[:8], *live.options]) == 0
+    story = capsys.readouterr().out.partition("containers  ")[2]
+    told = story.splitlines()
+    assert told[0] == "2 started, 1 refused, 1 unverified; policy acme-containers@1"
+    marks = [line[0] for line in told if "Z  " in line]
+    assert marks == ["✓", "✓", "✓", "–", "✗"]
+    assert "create refused: image-unsigned" in story
+    assert "acme (cosign-legacy)" in story
+    as_told = as_json(capsys, "node", "explain", machine.node_id[:8], *live.options)["containers"]
+    assert [event["kind"] for event in as_told["events"]][2:] == ["create", "deny", "create"]

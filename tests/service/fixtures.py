@@ -165,6 +165,15 @@ def machine(booted_tpm, boot) -> Iterator[Machine]:
         yield Machine(tpm, boot)
 
 
+@pytest.fixture
+def running_machine(tmp_path, tpm_ca, boot) -> Iterator[Machine]:
+    """A machine of its own, whose PCRs a test may go on extending."""
+    with software_tpm(tmp_path / "own-tpm", ca=tpm_ca) as tpm, open_tpm(tpm.tcti) as opened:
+        machine = Machine(opened, boot)
+        machine.measure()
+        yield machine
+
+
 def make_server(folder: Path, keys: KeyFolder, roots: tuple[str, ...] = (), **settings) -> Server:
     config = Config(
         listen="127.0.0.1:0",
@@ -202,4 +211,13 @@ def trusting(tmp_path, keys, booted_tpm, boot) -> Iterator[Server]:
     server.opened.close()
 
 
-__all__ = ["boot", "booted_tpm", "keys", "machine", "server", "tpm_ca", "trusting"]
+__all__ = [
+    "boot",
+    "booted_tpm",
+    "keys",
+    "machine",
+    "running_machine",
+    "server",
+    "tpm_ca",
+    "trusting",
+]

@@ -6,6 +6,7 @@ service as any node would, and can misspeak.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,8 +18,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from appraise.forged import Boot
+from appraise.recording import Recording
 from catena.evidence import Evidence, log_entry, qualifying_data
 from catena.formats import ima, tcglog
+from catena.formats.cel import tlv_records
 from catena.formats.nodeapi import (
     ActivateRequest,
     AttestResult,
@@ -59,6 +62,14 @@ class Machine:
             banks = self.tpm.banks()
             self.tpm.extend(entry.pcr, {b: ima.replay_digest(entry, b) for b in banks})
 
+    def record(self, recording: Recording) -> None:
+        """Extend the TPM with what a gate recorded since the last time, and send it from now on."""
+        for record, end in tlv_records(recording.data):
+            if end > len(self.boot.containers or b""):
+                digests = {b: d for b, d in record.digests.items() if b in self.tpm.banks()}
+                self.tpm.extend(record.pcr, digests)
+        self.boot = dataclasses.replace(self.boot, containers=recording.data)
+
     def enrolment(self, **changes) -> EnrollRequest:
         request = EnrollRequest(
             ek_certificates=self.tpm.ek_certificates(),
@@ -82,8 +93,7 @@ class Machine:
 
     def evidence(self, nonce: bytes, **changes) -> Evidence:
         """Honest evidence; ``changes`` replace fields after the quote was made."""
-        logs = [("tcg2", self.boot.log)]
-        logs += [] if self.boot.ima is None else [("ima", self.boot.ima)]
+        logs = self.boot.logs
         manifest = tuple(log_entry(kind, content) for kind, content in logs)
         qualifying = qualifying_data(nonce, self.spki(), manifest)
         quote = self.tpm.quote_pcrs(qualifying, self.bank, QUOTED_PCRS)

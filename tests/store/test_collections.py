@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from store_samples import NOON
 from catena.ids import Sha256Hex
 from catena.store import schema
 from catena.store.appraisals import Appraisal
+from catena.store.containers import ContainerRecord
 from catena.store.credentials import Certificate, Token
 from catena.store.errors import Conflict, NoSuchRow
 from catena.store.logstate import LogState
@@ -88,6 +90,25 @@ def test_old_appraisals_are_pruned_and_the_newest_stay(database, node):
 def test_a_node_without_appraisals_has_no_latest(database, node):
     with database.snapshot() as tx:
         assert tx.appraisals.latest(node.id) is None
+
+
+def test_a_node_has_one_container_record_and_the_last_one_counts(database, node):
+    first = ContainerRecord(
+        node_id=node.id,
+        records=3,
+        logged_records=2,
+        logged_size=700,
+        logged_sha256="ab" * 32,
+        document=b"{}",
+    )
+    second = replace(first, records=1, logged_records=1, logged_size=90, document=b"[]")
+    with database.transaction() as tx:
+        assert tx.container_records.get(node.id) is None
+        tx.container_records.put(first)
+        assert tx.container_records.get(node.id) == first
+        tx.container_records.put(second)
+    with database.snapshot() as tx:
+        assert tx.container_records.get(node.id) == second
 
 
 def test_the_newest_version_of_a_secret_counts(database):

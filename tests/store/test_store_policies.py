@@ -107,6 +107,7 @@ def older(database, node, url, tmp_path):
     path = tmp_path / "catena.db"
     fresh = shape(path)
     with closing(sqlite3.connect(path)) as file, file:
+        file.execute("DROP TABLE container_records")
         file.execute("DROP TABLE policies")
         file.execute("ALTER TABLE nodes DROP COLUMN trusted_log")
         file.execute("UPDATE schema_version SET version = 1")
@@ -126,6 +127,20 @@ def test_a_database_of_version_1_becomes_what_create_makes_and_keeps_its_rows(ol
     with again.snapshot() as tx:
         assert tx.policies.newest() == stored
     again.close()
+
+
+def test_a_database_of_version_2_takes_only_the_last_step(database, node, url, tmp_path):
+    database.close()
+    path = tmp_path / "catena.db"
+    fresh = shape(path)
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("DROP TABLE container_records")
+        file.execute("UPDATE schema_version SET version = 2")
+    opened = Database.open(url)
+    with opened.snapshot() as tx:
+        assert tx.nodes.get(node.id) == node
+    opened.close()
+    assert (shape(path), version_of(path)) == (fresh, schema.SCHEMA_VERSION)
 
 
 def test_replicas_that_start_together_take_the_step_once(older, url):
@@ -149,7 +164,7 @@ def test_a_step_that_fails_leaves_version_1_as_it_was(older, url, monkeypatch):
     assert (shape(path), version_of(path)) == (before, 1)
 
 
-@pytest.mark.parametrize("version", [0, 3, 99])
+@pytest.mark.parametrize("version", [0, schema.SCHEMA_VERSION + 1, 99])
 def test_a_version_without_a_way_here_is_refused_and_left_alone(older, url, version):
     path, _ = older
     with closing(sqlite3.connect(path)) as file, file:

@@ -9,9 +9,9 @@
 
 7. Keep the certificate only if it is for the key of step 2 and from the cluster CA.
 
-The manifest is fixed before the quote, yet IMA may extend PCR 10 in between. The kernel adds an
-entry to its list before it extends the PCR, so a list that reads the same after the quote as
-before it covers the quoted value; otherwise step 3 is done again with the longer list.
+The manifest is fixed before the quote, yet IMA may extend PCR 10 in between, and the container
+gate its own. Both write an entry before they extend the PCR, so a log that reads the same after the
+quote as before it covers the quoted value; otherwise step 3 is done again with the longer log.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from pathlib import Path
 from cryptography import x509
 
 from catena.agent.client import LogsMissing, TrustClient
+from catena.agent.config import CONTAINER_RECORD
 from catena.agent.identity import Identity, KeyRequest, accept_certificate, new_request
-from catena.agent.logs import Log, read_boot_log, read_ima_log
+from catena.agent.logs import Log, read_boot_log, read_container_record, read_ima_log
 from catena.errors import Unavailable
 from catena.evidence import Evidence, qualifying_data
 from catena.formats.nodeapi import AttestResult
@@ -36,10 +37,10 @@ _STEADY_ATTEMPTS = 10
 
 
 class UnsteadyLog(Unavailable):
-    """The IMA log grew during every quote."""
+    """A log that grows at run time grew during every quote."""
 
     code = "unsteady-log"
-    remedy = "Something measures files all the time; attest when the boot is over."
+    remedy = "Something measures files or starts containers all the time; it is tried again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Attester:
     ima_log: Path
     ca: x509.Certificate
     now: Callable[[], datetime]
+    container_record: Path = CONTAINER_RECORD
     sent: set[str] = field(default_factory=set)
 
     def attest(self, tpm: Tpm, client: TrustClient) -> Round:
@@ -105,13 +107,18 @@ class Attester:
         self, tpm: Tpm, nonce: bytes, request: KeyRequest
     ) -> tuple[PcrQuote, tuple[Log, ...]]:
         """A quote and logs that reach at least to it, never less."""
-        boot, ima = read_boot_log(self.event_log), read_ima_log(self.ima_log)
+        boot, running = read_boot_log(self.event_log), self._growing()
         for _ in range(_STEADY_ATTEMPTS):
-            logs = (boot,) if ima is None else (boot, ima)
+            logs = (boot, *running)
             manifest = tuple(log.entry for log in logs)
             qualifying = qualifying_data(nonce, request.spki, manifest)
             quote = tpm.quote_pcrs(qualifying, self.bank, QUOTED_PCRS)
-            seen, ima = ima, read_ima_log(self.ima_log)
-            if ima == seen:
+            seen, running = running, self._growing()
+            if running == seen:
                 return quote, logs
-        raise UnsteadyLog("the IMA log grew during every quote", got=f"{_STEADY_ATTEMPTS} attempts")
+        raise UnsteadyLog("a log grew during every quote", got=f"{_STEADY_ATTEMPTS} attempts")
+
+    def _growing(self) -> tuple[Log, ...]:
+        """The logs that grow while the machine runs, as they are now."""
+        found = (read_ima_log(self.ima_log), read_container_record(self.container_record))
+        return tuple(log for log in found if log is not None)

@@ -1,21 +1,22 @@
 """The agent's configuration: one TOML file, strict, with a default for all but two settings.
 
-==================  =========================================  ==================================
-setting             default                                    meaning
-==================  =========================================  ==================================
-``server``          (needed)                                   ``https://HOST:PORT`` of the service
-``ca``              (needed)                                   PEM file of the cluster CA
-``tcti``            ``device:/dev/tpmrm0``                     how to reach the TPM
-``runtime_dir``     ``/run/catena``                            where identity and secrets go; tmpfs
-``allow_disk``      ``false``                                  accept a ``runtime_dir`` on a disk
-``interval``        what the server says                       seconds between attestations
-``bank``            ``sha256``                                 PCR bank to quote
-``event_log``       ``…/tpm0/binary_bios_measurements``        firmware event log
-``ima_log``         ``…/ima/binary_runtime_measurements``      IMA log; used if it exists
-``name_hint``       none                                       shown to the person who approves
-``sealed_copy``     none                                       file or character device that also
-                                                               receives every sealed secret
-==================  =========================================  ==================================
+====================  =====================================  ==================================
+setting               default                                meaning
+====================  =====================================  ==================================
+``server``            (needed)                               ``https://HOST:PORT`` of the service
+``ca``                (needed)                               PEM file of the cluster CA
+``tcti``              ``device:/dev/tpmrm0``                 how to reach the TPM
+``runtime_dir``       ``/run/catena``                        where identity and secrets go; tmpfs
+``allow_disk``        ``false``                              accept a ``runtime_dir`` on a disk
+``interval``          what the server says                   seconds between attestations
+``bank``              ``sha256``                             PCR bank to quote
+``event_log``         ``…/tpm0/binary_bios_measurements``    firmware event log
+``ima_log``           ``…/ima/binary_runtime_measurements``  IMA log; used if it exists
+``container_record``  ``…/catena/containers/record.cel``     the gate's record; used if it exists
+``name_hint``         none                                   shown to the person who approves
+``sealed_copy``       none                                   file or character device that also
+                                                             receives every sealed secret
+====================  =====================================  ==================================
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from catena.ids import HashAlg
 
 DEFAULT_PATH = Path("/etc/catena/agent.toml")
 _SECURITYFS = Path("/sys/kernel/security")
+CONTAINER_RECORD = Path("/var/lib/catena/containers/record.cel")
 
 
 class MissingConfig(NotFound):
@@ -60,6 +62,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     bank: Literal["sha256", "sha384", "sha512"] = "sha256"
     event_log: Path = _SECURITYFS / "tpm0/binary_bios_measurements"
     ima_log: Path = _SECURITYFS / "ima/binary_runtime_measurements"
+    container_record: Path = CONTAINER_RECORD
     name_hint: Hint | None = None
     sealed_copy: Path | None = None
 

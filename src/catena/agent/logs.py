@@ -1,4 +1,4 @@
-"""The two logs of a node: what firmware and boot loader measured, and what IMA measured since."""
+"""The logs of a node: what firmware and boot loader measured, what IMA and the container gate since."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LogTooLong(Unavailable):
     """A log has outgrown what evidence may carry."""
 
     code = "log-too-long"
-    remedy = "Reduce what the IMA policy measures, and reboot."
+    remedy = "Reboot; before that, reduce what the IMA policy measures if it is IMA's log."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,14 @@ def read_boot_log(path: Path) -> Log:
 def read_ima_log(path: Path) -> Log | None:
     """The IMA log as it is now, or None on a kernel without IMA."""
     return _read("ima", path)
+
+
+def read_container_record(path: Path) -> Log | None:
+    """The gate's record as it is now, or None where no gate has ever been.
+
+    Its last record may be half written. The server looks at nothing behind the quoted value.
+    """
+    return _read("containers", path)
 
 
 def _read(kind: LogKind, path: Path) -> Log | None:

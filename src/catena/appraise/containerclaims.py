@@ -40,10 +40,14 @@ class ClaimedUse(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Contained:
-    """What ran in containers, judged. ``account`` is None where there is no record."""
+    """What ran in containers, judged. ``account`` is None where there is no record.
+
+    ``accepted`` maps the digests of policies that were in force and are accepted to their claims.
+    """
 
     account: Account | None
     uses: tuple[ClaimedUse, ...]
+    accepted: Mapping[str, str]
     facts: ContainerFacts
     reasons: tuple[Reason, ...]
 
@@ -60,7 +64,12 @@ def judge_containers(account: Account | None, policies: Policies, pcr: int) -> C
         *_unclaimed(unclaimed, policies, pcr),
     )
     unverified = account.unsound + sum(one.use.count for one in unclaimed)
-    return Contained(account, uses, _facts(account, policies, unverified), reasons)
+    accepted = {
+        one.policy: policies[Sha256Hex(one.policy)].claim
+        for one in account.policies
+        if one.policy in policies
+    }
+    return Contained(account, uses, accepted, _facts(account, policies, unverified), reasons)
 
 
 def _claimed(use: Use, policies: Policies) -> ClaimedUse:
@@ -142,6 +151,7 @@ def _unclaimed(unclaimed: list[ClaimedUse], policies: Policies, pcr: int) -> Ite
 _NOTHING = Contained(
     None,
     (),
+    {},
     ContainerFacts(
         container_policy="",
         container_records=0,

@@ -81,7 +81,10 @@ class Use(msgspec.Struct, frozen=True, gc=False):
 
 
 class Told(msgspec.Struct, frozen=True, gc=False):
-    """One event for people. ``fault`` is empty where it is in order."""
+    """One event for people. ``fault`` is empty where it is in order.
+
+    What ran belongs to the use that has its ``policy``, ``repository`` and ``publisher``.
+    """
 
     record: int
     at: str
@@ -95,6 +98,11 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     policy: str = ""
     what: str = ""
     fault: str = ""
+
+    @property
+    def use(self) -> tuple[str, str, str]:
+        """What its use goes by."""
+        return self.policy, self.repository, self.publisher
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +158,7 @@ def read_record(
         known = ReadRecord(nothing, Account())
     reading = _Reading(known)
     start = known.place
-    for record in proven_records(log, start.size, start.records, proven.size):
+    for record, _ in proven_records(log, start.size, start.records, proven.size):
         reading.add(record)
     return reading.end(proven)
 
@@ -347,7 +355,7 @@ class _Reading:
 
     def _of(self, event: ContainerEvent, **words: str) -> Told:
         """The event for people; every word of it is the gate's, so nothing stays as it was."""
-        shown = {name: escape(word, MAX_SHOWN) for name, word in words.items()}
+        shown = {name: _shown(word) for name, word in words.items()}
         kind = str(event.__struct_config__.tag)
         return Told(self._number, f"{event.at:{_TIME}}", kind, **shown)
 
@@ -368,7 +376,7 @@ def _parsed(content: bytes) -> ContainerEvent:
 
 
 def _shown(word: str) -> str:
-    return escape(word, containerlog.MAX_WORD)
+    return escape(word, MAX_SHOWN)
 
 
 def _command(argv: tuple[str, ...]) -> str:

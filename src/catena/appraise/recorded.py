@@ -105,12 +105,15 @@ def check_record(
     return proven
 
 
-def proven_records(log: bytes, start: int, index: int, end: int) -> Iterator[CelRecord]:
-    """The records from ``start``, where number ``index`` begins, to ``end``; both places are proven."""
+def proven_records(log: bytes, start: int, index: int, end: int) -> Iterator[tuple[CelRecord, int]]:
+    """The records from ``start``, where number ``index`` begins, to ``end``, each with its own end.
+
+    Both places must be proven, so every record between them is sound.
+    """
     if start == end:
         return
     for record, place in tlv_records(log, start, index):
-        yield record
+        yield record, place
         if place >= end:
             return
 

@@ -4,7 +4,7 @@ An entry becomes the predicate ``urn:catena:audit:<kind>:v1`` of a Statement who
 what was decided about, by digest; the Statement goes into a DSSE envelope signed by the log
 key, and the envelope's compact JSON is the leaf. Entries name evidence by digest and never
 carry a secret, a key, a token or a log, nor text that a node chose (a denial's message may
-quote some, escaped and cut).
+quote some, and what a node's container gate recorded names containers: both escaped and cut).
 
 Every entry has ``at`` (RFC 3339, UTC) and ``actor``: the node's id, an admin token's label, or
 ``server``.
@@ -12,6 +12,7 @@ Every entry has ``at`` (RFC 3339, UTC) and ``actor``: the node's id, an admin to
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Literal, get_args
@@ -25,9 +26,13 @@ from catena.formats.dsse import Statement, Subject
 from catena.formats.nodeapi import Hex256, NodeState, Reason
 from catena.keys.envelope import open_envelope, seal
 from catena.keys.signer import PublicKey, Signer, key_id_of
+from catena.measure.escape import escape
 
 MAX_REASONS = 16
 MAX_TEXT = 256
+MAX_SHOWN = 160
+"""Characters of what a node wrote; the digest of an ACI image has 135."""
+MAX_NAMED = 3
 
 Word = Annotated[str, msgspec.Meta(max_length=253)]
 Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)]
@@ -139,6 +144,60 @@ class Verdict(NodeEntry, frozen=True, kw_only=True):
         """One line for a person."""
         codes = ", ".join(dict.fromkeys(reason.code for reason in self.reasons))
         return f"{self.verdict}{f': {codes}' if codes else ''}"
+
+
+class LoggedContainerEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One record of a node's container gate, abridged; ``record`` is its number in the boot.
+
+    All of it is the gate's word. ``code`` says why a start was refused.
+    """
+
+    record: int
+    kind: Word
+    container: Text = ""
+    image: Text = ""
+    repository: Text = ""
+    publisher: Text = ""
+    code: Text = ""
+
+    def __post_init__(self) -> None:
+        """Cut what a node wrote to what may be shown."""
+        for name in ("container", "image", "repository", "publisher", "code"):
+            msgspec.structs.force_setattr(self, name, escape(getattr(self, name), MAX_SHOWN))
+
+
+class ContainersRecorded(NodeEntry, frozen=True, kw_only=True):
+    """Records ``first`` to ``last`` of a node's container record, which a quote has proven.
+
+    The first ``record_size`` bytes of the record have ``record_sha256``; they end at or behind ``last``.
+    """
+
+    kind: ClassVar[str] = "containers"
+
+    evidence_sha256: Hex256
+    record_sha256: Hex256
+    record_size: int
+    first: int
+    last: int
+    started: int
+    refused: int
+    events: Annotated[tuple[LoggedContainerEvent, ...], msgspec.Meta(max_length=1024)]
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """The node and its container record."""
+        record = Subject(name="container-record", digest=_sha256(self.record_sha256))
+        return (*NodeEntry.subjects(self), record)
+
+    def summary(self) -> str:
+        """One line for a person."""
+        refusals = (
+            f"{one.container or 'a container'}: {one.code}"
+            for one in self.events
+            if one.kind == "deny"
+        )
+        named = ", ".join(itertools.islice(refusals, MAX_NAMED))
+        told = f"{self.started} started, {self.refused} refused"
+        return f"containers {self.first} to {self.last}: {told}{f' ({named})' if named else ''}"
 
 
 class CertificateIssued(NodeEntry, frozen=True, kw_only=True):
@@ -305,6 +364,7 @@ Entry = (
     Enrolment
     | Approval
     | Verdict
+    | ContainersRecorded
     | CertificateIssued
     | SecretReleased
     | Denial

@@ -7,7 +7,13 @@ import click
 from catena.cli import output
 from catena.cli.connection import Connection, connection_options, printable
 from catena.errors import ExitCode
-from catena.service.views import ApprovalRequest, ExplanationView, NodeView
+from catena.service.views import (
+    ApprovalRequest,
+    ContainerEventView,
+    ContainersView,
+    ExplanationView,
+    NodeView,
+)
 
 SHORT_ID = 12
 
@@ -61,7 +67,10 @@ def explain(
     connection: Connection,
     as_json: bool,
 ) -> None:
-    """Tell the node's last boot as a story: every event, and which reference accounts for it."""
+    """Tell the node's last boot as a story: every event, and which reference accounts for it.
+
+    Then what ran in containers since: each start, command and refusal that the node's gate recorded.
+    """
     with connection.open() as client:
         explanation = client.explanation(node)
     output.emit(explanation, _render_explanation, as_json=as_json)
@@ -171,6 +180,8 @@ def _render_explanation(found: ExplanationView) -> None:
             for event in found.events
         ),
     )
+    if found.containers is not None:
+        _render_containers(found.containers)
     for reason in found.reasons:
         click.echo(f"✗ {printable(reason.message)} [{reason.code}]")
     if found.since is not None:
@@ -178,3 +189,46 @@ def _render_explanation(found: ExplanationView) -> None:
 
         click.echo("\nsince the last trusted boot before this one")
         render_difference(found.since)
+
+
+def _render_containers(found: ContainersView) -> None:
+    counts = f"{found.started} started, {found.refused} refused, {found.unverified} unverified"
+    click.echo(
+        f"\ncontainers  {counts}; policy {printable(found.policy or 'none that is accepted')}"
+    )
+    if found.omitted:
+        click.echo(f"            {found.omitted} earlier records are in the audit log only")
+    click.echo()
+    output.table(
+        ("", "when", "what happened", "container", "image", "signed by", "accounted for by"),
+        (
+            (
+                _container_mark(event),
+                event.at or "?",
+                printable(f"{event.kind}: {event.what}" if event.what else event.kind),
+                printable(event.container or "-"),
+                printable(_image(event)),
+                printable(_signed_by(event)),
+                printable(event.claimed_by or f"nobody: {event.why}"),
+            )
+            for event in found.events
+        ),
+    )
+
+
+def _container_mark(event: ContainerEventView) -> str:
+    """What was refused ran nothing, so it speaks for the node."""
+    if event.claimed_by is None:
+        return "✗"
+    return "–" if event.kind == "deny" else "✓"
+
+
+def _image(event: ContainerEventView) -> str:
+    digest = event.image[: len("sha256:") + SHORT_ID]
+    return " ".join(part for part in (event.repository, digest) if part) or "-"
+
+
+def _signed_by(event: ContainerEventView) -> str:
+    if not event.publisher:
+        return "-"
+    return f"{event.publisher} ({event.signature})" if event.signature else event.publisher

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
 from catena.cli import output
 from catena.cli.connection import Connection, connection_options, printable
@@ -38,7 +39,7 @@ class MisnamedImport(UsageError):
 
 @click.group(cls=output.Noun, name="reference")
 def noun() -> None:
-    """Say what machines may measure: releases, key sets, firmware, PCR policies."""
+    """Say what machines may measure: releases, key sets, firmware, PCR and container policies."""
 
 
 @noun.command(
@@ -46,6 +47,7 @@ def noun() -> None:
     exits=(*_EXITS, ExitCode.USAGE),
     examples=(
         "catena reference import release.dsse.json",
+        "catena reference import containers.dsse.json",
         "catena reference import flatcar_pcr_policy.zip --name flatcar --version 3510.2.0",
     ),
 )
@@ -62,7 +64,7 @@ def import_document(
     connection: Connection,
     as_json: bool,
 ) -> None:
-    """Accept a signed release manifest or key set, or a PCR policy (JSON or zip).
+    """Accept a signed release manifest, key set or container policy, or a PCR policy (JSON or zip).
 
     The server verifies the signature of a document. A PCR policy has none: you vouch for it.
     Every value that does not hold as it was written is a warning.
@@ -194,7 +196,28 @@ def _render_capture(seen: CaptureView, *, err: bool) -> None:
 def _render_detail(detail: ReferenceDetail) -> None:
     _render_list((detail.reference,))
     click.echo()
+    if detail.reference.kind == "container-policy":
+        _render_scopes(detail)
+        return
     output.table(
         ("PCR", "id", "what"),
         ((str(event.pcr), printable(event.id), printable(event.what)) for event in detail.events),
+    )
+
+
+def _render_scopes(detail: ReferenceDetail) -> None:
+    """Whose images may run; the document as JSON has the keys."""
+    from catena.formats.containerpolicy import ContainerPolicy
+
+    policy = msgspec.convert(detail.document, ContainerPolicy)
+    output.table(
+        ("repository", "publishers", "formats"),
+        (
+            (
+                printable(scope.repository),
+                printable(", ".join(scope.publishers)),
+                printable(", ".join(scope.formats) or "any"),
+            )
+            for scope in policy.scopes
+        ),
     )

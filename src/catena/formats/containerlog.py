@@ -21,7 +21,7 @@ that does not leave the gate's memory.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -30,7 +30,7 @@ from catena.errors import FormatError
 CONTENT = 0x90
 """The content type; the values above 0x80 are free for vendors."""
 MAX_EVENT = 60 * 1024
-CONTAINER_PCR = 15
+CONTAINER_PCR: Final = 15
 
 MAX_WORD = 512
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import httpx
 
 PROFILE_FILE = "admin.toml"
-_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}")
 TIMEOUT = 30.0
 _MAX_TOKEN_FILE = 1024
 

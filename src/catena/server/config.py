@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from catena.errors import ExitCode, NotFound, UsageError
+from catena.formats.containerlog import CONTAINER_PCR
 from catena.service.setting import Mode
 
 CONFIG_FILE = "server.toml"
@@ -50,6 +51,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     open_role: str = "node"
     security_floor: Annotated[int, msgspec.Meta(ge=0)] = 0
     """The lowest security version of a release that is admitted."""
+    container_pcr: Literal[8, 9, 11, 12, 13, 14, 15] = CONTAINER_PCR
+    """The PCR into which the nodes' container gates measure."""
     interval: Seconds = 30
     certificate_lifetime: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 600
     database: str = "sqlite:///catena.db"

@@ -119,6 +119,7 @@ def open_server(
         mode=config.mode,
         open_role=config.open_role,
         security_floor=config.security_floor,
+        container_pcr=config.container_pcr,
         interval=config.interval,
         certificate_lifetime=timedelta(seconds=config.certificate_lifetime),
         now=now,

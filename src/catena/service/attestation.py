@@ -29,6 +29,7 @@ from catena.formats.nodeapi import (
     Receipt,
 )
 from catena.ids import NodeId, Sha256Hex
+from catena.service.containers import RecordNews, document_of, news_of
 from catena.service.denials import Denials
 from catena.service.grant import NOTHING, Grant, Grants
 from catena.service.judgement import (
@@ -83,6 +84,12 @@ class _Submitted:
         """The logs that the manifest names."""
         return tuple(Sha256Hex(log.sha256) for log in self.evidence.manifest)
 
+    @property
+    def container_record(self) -> bytes:
+        """The container record as it was sent, or nothing."""
+        named = (log.sha256 for log in self.evidence.manifest if log.kind == "containers")
+        return self.contents.get(next(named, ""), b"")
+
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
@@ -102,6 +109,7 @@ class _Conclusion:
     found: _Judged
     standing: Standing
     grant: Grant
+    news: RecordNews | None
 
 
 class Attestation:
@@ -189,9 +197,10 @@ class Attestation:
             self._denials.record("attest", evidence.digest, refusal, node.id)
             raise
         if before is None or before.boot is not appraisal.boot:
-            before = Remembered(appraisal.boot, events_json(appraisal))
+            containers = document_of(appraisal.boot.contained)
+            before = Remembered(appraisal.boot, events_json(appraisal), containers)
             self._memory.keep(before)
-        return judged(appraisal, before.events)
+        return judged(appraisal, before.events, before.containers)
 
     def _standing(self, rows: Transaction, found: _Judged) -> _Conclusion:
         """What follows from the judgement: where the node stands, and what it will receive."""
@@ -201,20 +210,24 @@ class Attestation:
         grant = NOTHING
         if standing.admitted:
             grant = self._grants.make(rows, node, judgement.proven, found.at)
-        return _Conclusion(found, standing, grant)
+        news = news_of(rows, node, judgement.containers, found.evidence.container_record)
+        return _Conclusion(found, standing, grant, news)
 
     def _conclude(self, conclusion: _Conclusion) -> AttestResult:
         """Steps 6 and 7: log, then act."""
-        found, grant = conclusion.found, conclusion.grant
+        found, grant, news = conclusion.found, conclusion.grant, conclusion.news
         node, now = found.node, found.at
         # (6) Durable before any effect.
         verdict = _verdict_entry(found, conclusion.standing, found.policy.digest)
-        receipt, *_ = self._setting.journal.record(verdict, *grant.entries(node, now))
+        ran = news.entries(node, now, found.evidence.digest) if news else ()
+        receipt, *_ = self._setting.journal.record(verdict, *ran, *grant.entries(node, now))
         # (7) Effects, all or none.
         with self._setting.journal.effect() as rows:
             _advance_clock(rows, node, found.judgement)
             _change_state(rows, node, conclusion.standing)
             _remember(rows, found, receipt.index)
+            if news is not None:
+                news.remember(rows)
             grant.remember(rows, node, now)
         return self._answer(conclusion, receipt)
 

@@ -18,6 +18,7 @@ from catena.appraise.verdict import Appraisal, KnownNode, Verdict
 from catena.errors import Refusal
 from catena.formats.nodeapi import Reason
 from catena.ids import HashAlg, Sha256Hex
+from catena.service.containers import ProvenContainers
 from catena.service.views import EventView
 from catena.store.nodes import Clock, Node
 
@@ -36,13 +37,17 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict with its reasons; ``facts`` and ``events`` are JSON, ready to be stored."""
+    """A verdict with its reasons; ``facts`` and ``events`` are JSON, ready to be stored.
+
+    ``containers`` is the proven container record, if there is one.
+    """
 
     reasons: tuple[Reason, ...]
     proven: Proven | None = None
     release: str | None = None
     facts: bytes = field(default=b"{}", repr=False)
     events: bytes = field(default=b"[]", repr=False)
+    containers: ProvenContainers | None = None
 
     @property
     def trusted(self) -> bool:
@@ -55,9 +60,9 @@ class Judgement:
         return "trusted" if self.trusted else "untrusted"
 
 
-def judged(appraisal: Appraisal, events: bytes) -> Judgement:
-    """A completed appraisal; ``events`` are its ``events_json``."""
-    clock = appraisal.clock
+def judged(appraisal: Appraisal, events: bytes, containers: bytes) -> Judgement:
+    """A completed appraisal; ``events`` and ``containers`` are its boot's as they are stored."""
+    clock, record = appraisal.clock, appraisal.boot.record
     return Judgement(
         reasons=appraisal.reasons,
         proven=Proven(
@@ -71,6 +76,7 @@ def judged(appraisal: Appraisal, events: bytes) -> Judgement:
         release=appraisal.release,
         facts=msgspec.json.encode(appraisal.facts),
         events=events,
+        containers=ProvenContainers(record.place, containers) if record else None,
     )
 
 
@@ -94,6 +100,7 @@ def known_to_appraise(node: Node) -> KnownNode:
         clock=None if node.last_attested is None else before,
         tpm_kind=node.ek_root.partition(":")[0],
         attested=node.last_attested,
+        role=node.role or "",
     )
 
 

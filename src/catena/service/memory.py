@@ -21,10 +21,11 @@ Manifest = tuple[LogEntry, ...]
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """An examined boot, and its events as the database keeps them: a JSON document."""
+    """An examined boot, its events and its containers as the database keeps them: JSON documents."""
 
     boot: ExaminedBoot
     events: bytes = field(repr=False)
+    containers: bytes = field(default=b"", repr=False)
 
     @property
     def size(self) -> int:

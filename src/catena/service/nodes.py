@@ -14,6 +14,7 @@ from catena.formats.nodeapi import NodeState, Reason
 from catena.ids import HashAlg, NodeId
 from catena.measure.changes import Difference
 from catena.measure.difference import compare, side_of_log
+from catena.service.containers import view_of
 from catena.service.setting import Setting
 from catena.service.states import shown_state
 from catena.service.views import EventView, ExplanationView, NodeView
@@ -62,6 +63,7 @@ class Nodes:
         with self._setting.database.snapshot() as rows:
             node = find(rows, name)
             latest = rows.appraisals.latest(node.id)
+            record = rows.container_records.get(node.id)
             logs = [rows.logs.get(log) for log in (node.trusted_log, node.boot_log) if log]
         if latest is None:
             raise NeverAttested("the node has not attested yet")
@@ -78,6 +80,7 @@ class Nodes:
             events=msgspec.json.decode(latest.events, type=tuple[EventView, ...]),
             log_entry=latest.entry_index,
             since=_since(logs, facts),
+            containers=view_of(record, facts.get("container_records")),
         )
 
     def view(self, rows: Transaction, node: Node) -> NodeView:

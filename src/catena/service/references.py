@@ -1,6 +1,6 @@
 """References: what machines may measure, accepted into the service and kept ready.
 
-Releases and key sets arrive signed by the enterprise's release key. A firmware capture is
+Releases, key sets and container policies arrive signed by the enterprise's release key. A firmware capture is
 approved by a person and a PCR policy imported by one; both are then signed with the log key, so
 that no row of the database counts because it is there: every document is verified each time it
 is loaded.
@@ -23,12 +23,14 @@ from catena.appraise.reference import build_references
 from catena.audit.entries import ReferenceAccepted
 from catena.errors import FormatError, NotFound, Refusal, Unavailable
 from catena.formats import pcrpolicy
+from catena.formats.containerpolicy import CONTAINER_POLICY_TYPE, ContainerPolicy
 from catena.formats.dsse import Statement, Subject
 from catena.formats.references import (
     FIRMWARE_TYPE,
     KEYSET_TYPE,
     PCR_POLICY_TYPE,
     RELEASE_TYPE,
+    ExpectedEvent,
     FirmwareCapture,
     KeySet,
     PcrPolicy,
@@ -51,8 +53,8 @@ from catena.store.errors import Conflict
 from catena.store.nodes import Node
 from catena.store.references import StoredReference
 
-Kind = Literal["release", "keyset", "firmware", "pcr-policy"]
-Document = ReleaseManifest | KeySet | FirmwareCapture | PcrPolicy
+Kind = Literal["release", "keyset", "firmware", "pcr-policy", "container-policy"]
+Document = ReleaseManifest | KeySet | FirmwareCapture | PcrPolicy | ContainerPolicy
 
 MAX_NAME = 128
 KEPT_APPRAISALS = 64
@@ -66,6 +68,7 @@ _TYPES: dict[str, tuple[Kind, type[Document]]] = {
     KEYSET_TYPE: ("keyset", KeySet),
     FIRMWARE_TYPE: ("firmware", FirmwareCapture),
     PCR_POLICY_TYPE: ("pcr-policy", PcrPolicy),
+    CONTAINER_POLICY_TYPE: ("container-policy", ContainerPolicy),
 }
 _SEALED = ("firmware", "pcr-policy")
 """Kinds that a person vouches for; they may be signed by the log key."""
@@ -75,7 +78,7 @@ class UnknownReferenceKind(FormatError):
     """A signed statement that is no reference document."""
 
     code = "unknown-reference-kind"
-    remedy = "Import a release manifest, a key set or a PCR policy."
+    remedy = "Import a release manifest, a key set, a container policy or a PCR policy."
 
 
 class BadReferenceName(FormatError):
@@ -158,18 +161,14 @@ class References:
         """
         with self._setting.database.snapshot() as rows:
             stored = rows.references.list(active_only=True)
-        known = {name for row in stored for name in (row.name, f"{row.name}-{row.version}")}
+        known = {name for row in stored for name in _names(row)}
         unknown = sorted(set(without) - known)
         if unknown:
             raise NoSuchReference("there is no such reference", got=ascii(unknown[0][:80]))
-        documents = [
-            self._open(row)
-            for row in stored
-            if not {row.name, f"{row.name}-{row.version}"} & set(without)
-        ]
+        documents = [self._open(row) for row in stored if not _names(row) & set(without)]
         keys = self._setting.release_keys
         documents += [_read(open_envelope(one, keys))[1] for one in envelopes]
-        return _built(documents, self._setting.security_floor if floor is None else floor)
+        return self._built(documents, floor)
 
     def accept(self, envelope: bytes, actor: str) -> ReferenceView:
         """Import a document signed by a release key.
@@ -244,11 +243,11 @@ class References:
         with self._setting.database.snapshot() as rows:
             stored = rows.references.list(active_only=True)
         for row in reversed(stored):
-            if name in {row.name, f"{row.name}-{row.version}"} or row.sha256.startswith(name):
+            if name in _names(row) or row.sha256.startswith(name):
                 document = self._open(row)
                 raw = msgspec.json.decode(msgspec.json.encode(document), type=dict[str, object])
                 return ReferenceDetail(
-                    reference=_view(row, document), events=document.events, document=raw
+                    reference=_view(row, document), events=_events(document), document=raw
                 )
         raise NoSuchReference("there is no such reference")
 
@@ -265,7 +264,7 @@ class References:
     def _keep(self, kind: Kind, document: Document, content: bytes, actor: str) -> ReferenceView:
         setting, now = self._setting, self._setting.now()
         digest = hashlib.sha256(content).hexdigest()
-        build_references(**{_PLURAL[kind]: [document]})  # type: ignore[arg-type] # one of the four
+        build_references(**{_PLURAL[kind]: [document]})  # type: ignore[arg-type] # one of the five
         with setting.journal.deciding(f"reference:{kind}:{document.name}"):
             with setting.database.snapshot() as rows:
                 _require_free(rows, kind, document, digest)
@@ -275,7 +274,7 @@ class References:
                     actor=actor,
                     name=document.name,
                     type=kind,
-                    version=document.version,
+                    version=str(document.version),
                     document_sha256=digest,
                 )
             )
@@ -283,7 +282,7 @@ class References:
                 row = rows.references.put(
                     name=document.name,
                     kind=kind,
-                    version=document.version,
+                    version=str(document.version),
                     document=content,
                     at=now,
                 )
@@ -294,7 +293,21 @@ class References:
     def _load(self) -> AppraisedReferences:
         with self._setting.database.snapshot() as rows:
             stored = rows.references.list(active_only=True)
-        return _built([self._open(row) for row in stored], self._setting.security_floor)
+        return self._built([self._open(row) for row in stored])
+
+    def _built(
+        self, documents: Sequence[Document], floor: int | None = None
+    ) -> AppraisedReferences:
+        setting = self._setting
+        return build_references(
+            releases=[one for one in documents if isinstance(one, ReleaseManifest)],
+            keysets=[one for one in documents if isinstance(one, KeySet)],
+            firmware=[one for one in documents if isinstance(one, FirmwareCapture)],
+            pcr_policies=[one for one in documents if isinstance(one, PcrPolicy)],
+            container_policies=[one for one in documents if isinstance(one, ContainerPolicy)],
+            floor=setting.security_floor if floor is None else floor,
+            container_pcr=setting.container_pcr,
+        )
 
     def _open(self, row: StoredReference) -> Document:
         """Verify a stored document again. Only what a person vouched for may be the log key's."""
@@ -310,21 +323,12 @@ class References:
         return document
 
 
-def _built(documents: Sequence[Document], floor: int) -> AppraisedReferences:
-    return build_references(
-        releases=[one for one in documents if isinstance(one, ReleaseManifest)],
-        keysets=[one for one in documents if isinstance(one, KeySet)],
-        firmware=[one for one in documents if isinstance(one, FirmwareCapture)],
-        pcr_policies=[one for one in documents if isinstance(one, PcrPolicy)],
-        floor=floor,
-    )
-
-
 _PLURAL = {
     "release": "releases",
     "keyset": "keysets",
     "firmware": "firmware",
     "pcr-policy": "pcr_policies",
+    "container-policy": "container_policies",
 }
 
 
@@ -341,14 +345,14 @@ def _read(statement: Statement) -> tuple[Kind, Document]:
 
 
 def _check_names(document: Document) -> None:
-    for text in (document.name, document.version):
+    for text in (document.name, str(document.version)):
         if not (1 <= len(text) <= MAX_NAME and text.isascii() and text.isprintable()):
             raise BadReferenceName("name or version of a reference", got=ascii(text[:80]))
 
 
 def _require_free(rows: Transaction, kind: Kind, document: Document, digest: str) -> None:
     for row in rows.references.list():
-        same = (row.kind, row.name, row.version) == (kind, document.name, document.version)
+        same = (row.kind, row.name, row.version) == (kind, document.name, str(document.version))
         if same and row.sha256 != digest:
             raise ReferenceTaken(
                 "another document has this name and version",
@@ -378,6 +382,16 @@ def _proven_banks(rows: Transaction, node: Node) -> tuple[HashAlg, ...]:
     return tuple(HashAlg(bank) for bank in sorted(bank for bank in proven if bank))
 
 
+def _names(row: StoredReference) -> set[str]:
+    """What a person may call a document; claims by container policies have an @."""
+    return {row.name, f"{row.name}-{row.version}", f"{row.name}@{row.version}"}
+
+
+def _events(document: Document) -> tuple[ExpectedEvent, ...]:
+    """What a document expects; a container policy expects nothing, it decides."""
+    return () if isinstance(document, ContainerPolicy) else document.events
+
+
 class _QuotedBank(msgspec.Struct, frozen=True):
     """The one fact that a capture needs of an appraisal."""
 
@@ -392,6 +406,6 @@ def _view(row: StoredReference, document: Document) -> ReferenceView:
         version=row.version,
         sha256=row.sha256,
         accepted_at=rfc3339(row.accepted_at),
-        events=len(document.events),
+        events=len(_events(document)),
         warnings=document.warnings if isinstance(document, PcrPolicy) else (),
     )

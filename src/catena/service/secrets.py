@@ -100,7 +100,8 @@ class Secrets:
         if not secrets:
             return ()
         ek = parse_public(node.ek_public)
-        values = {pcr: pcrs[pcr] for pcr in SEALED_PCRS}
+        grows = self._setting.container_pcr
+        values = {pcr: pcrs[pcr] for pcr in SEALED_PCRS if pcr != grows}
         return tuple(
             seal_to_tpm(
                 ek,

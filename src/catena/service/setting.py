@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from catena.appraise.endorsement import TrustRoots
 from catena.appraise.policy import Policy
+from catena.formats.containerlog import CONTAINER_PCR
 from catena.keys.signer import PublicKey, Signer
 from catena.service.journal import Journal
 from catena.store.database import Database
@@ -63,6 +64,8 @@ class Setting:
     """The role that the mode ``open`` gives to every node."""
     security_floor: int = 0
     """The lowest security version of a release that is admitted."""
+    container_pcr: int = CONTAINER_PCR
+    """The PCR of the nodes' container records; it grows at run time, so no secret is sealed to it."""
     interval: int = 30
     """Seconds between two attestations of a node."""
     certificate_lifetime: timedelta = timedelta(minutes=10)

@@ -1,16 +1,18 @@
 """The verb *simulate*: whose verdict would change under another policy or other references.
 
 Every node's newest evidence is judged again twice, as things are and as they would be. Nothing is
-stored, logged or changed. Of IMA's log the events are those that the appraisal kept.
+stored, logged or changed. Of IMA's log and the container record, what counts is what was kept of them.
 """
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 import msgspec
 
 from catena.appraise.again import Runtime, judge_again, read_again
+from catena.appraise.containers import Account
 from catena.appraise.facts import Facts
 from catena.appraise.measured import MeasuredEvent, Told
 from catena.appraise.policy import Policy, compile_policy
@@ -18,6 +20,7 @@ from catena.appraise.reference import References as Appraised
 from catena.errors import Refusal, Unavailable
 from catena.formats.nodeapi import Reason
 from catena.ids import HashAlg
+from catena.service.containers import open_document
 from catena.service.policies import Policies
 from catena.service.references import References
 from catena.service.setting import Setting
@@ -79,7 +82,11 @@ def _simulated(
     if latest is None or log is None or latest.facts == _NO_FACTS:
         return _unknown(node, latest)
     facts = msgspec.json.decode(latest.facts, type=Facts)
-    old, new = _judged(latest, log, facts, before, after)
+    ran = open_document(rows.container_records.get(node.id), facts.container_records)
+    if facts.container_records and ran is None:
+        return _unknown(node, None)
+    found = _Found(latest, log, facts, ran.account if ran else None)
+    old, new = _judged(found, before, after)
     return SimulatedNode(
         node=node.id,
         name=node.name,
@@ -90,21 +97,29 @@ def _simulated(
     )
 
 
-def _judged(
-    latest: Appraisal, log: bytes, facts: Facts, *worlds: tuple[Appraised, Policy]
-) -> list[tuple[Reason, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the database has of a node's newest evidence that was appraised to the end."""
+
+    latest: Appraisal
+    log: bytes
+    facts: Facts
+    containers: Account | None
+
+
+def _judged(found: _Found, *worlds: tuple[Appraised, Policy]) -> list[tuple[Reason, ...]]:
     """The reasons under each pair of references and policy; the log is read once for all.
 
     Quirk rules come with catena, so they are the same in every world.
     """
-    bank = HashAlg(facts.bank)
+    bank = HashAlg(found.facts.bank)
     try:
-        firmware = read_again(log, bank, worlds[0][0].quirks)
+        firmware = read_again(found.log, bank, worlds[0][0].quirks)
     except Refusal as refusal:
         refused = (Reason(code=refusal.code, message=str(refusal), remedy=refusal.remedy),)
         return [refused for _ in worlds]
-    runtime = Runtime(_runtime(latest, bank))
-    return [judge_again(firmware, runtime, facts, *world) for world in worlds]
+    runtime = Runtime(_runtime(found.latest, bank), found.containers)
+    return [judge_again(firmware, runtime, found.facts, *world) for world in worlds]
 
 
 def _unknown(node: Node, latest: Appraisal | None) -> SimulatedNode:

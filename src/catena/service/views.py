@@ -65,6 +65,42 @@ class EventView(View, frozen=True, kw_only=True):
     """Set when nothing claims the event: why not, and the nearest reference."""
 
 
+class ContainerEventView(View, frozen=True, kw_only=True):
+    """One record of the node's container gate. ``what`` is the command, or why it was refused.
+
+    ``claimed_by`` accounts for it: a container policy, or the rules for gates; else ``why`` says
+    why nothing does. A refusal that is accounted for ran nothing.
+    """
+
+    record: int
+    at: str
+    kind: str
+    container: str
+    sandbox: str
+    image: str
+    repository: str
+    publisher: str
+    signature: str
+    what: str
+    claimed_by: str | None
+    why: str | None = None
+
+
+class ContainersView(View, frozen=True, kw_only=True):
+    """What ran in containers since the boot; ``omitted`` records come before ``events``."""
+
+    records: int
+    started: int
+    executed: int
+    refused: int
+    unverified: int
+    gate_restarts: int
+    policy: str
+    """The accepted policy in force, or empty."""
+    omitted: int
+    events: tuple[ContainerEventView, ...]
+
+
 class ExplanationView(View, frozen=True, kw_only=True):
     """A node's last verdict with the boot that led to it, event by event."""
 
@@ -80,6 +116,8 @@ class ExplanationView(View, frozen=True, kw_only=True):
     """Index of the verdict in the audit log."""
     since: Difference | None = None
     """What changed since the last trusted boot before this one; None if there was none."""
+    containers: ContainersView | None = None
+    """What the container gate recorded; None if there is no such record."""
 
 
 class SecretView(View, frozen=True, kw_only=True):
@@ -95,7 +133,7 @@ class ReferenceView(View, frozen=True, kw_only=True):
     """One accepted reference document, or a quirk rule, which catena brings (``accepted_at`` None)."""
 
     name: str
-    kind: Literal["release", "keyset", "firmware", "pcr-policy", "quirk"]
+    kind: Literal["release", "keyset", "firmware", "pcr-policy", "container-policy", "quirk"]
     version: str
     sha256: str
     accepted_at: str | None

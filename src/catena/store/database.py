@@ -31,6 +31,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from catena.errors import UsageError
 from catena.store import schema
 from catena.store.appraisals import Appraisals
+from catena.store.containers import ContainerRecords
 from catena.store.credentials import Certificates, Tokens
 from catena.store.errors import (
     Conflict,
@@ -65,6 +66,7 @@ class Transaction:
     __slots__ = (
         "appraisals",
         "certificates",
+        "container_records",
         "log_states",
         "logs",
         "nodes",
@@ -80,6 +82,7 @@ class Transaction:
         self.reenrolments = Reenrolments(connection)
         self.logs = Logs(connection)
         self.appraisals = Appraisals(connection, self.logs)
+        self.container_records = ContainerRecords(connection)
         self.secrets = Secrets(connection)
         self.references = References(connection)
         self.policies = Policies(connection)

@@ -1,7 +1,8 @@
 """Schema steps: a database of an earlier version becomes one of this version.
 
-Version 2 added the table ``policies`` and the column ``nodes.trusted_log``. A step and its version number are one transaction, so a
-database is never between two versions.
+Version 2 added the table ``policies`` and the column ``nodes.trusted_log``, version 3 the table
+``container_records``. All steps and the version number are one transaction, so a database is
+never between two versions.
 """
 
 from __future__ import annotations
@@ -22,13 +23,27 @@ def migrate(connection: Connection) -> None:
     and the other finds it taken. Raises ``SchemaMismatch`` for a version without a way here.
     """
     found = connection.execute(select(_version.c.version).with_for_update()).scalar()
-    if found == 1:
-        schema.policies.create(connection)
-        connection.execute(_ADD_TRUSTED_LOG)
-        connection.execute(update(_version).values(version=schema.SCHEMA_VERSION))
-    elif found != schema.SCHEMA_VERSION:
+    if found == schema.SCHEMA_VERSION:
+        return
+    if found not in _STEPS:
         raise SchemaMismatch(
             "the database has another schema version",
             expected=str(schema.SCHEMA_VERSION),
             got=str(found),
         )
+    for version in range(found, schema.SCHEMA_VERSION):
+        _STEPS[version](connection)
+    connection.execute(update(_version).values(version=schema.SCHEMA_VERSION))
+
+
+def _to_2(connection: Connection) -> None:
+    schema.policies.create(connection)
+    connection.execute(_ADD_TRUSTED_LOG)
+
+
+def _to_3(connection: Connection) -> None:
+    schema.container_records.create(connection)
+
+
+_STEPS = {1: _to_2, 2: _to_3}
+"""By the version that each begins from."""

@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 2.
+"""Tables of the trust service, schema version 3.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -26,7 +26,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -137,6 +137,17 @@ appraisals = Table(
     Column("logs", Names, nullable=False),
     Column("entry_index", BigInteger, nullable=False),
     Index("ix_appraisals_node_id_id", "node_id", "id"),
+)
+
+container_records = Table(
+    "container_records",
+    metadata,
+    Column("node_id", Text, ForeignKey("nodes.id"), primary_key=True),
+    Column("records", BigInteger, nullable=False),
+    Column("logged_records", BigInteger, nullable=False),
+    Column("logged_size", BigInteger, nullable=False),
+    Column("logged_sha256", Text, nullable=False),
+    Column("document", LargeBinary, nullable=False),
 )
 
 secrets = Table(
