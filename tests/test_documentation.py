@@ -111,7 +111,12 @@ def descendants(kind: type[CatenaError]) -> Iterator[type[CatenaError]]:
 
 def reasons() -> Iterator[str]:
     """What the rooms that give reasons write as a code: string constants of that shape."""
-    for path in ("appraise/explanation.py", "service/states.py"):
+    for path in (
+        "appraise/containerclaims.py",
+        "appraise/containers.py",
+        "appraise/explanation.py",
+        "service/states.py",
+    ):
         for node in ast.walk(ast.parse((PROJECT / "src/catena" / path).read_text())):
             if isinstance(node, ast.Constant) and re.fullmatch(
                 r"[a-z]+(-[a-z]+)+", str(node.value)

