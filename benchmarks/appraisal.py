@@ -6,7 +6,8 @@ everything behind parsing and replaying (facts, claims, grammar, policy), with n
 neither certificates nor verdicts of the policy. "Seen before" is a whole appraisal of the same
 boot under a new quote: structure, signature, binding, nonce, PCRs, clock, policy. The request for
 a certificate that comes with it has a signature of its own, which is no part of the quote: one
-figure is without it (the request's key taken as read), one with it.
+figure is without it (the request's key taken as read), one with it. The last figures are of a node
+whose container gate has recorded 1,000 events.
 
     python benchmarks/appraisal.py [-o json] [--rounds N]
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -39,9 +41,12 @@ from appraise.forged import (
     rebuilt,
     references_of,
 )
+from appraise.recording import BANKS, Recording
+from appraise.recording import POLICY as CONTAINER_POLICY
 from catena.appraise import appraisal, policy
 from catena.appraise.boot import Question, examine
 from catena.appraise.csr import read_csr
+from catena.evidence import Evidence
 from catena.formats import efi, tcglog, tpm2
 from catena.formats.efi import EFI_GLOBAL_VARIABLE, VariableData
 from catena.formats.tcglog import Event, EventType
@@ -123,6 +128,36 @@ def figures(rounds: int) -> Iterator[Figure]:
     judged = cheapest(rounds, new) - reading
     yield milliseconds("first time: facts, claims, grammar, policy", judged, limit=1.5)
     yield from _seen(msgspec.structs.replace(evidence, logs={}), references, first.boot, rounds)
+    yield from _contained(boot, rounds)
+
+
+def _contained(boot: Boot, rounds: int) -> Iterator[Figure]:
+    """A node whose gate has recorded 1,000 events, and then one more."""
+    references = references_of(boot, container_policies=(CONTAINER_POLICY,))
+    recording = Recording().begun()
+    for number in range(499):
+        recording.create(f"c{number}").exit(f"c{number}")
+    evidence = _ran(boot, recording)
+    known = judge(evidence, references).boot
+    first = cheapest(rounds // 10, lambda: judge(evidence, references))
+    boot_alone = judge(Exchange(boot).evidence(), references).boot
+    more = cheapest(rounds // 10, lambda: judge(evidence, references, known=boot_alone))
+    yield milliseconds("first time, with 1,000 container records", first)
+    yield milliseconds("1,000 container records, the boot seen before", more)
+    new = _ran(boot, recording.create("one-more"))
+    yield milliseconds(
+        "one container record more", cheapest(rounds, lambda: judge(new, references, known=known))
+    )
+    seen = msgspec.structs.replace(evidence, logs={})
+    requested = read_csr(evidence.csr)
+    with patch.object(appraisal, "read_csr", lambda _: requested):
+        quote = cheapest(rounds * 10, lambda: judge(seen, references, known=known))
+    yield milliseconds("seen before, with 1,000 container records", quote, 0.15)
+
+
+def _ran(boot: Boot, recording: Recording) -> Evidence:
+    values = tuple(recording.values[bank] for bank in BANKS)
+    return Exchange(replace(boot, containers=recording.data, container_values=values)).evidence()
 
 
 def _seen(evidence, references, known, rounds: int) -> Iterator[Figure]:  # noqa: ANN001 - as above

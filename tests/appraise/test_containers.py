@@ -142,7 +142,9 @@ def test_what_the_boot_measured_into_the_pcr_is_claimed_by_the_boots_references(
 
 
 def test_a_gate_that_was_started_again_is_counted(boot, accepting):
-    recording = Recording().begun().create().gate_start().in_force().exec().gate_start().exec()
+    recording = (
+        Recording().begun().create().gate_start().in_force().exec().gate_start().in_force().exec()
+    )
     found = appraised(boot, recording, accepting)
     assert (found.verdict, found.facts.gate_restarts) == ("trusted", 2)
 
@@ -209,6 +211,14 @@ def test_the_record_of_another_boot_is_refused(boot, accepting):
         appraised(boot, Recording().begun().create(), accepting, Recording().gate_start().data)
 
 
+def test_a_record_that_was_begun_anew_is_refused(boot, accepting):
+    """Nothing in the boot's log explains the value that the next gate found."""
+    gone = Recording().begun().create(publisher="stranger")
+    anew = Recording(base=gone.values).begun()
+    with pytest.raises(UnexplainedRecord):
+        appraised(boot, anew, accepting)
+
+
 def test_a_pcr_extended_without_a_record_is_refused(boot, accepting):
     recording = Recording().begun()
     silent = replace(ran(boot, recording), containers=None)
@@ -273,6 +283,8 @@ FAULTS = {
     "container-boot-changed": lambda r: r.begun().gate_start(boot="another-kernel"),
     "container-before-policy": lambda r: r.gate_start().create(),
     "container-policy-other": lambda r: r.begun().create(policy="12" * 32),
+    "container-policy-other ": lambda r: r.begun().deny(policy="12" * 32),
+    "container-before-policy ": lambda r: r.begun().create().gate_start().exec(),
     "container-never-created": lambda r: r.begun().create().exit().exec(),
     "container-time-reversed": lambda r: r.begun().create(at=BEGIN - timedelta(hours=1)),
     "container-event-unreadable": lambda r: r.begun().append(b'{"kind":"create"}'),
@@ -281,7 +293,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("code", FAULTS)
 def test_a_record_that_contradicts_itself_makes_the_node_untrusted(boot, accepting, code):
-    found = appraised(boot, FAULTS[code](Recording()), accepting)
+    lie, code = FAULTS[code], code.strip()
+    found = appraised(boot, lie(Recording()), accepting)
     assert found.verdict == "untrusted"
     assert code in codes(found)
     assert all(reason.pcr == 15 for reason in found.reasons if reason.code == code)
@@ -340,6 +353,10 @@ def test_refused_starts_alone_leave_the_node_trusted(boot, accepting):
     assert (found.verdict, found.facts.containers_refused) == ("trusted", 2)
     before = appraised(boot, Recording().gate_start().deny(policy=""), accepting)
     assert before.verdict == "trusted"
+    newer = container_policy(2)
+    both = references_of(boot, container_policies=(POLICY, newer))
+    late = Recording().begun().in_force(newer).deny(policy=policy_digest(POLICY))
+    assert appraised(boot, late, both).verdict == "trusted"
 
 
 def test_clocks_may_be_a_little_apart(boot, accepting):

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from catena.errors import FormatError
+from catena.formats.containerpolicy import ContainerPolicy, Publisher, Scope
 from catena.formats.dsse import Statement, Subject
 from catena.formats.references import FirmwareCapture, KeySet
 from catena.keys.documents import WrongDocument, open_document, seal_document
@@ -18,6 +19,20 @@ KEYSET = KeySet(name="a", version="1", owner="o", certificates={}, events=(), pc
 def test_document_round_trips(keys):
     sealed = seal_document(KEYSET, SUBJECT, keys.signer(KeyName.RELEASE))
     assert open_document(sealed, [keys.public_key(KeyName.RELEASE)], KeySet) == KEYSET
+
+
+def test_container_policy_is_a_document_of_its_own_kind(keys):
+    policy = ContainerPolicy(
+        name="acme",
+        version=1,
+        publishers=(Publisher(name="acme"),),
+        scopes=(Scope(repository="*", publishers=("acme",)),),
+    )
+    sealed = seal_document(policy, SUBJECT, keys.signer(KeyName.RELEASE))
+    public = [keys.public_key(KeyName.RELEASE)]
+    assert open_document(sealed, public, ContainerPolicy) == policy
+    with pytest.raises(WrongDocument):
+        open_document(sealed, public, KeySet)
 
 
 def test_document_of_another_kind_is_refused(keys):

@@ -4,7 +4,8 @@ The record is the gate's word, believed because the boot proved the gate; but ro
 speak in its place, so it must at least be consistent::
 
     gate-start  first; names the PCR's value that it found, and always the same kernel boot
-    policy      before anything may run; create, exec and deny name the one in force
+    policy      by every gate before anything may run; create and exec name the one in force,
+                deny one that is or was
     exec        only in a container that was created and is not gone
 
 Whatever breaks this is a *fault*, and a start with a fault is *unsound*. Reading goes on where it
@@ -248,6 +249,7 @@ class _Reading:
         if self._boot and event.boot != self._boot:
             self._fault("container-boot-changed", "the gate runs under another kernel than before")
         self._boot = self._boot or event.boot
+        self._policy = ""
         return self._of(event, what=f"catena {event.catena}")
 
     def _policy_in_force(self, event: PolicyInForce) -> Told:
@@ -263,7 +265,7 @@ class _Reading:
 
     def _create(self, event: Create) -> Told:
         self._counts["started"] += 1
-        self._check_policy(event.policy, required=True)
+        self._check_policy(event.policy)
         ran = Running(event.image, event.repository, event.publisher, event.policy)
         self._note_image(ran)
         if event.container in self._running or len(self._running) < MAX_RUNNING:
@@ -286,7 +288,7 @@ class _Reading:
     def _exec(self, event: Exec) -> Told:
         """The publisher is the one under which the container was created."""
         self._counts["executed"] += 1
-        self._check_policy(event.policy, required=True)
+        self._check_policy(event.policy)
         ran = self._running.get(event.container)
         if ran is None or ran.image != event.image:
             self._fault(
@@ -306,8 +308,12 @@ class _Reading:
         )
 
     def _deny(self, event: Deny) -> Told:
+        """A refusal may name no policy: there may be none, and that is why."""
         self._counts["refused"] += 1
-        self._check_policy(event.policy, required=False)
+        if event.policy and event.policy not in self._policies:
+            self._fault(
+                "container-policy-other", "the refusal names a policy that never was in force"
+            )
         return self._of(
             event,
             container=event.container,
@@ -317,10 +323,7 @@ class _Reading:
             what=f"{event.verb} refused: {event.code}: {event.message}",
         )
 
-    def _check_policy(self, named: str, *, required: bool) -> None:
-        """A refusal may name no policy: there may be none, and that is why."""
-        if not named and not required:
-            return
+    def _check_policy(self, named: str) -> None:
         if not self._policy:
             self._fault("container-before-policy", "no container policy was in force yet")
         elif named != self._policy:

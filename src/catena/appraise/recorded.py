@@ -23,7 +23,7 @@ from catena.formats.cel import CelRecord, tlv_records
 from catena.formats.containerlog import CONTENT
 from catena.ids import HashAlg
 
-MAX_RECORDS = 100_000
+MAX_RECORDS = 128 * 1024
 """Records of one boot; with ``evidence.MAX_LOG`` this bounds the work of a replay."""
 
 

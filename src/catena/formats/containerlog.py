@@ -32,9 +32,7 @@ CONTENT = 0x90
 MAX_EVENT = 60 * 1024
 CONTAINER_PCR: Final = 15
 
-MAX_WORD = 512
-
-Word = Annotated[str, msgspec.Meta(max_length=MAX_WORD)]
+Word = Annotated[str, msgspec.Meta(max_length=512)]
 Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 HexOrNone = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 Texts = Annotated[tuple[str, ...], msgspec.Meta(max_length=1024)]
