@@ -43,7 +43,8 @@ from catena.appraise.replayed import UnexplainedPcr
 from catena.appraise.verdict import KnownNode
 from catena.evidence import log_entry, qualifying_data
 from catena.formats import tcglog, tpm2
-from catena.formats.containerpolicy import Publisher, Scope, policy_digest, scope_of
+from catena.formats.cel import tlv_records
+from catena.formats.containerpolicy import Publisher, Scope, policy_digest
 from catena.formats.tcglog import EventType
 from catena.measure.replay import replay
 from changed import replace
@@ -459,6 +460,33 @@ def test_appraising_in_steps_is_appraising_at_once(boot, steps, change):
         )
 
 
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(position=st.integers(0, 10_000), mask=st.integers(1, 255), noise=st.binary(max_size=60))
+def test_whatever_was_extended_is_judged_and_never_a_crash(boot, accepting, position, mask, noise):
+    """The TPM proves any content that root on the node extends, so each is read to its end."""
+    recording = Recording().begun()
+    honest = Recording().begun().create().exec().deny().exit()
+    for record, _ in tlv_records(honest.data, honest.places[1], 2):
+        content = bytearray(record.content)
+        content[position % len(content)] ^= mask
+        recording.append(bytes(content))
+    recording.append(noise).append(noise + b'"\\ud800"').create("after")
+    found = appraised(boot, recording, accepting)
+    assert found.verdict == "untrusted"
+    assert found.facts.container_records == recording.count
+    account = found.boot.record.account
+    assert msgspec.json.decode(msgspec.json.encode(account), type=type(account)) == account
+
+
+def test_a_surrogate_in_a_name_is_shown_and_no_crash(boot, accepting):
+    content = b'{"kind":"exit","at":"2030-01-02T00:00:09Z","container":"\\ud800\\u202e\\u0000"}'
+    account = appraised(boot, Recording().begun().append(content), accepting).boot.record.account
+    assert all(told.container.isprintable() for told in account.told)
+    msgspec.json.encode(account)
+
+
 def test_only_new_records_are_read(boot, accepting, monkeypatch):
     recording = Recording().begun()
     for number in range(50):
@@ -502,27 +530,40 @@ def test_what_is_kept_of_a_record_is_bounded(boot, accepting, monkeypatch):
 # Container policies as references ----------------------------------------------------------
 
 
-def test_the_longest_scope_applies_alone():
-    scopes = tuple(
-        Scope(repository=name, publishers=(name[0] if name != "*" else "any",))
-        for name in ("*", "r/*", "r/n/*", "r/n", "r/n/m")
+SCOPES = ("*", "r/*", "r/n/*", "r/n", "r/n/m")
+
+
+@pytest.mark.parametrize(
+    ("repository", "scope"),
+    [
+        ("x", "*"),
+        ("r/x", "r/*"),
+        ("r/n", "r/n"),
+        ("r/n/m", "r/n/m"),
+        ("r/n/x", "r/n/*"),
+        ("r/n/x/y", "r/n/*"),
+        ("rx", "*"),
+        ("r", "*"),
+        ("r/", "r/*"),
+        ("", "*"),
+    ],
+)
+def test_the_longest_scope_applies_alone(repository, scope):
+    names = [f"p{number}" for number in range(len(SCOPES))]
+    policy = container_policy(
+        publishers=tuple(Publisher(name=name) for name in names),
+        scopes=tuple(
+            Scope(repository=one, publishers=(name,))
+            for one, name in zip(SCOPES, names, strict=True)
+        ),
     )
-    policy = container_policy(scopes=scopes)
-    found = {
-        name: scope_of(policy, name).repository
-        for name in ("x", "r/x", "r/n", "r/n/m", "r/n/x", "rx", "r", "r/")
-    }
-    assert found == {
-        "x": "*",
-        "r/x": "r/*",
-        "r/n": "r/n",
-        "r/n/m": "r/n/m",
-        "r/n/x": "r/n/*",
-        "rx": "*",
-        "r": "*",
-        "r/": "r/*",
-    }
-    assert scope_of(container_policy(scopes=scopes[3:]), "other") is None
+    reference = container_reference(policy)
+    allowed = [name for name in names if reference.objection(repository, name) is None]
+    assert allowed == [names[SCOPES.index(scope)]]
+
+
+def test_a_repository_without_a_scope_has_no_publisher():
+    assert "no scope" in container_reference(POLICY).objection("quay.io/acme", "acme")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ about them is compared with the policy once more, as far as names go.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catena.errors import CatenaError, ExitCode
-from catena.formats.containerpolicy import ContainerPolicy, policy_digest, scope_of
+from catena.formats.containerpolicy import ContainerPolicy, Scope, policy_digest, scopes_over
 from catena.ids import Sha256Hex
 
 MAX_NAMED = 4
@@ -30,9 +31,9 @@ class AmbiguousContainerPolicy(CatenaError):
 class ContainerReference:
     """One accepted policy; ``claim`` is what events that it accounts for say."""
 
-    document: ContainerPolicy
     digest: Sha256Hex
     label: str
+    scopes: Mapping[str, Scope]
 
     @property
     def claim(self) -> str:
@@ -41,7 +42,8 @@ class ContainerReference:
 
     def objection(self, repository: str, publisher: str) -> str | None:
         """Why this policy would not have let ``publisher`` speak for ``repository``, or None."""
-        scope = scope_of(self.document, repository)
+        names = (name for name in scopes_over(repository) if name in self.scopes)
+        scope = self.scopes.get(next(names, ""))
         if scope is None:
             return f"{self.label} has no scope for this repository"
         if publisher not in scope.publishers:
@@ -64,4 +66,5 @@ def container_reference(document: ContainerPolicy) -> ContainerReference:
     unknown = {name for scope in document.scopes for name in scope.publishers} - set(names)
     if unknown:
         raise AmbiguousContainerPolicy(f"{label} has no such publisher", got=min(unknown))
-    return ContainerReference(document, policy_digest(document), label)
+    scopes = {scope.repository: scope for scope in document.scopes}
+    return ContainerReference(policy_digest(document), label, scopes)

@@ -14,6 +14,7 @@ does not, a publisher's key must be used for this scope only (``TRUST``, "Contai
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -84,20 +85,14 @@ def policy_digest(policy: ContainerPolicy) -> Sha256Hex:
     return Sha256Hex(hashlib.sha256(msgspec.json.encode(policy)).hexdigest())
 
 
-def scope_of(policy: ContainerPolicy, repository: str) -> Scope | None:
-    """The scope that applies to ``repository``, alone: itself, else the longest above it."""
-    matching = [scope for scope in policy.scopes if _covers(scope.repository, repository)]
-    return max(matching, key=lambda scope: _rank(scope.repository), default=None)
+def scopes_over(repository: str) -> Iterator[str]:
+    """What a scope for ``repository`` may be called; the first that a policy has applies, alone.
 
-
-def _covers(scope: str, repository: str) -> bool:
-    if scope == _ALL:
-        return True
-    if scope.endswith(_BELOW):
-        return repository.startswith(scope.removesuffix(_ALL))
-    return scope == repository
-
-
-def _rank(scope: str) -> tuple[bool, int]:
-    """A repository's own scope goes before every one with an asterisk."""
-    return not scope.endswith(_ALL), len(scope)
+    ``a/b`` itself, then ``a/*`` and whatever lies above, then ``*``.
+    """
+    yield repository
+    parent = repository.rpartition("/")[0]
+    while parent:
+        yield parent + _BELOW
+        parent = parent.rpartition("/")[0]
+    yield _ALL
