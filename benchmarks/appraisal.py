@@ -41,8 +41,8 @@ from appraise.forged import (
     rebuilt,
     references_of,
 )
-from appraise.recording import BANKS, Recording
-from appraise.recording import POLICY as CONTAINER_POLICY
+from appraise.gatelog import BANKS, Recording
+from appraise.gatelog import POLICY as CONTAINER_POLICY
 from catena.appraise import appraisal, policy
 from catena.appraise.boot import Question, examine
 from catena.appraise.csr import read_csr

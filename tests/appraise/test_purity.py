@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import catena
 from appraise.forged import Exchange, judge, references_of
-from appraise.recording import BANKS, POLICY, Recording
+from appraise.gatelog import BANKS, POLICY, Recording
 from catena.errors import CatenaError
 from changed import replace
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from appraise.recording import POLICY, Recording
+from appraise.gatelog import POLICY, Recording
 from catena.cli.main import run
 from catena.formats.containerpolicy import CONTAINER_POLICY_TYPE
 from server.live import *  # noqa: F403 - fixtures

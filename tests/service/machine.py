@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from appraise.forged import Boot
-from appraise.recording import Recording
+from appraise.gatelog import Recording
 from catena.evidence import Evidence, log_entry, qualifying_data
 from catena.formats import ima, tcglog
 from catena.formats.cel import tlv_records

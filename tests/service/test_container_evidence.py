@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appraise.forged import keyset_of, release_of
-from appraise.recording import IMAGE, POLICY, Recording, container_policy
+from appraise.gatelog import IMAGE, POLICY, Recording, container_policy
 from catena.appraise.policy import default_policy_text
 from catena.audit.entries import ContainersRecorded, LoggedContainerEvent, open_entry, seal_entry
 from catena.audit.log import LogUnwritable

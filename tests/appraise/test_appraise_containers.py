@@ -21,7 +21,7 @@ from appraise.forged import (
     resign,
     spki,
 )
-from appraise.recording import (
+from appraise.gatelog import (
     BANKS,
     BEGIN,
     IMAGE,
