@@ -3,7 +3,7 @@
 All of it follows from the manifest (which names every log by its SHA-256), the quoted PCRs, their
 bank and the references, and from nothing else. A node that attests every half minute repeats
 all four, so an ``ExaminedBoot`` may be given back to ``examine``: if it answers the same
-question, it *is* the answer; if only IMA's log has grown since, its firmware part is. What the
+question, it *is* the answer; if only a log that grows at run time has, its other parts are. What the
 quote itself must prove (steps a to e) is no part of it and is proven every time.
 """
 
@@ -139,7 +139,11 @@ def _examine(
     firmware = firmware or examine_firmware(logs.boot, replayed, question.references.quirks)
     runtime = _runtime(logs, proven, known, replayed)
     events = (*firmware.events, *runtime)
-    explanation = explain(events, question.references, bank, firmware.stated)  # (i)
+    same = known if known and known.references is question.references else None
+    if same is not None and same.runtime is runtime:
+        explanation = same.explanation
+    else:
+        explanation = explain(events, question.references, bank, firmware.stated)  # (i)
     return ExaminedBoot(
         manifest=question.manifest,
         pcrs=question.pcrs,
@@ -169,14 +173,16 @@ def _record(
     pcr = question.references.container_pcr
     nothing = before_any(question.bank, pcr, replayed.pcrs[pcr])
     place = known.place if known else None
-    proven = check_record(question.pcrs[pcr], logs.record, nothing, place)
-    return read_record(logs.record, nothing, proven, known)
+    proven, goes_on = check_record(question.pcrs[pcr], logs.record, nothing, place)
+    return read_record(logs.record, nothing, proven, known if goes_on else None)
 
 
 def _runtime(
     logs: Logs, proven: ProvenIma, known: ExaminedBoot | None, replayed: Replay
 ) -> tuple[MeasuredEvent, ...]:
     """What IMA measured. Entries that were proven before are not read again."""
+    if known is not None and known.ima == proven:
+        return known.runtime
     log = logs.ima[: proven.size]
     if known is None or proven.size < known.ima.size or not known.ima.begins(log):
         return ima_events(logs.boot, replayed, read_entries(log))

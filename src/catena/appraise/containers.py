@@ -152,11 +152,10 @@ class ReadRecord:
 def read_record(
     log: bytes, nothing: ProvenRecord, proven: ProvenRecord, known: ReadRecord | None
 ) -> ReadRecord:
-    """Read what is proven of ``log``; only what is new since ``known``, if it is the same record."""
+    """Read what is proven of ``log``: only what is new since ``known``, from which it goes on."""
     if known is not None and known.place == proven:
         return known
-    if known is None or not proven.continues(known.place, log):
-        known = ReadRecord(nothing, Account())
+    known = known or ReadRecord(nothing, Account())
     reading = _Reading(known)
     start = known.place
     for record, _ in proven_records(log, start.size, start.records, proven.size):

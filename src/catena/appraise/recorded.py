@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from catena.appraise.logs import UnreadableLog
 from catena.appraise.refusal import AttestationRefusal
@@ -22,6 +23,9 @@ from catena.errors import FormatError
 from catena.formats.cel import CelRecord, tlv_records
 from catena.formats.containerlog import CONTENT
 from catena.ids import HashAlg
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 MAX_RECORDS = 128 * 1024
 """Records of one boot; with ``evidence.MAX_LOG`` this bounds the work of a replay."""
@@ -62,17 +66,10 @@ class ProvenRecord:
     size: int = 0
     sha256: bytes = hashlib.sha256().digest()
 
-    def begins(self, log: bytes) -> bool:
-        """Whether ``log`` starts with the proven bytes."""
-        return len(log) >= self.size and sha256_of(log, self.size) == self.sha256
-
-    def continues(self, earlier: ProvenRecord, log: bytes) -> bool:
-        """Whether ``earlier`` is an earlier place in ``log``, of which this one was proven."""
-        return (
-            earlier.size <= self.size
-            and (earlier.bank, earlier.pcr, earlier.base) == (self.bank, self.pcr, self.base)
-            and earlier.begins(log)
-        )
+    def follows(self, nothing: ProvenRecord) -> bool:
+        """Whether both begin with the same PCR at the same value."""
+        mine, other = (self.bank, self.pcr, self.base), (nothing.bank, nothing.pcr, nothing.base)
+        return mine == other
 
 
 def before_any(bank: HashAlg, pcr: int, base: bytes) -> ProvenRecord:
@@ -82,27 +79,25 @@ def before_any(bank: HashAlg, pcr: int, base: bytes) -> ProvenRecord:
 
 def check_record(
     quoted: bytes, log: bytes, nothing: ProvenRecord, known: ProvenRecord | None
-) -> ProvenRecord:
+) -> tuple[ProvenRecord, bool]:
     """Step 5f: the prefix of ``log`` that leads from ``nothing`` to ``quoted``.
 
     ``known`` is what an earlier quote proved; it makes this cheaper and changes it in no other
-    way. Raises ``UnexplainedRecord``, ``AlteredRecord``, ``ForeignRecord`` or ``UnreadableLog``.
+    way. Whether ``log`` goes on from there is the second answer. Raises ``UnexplainedRecord``,
+    ``AlteredRecord``, ``ForeignRecord`` or ``UnreadableLog``.
     """
-    same = known is not None and (known.bank, known.pcr, known.base) == (
-        nothing.bank,
-        nothing.pcr,
-        nothing.base,
-    )
-    if known is not None and same and known.size and known.begins(log):
-        proven = _reach(known, log, quoted)
-        if proven is not None:
-            return proven
-    proven = _reach(nothing, log, quoted)
+    if known is not None and known.follows(nothing) and known.size <= len(log):
+        hasher = hashlib.sha256(memoryview(log)[: known.size])
+        if hasher.digest() == known.sha256:
+            proven = _reach(known, log, quoted, hasher)
+            if proven is not None:
+                return proven, True
+    proven = _reach(nothing, log, quoted, hashlib.sha256())
     if proven is None:
         raise UnexplainedRecord(
             f"no prefix of the container record replays to PCR {nothing.pcr}", got=quoted.hex()
         )
-    return proven
+    return proven, False
 
 
 def proven_records(log: bytes, start: int, index: int, end: int) -> Iterator[tuple[CelRecord, int]]:
@@ -118,8 +113,11 @@ def proven_records(log: bytes, start: int, index: int, end: int) -> Iterator[tup
             return
 
 
-def _reach(start: ProvenRecord, log: bytes, quoted: bytes) -> ProvenRecord | None:
-    """Extend record by record until the value is ``quoted``. A hash chain has each value once."""
+def _reach(start: ProvenRecord, log: bytes, quoted: bytes, so_far: _Hash) -> ProvenRecord | None:
+    """Extend record by record until the value is ``quoted``. A hash chain has each value once.
+
+    ``so_far`` has hashed the bytes before ``start``.
+    """
     if start.value == quoted:
         return start
     value, hasher = start.value, start.bank.hasher
@@ -127,7 +125,8 @@ def _reach(start: ProvenRecord, log: bytes, quoted: bytes) -> ProvenRecord | Non
         for record, end in tlv_records(log, start.size, start.records):
             value = hasher(value + _checked(record, start)).digest()
             if value == quoted:
-                place = (value, record.index + 1, end, sha256_of(log, end))
+                so_far.update(memoryview(log)[start.size : end])
+                place = (value, record.index + 1, end, so_far.digest())
                 return ProvenRecord(start.bank, start.pcr, start.base, *place)
     except FormatError as error:
         raise UnreadableLog(f"the container record is malformed: {error}") from error

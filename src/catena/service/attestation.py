@@ -18,6 +18,7 @@ from catena.appraise.appraisal import appraise
 from catena.appraise.nonce import LIFETIME, RANDOM_SIZE, make_nonce
 from catena.appraise.policy import Policy
 from catena.appraise.refusal import is_authenticated
+from catena.appraise.verdict import Appraisal
 from catena.audit.entries import Verdict, abridge
 from catena.errors import Refusal, UsageError
 from catena.evidence import Evidence
@@ -196,11 +197,19 @@ class Attestation:
                 return refused(refusal)
             self._denials.record("attest", evidence.digest, refusal, node.id)
             raise
-        if before is None or before.boot is not appraisal.boot:
-            containers = document_of(appraisal.boot.contained)
-            before = Remembered(appraisal.boot, events_json(appraisal), containers)
-            self._memory.keep(before)
+        before = self._remembered(appraisal, before)
         return judged(appraisal, before.events, before.containers)
+
+    def _remembered(self, appraisal: Appraisal, before: Remembered | None) -> Remembered:
+        """The examined boot as the database keeps it, put together again where it has changed."""
+        boot = appraisal.boot
+        if before is not None and before.boot is boot:
+            return before
+        told = before is not None and before.boot.explanation is boot.explanation
+        events = before.events if before and told else events_json(appraisal)
+        new = Remembered(boot, events, document_of(boot.contained))
+        self._memory.keep(new)
+        return new
 
     def _standing(self, rows: Transaction, found: _Judged) -> _Conclusion:
         """What follows from the judgement: where the node stands, and what it will receive."""
