@@ -177,6 +177,19 @@ class TestOnATpm:
         running_machine.record(Recording().begun().create())
         assert running_machine.open(sealed) == PASSWORD
 
+    def test_secrets_are_not_sealed_to_another_pcr_of_the_containers_either(
+        self, tmp_path, keys, booted_tpm, boot, machine
+    ):
+        roots = tuple(f"software={path}" for path in booted_tpm.root_ca_pem_paths)
+        server = make_server(tmp_path / "server", keys, roots, container_pcr=14)
+        server.import_references(boot)
+        put_secret(server.service, "db", "web")
+        server.admit(machine)
+        (sealed,) = attest(server, machine).secrets
+        assert not {10, 14, 15} & set(sealed.pcrs)
+        assert machine.open(sealed) == PASSWORD
+        server.opened.close()
+
     def test_simulation_judges_containers_again(self, admitted, running_machine):
         guest = {"publisher": "guest", "repository": "docker.io/guest/tool"}
         running_machine.record(Recording().begun().create(**guest))
