@@ -219,8 +219,7 @@ class Recorder:
             file.archive(str(boot))
             data = b""
         standing = recovery.stand(data, self._read(), self._place)
-        if standing.size < len(data):
-            file.cut(standing.size)
+        file.cut(standing.size)  # also makes durable what a killed gate had only written
         for event in standing.pending:
             self._tpm.extend(event.digests)
         if self._read() != standing.values:
