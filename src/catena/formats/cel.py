@@ -27,14 +27,18 @@ from catena.errors import FormatError
 from catena.formats.reader import Reader
 from catena.ids import PCR_COUNT, HashAlg, hash_alg_from_tpm_id
 
-MAX_LOG = 4 * 1024 * 1024
-MAX_RECORDS = 16384
+MAX_LOG = 16 * 1024 * 1024
+"""As much as evidence may carry of one log."""
+MAX_RECORDS = 128 * 1024
 MAX_CONTENT = 64 * 1024
 MAX_ALGORITHMS = 8
 
 RECORD_SEPARATOR = b"\x1e"
 _RECNUM, _PCR, _NV_INDEX, _DIGESTS = range(4)
 _HEAD = 5
+_MAX_DIGESTS = 1024
+_FIELD_KINDS = ((_RECNUM,), (_PCR, _NV_INDEX), (_DIGESTS,), range(_DIGESTS + 1, 256))
+_FIELD_LIMITS = (8, 4, _MAX_DIGESTS, MAX_CONTENT)
 _SYSTEMD = "systemd"
 
 
@@ -124,6 +128,50 @@ def tlv_records(data: bytes, start: int = 0, index: int = 0) -> Iterator[tuple[C
         index += 1
 
 
+def complete_tlv(data: bytes) -> int:
+    """How many bytes whole records take; what follows is the beginning of one more, cut short.
+
+    For the writer of a log, who may have been interrupted. Raises ``FormatError`` for what can
+    be no beginning of a record: a length above its limit.
+    """
+    _check_size(data)
+    offset = 0
+    while (end := record_end(data, offset)) is not None:
+        offset = end
+    return offset
+
+
+def record_end(data: bytes, offset: int = 0) -> int | None:
+    """Where the record at ``offset`` ends, or None if it is cut short (or if there is none).
+
+    Raises ``FormatError`` for a length above its limit.
+    """
+    for limit in _FIELD_LIMITS:
+        size = int.from_bytes(data[offset + 1 : offset + _HEAD], "big")
+        if offset + _HEAD <= len(data) and size > limit:
+            raise FormatError(
+                "CEL field is too long", offset=offset, expected=f"at most {limit}", got=f"{size}"
+            )
+        offset += _HEAD + size
+        if offset > len(data):
+            return None
+    return offset
+
+
+def cut_content(data: bytes) -> bytes:
+    """What there is of the content of a record that is cut short: maybe nothing.
+
+    Raises ``FormatError`` if what is in front of it is no beginning of a record.
+    """
+    at = 0
+    for kinds in _FIELD_KINDS:
+        if at < len(data) and data[at] not in kinds:
+            raise FormatError("CEL field is out of place", offset=at, got=f"type {data[at]}")
+        size = int.from_bytes(data[at + 1 : at + _HEAD], "big")
+        start, at = min(at + _HEAD, len(data)), min(at + _HEAD + size, len(data))
+    return data[start:at]
+
+
 def encode_tlv(record: CelRecord) -> bytes:
     """A record in CEL-TLV; ``parse_tlv`` gives it back, numbered by its place."""
     digests = b"".join(_tlv(alg.tpm_id, value) for alg, value in record.digests.items())
@@ -176,7 +224,7 @@ def _tlv_record(reader: Reader, index: int) -> CelRecord:
     place = _number(value)
     if kind == _PCR and place >= PCR_COUNT:
         raise FormatError("CEL PCR is out of range", offset=offset, got=f"{place}")
-    digests = _tlv_digests(_field(reader, _DIGESTS, 1024, "digests"), offset)
+    digests = _tlv_digests(_field(reader, _DIGESTS, _MAX_DIGESTS, "digests"), offset)
     content_type, content = _value(reader, MAX_CONTENT, "content")
     if content_type <= _DIGESTS:
         raise FormatError("CEL record has no content", offset=offset)
