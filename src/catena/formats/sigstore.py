@@ -10,7 +10,7 @@
      | "messageSignature": {"messageDigest"?: {"algorithm", "digest"}, "signature"}}
 
 Exactly one kind of key and one kind of content. Of a log entry the signed promise is read
-(``Promise``), not the inclusion proof; RFC 3161 timestamps are carried, never read.
+(``formats.rekor``), not the inclusion proof; RFC 3161 timestamps are carried, never read.
 
 An image's signature is an in-toto Statement with the predicate ``SIGN_PREDICATE`` about the image's
 digest (cosign 3, ``pkg/cosign/bundle``). Any other predicate is a statement *about* an image, not a signature of it.
@@ -28,6 +28,7 @@ import msgspec
 
 from catena.errors import FormatError
 from catena.formats import dsse, ijson
+from catena.formats.rekor import Promise
 
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
@@ -134,32 +135,6 @@ class _Statement(_Strict, frozen=True, kw_only=True):
     subject: Annotated[tuple[_Resource, ...], msgspec.Meta(max_length=256)]
     predicate_type: str = msgspec.field(name="predicateType")
     predicate: msgspec.Raw = msgspec.Raw()
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """A transparency log's promise that it holds an entry since ``integrated_time`` (Unix time).
-
-    ``entry`` is the entry's body, ``log_id`` the hex SHA-256 of the log's key, ``signature`` its
-    signature over the canonical form of all of them (``signed``).
-    """
-
-    entry: bytes
-    integrated_time: int
-    log_index: int
-    log_id: str
-    signature: bytes
-
-    def signed(self) -> bytes:
-        """Canonical JSON (RFC 8785) of what the log signs."""
-        return msgspec.json.encode(
-            {
-                "body": base64.b64encode(self.entry).decode(),
-                "integratedTime": self.integrated_time,
-                "logID": self.log_id,
-                "logIndex": self.log_index,
-            }
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +262,8 @@ def _sha256(digest: _MessageDigest | None) -> str | None:
             expected="SHA2_256",
             got=ascii(digest.algorithm[:40]),
         )
+    if len(digest.digest) != 32:
+        raise FormatError("message digest has a wrong size", got=f"{len(digest.digest)} bytes")
     return digest.digest.hex()
 
 
@@ -294,7 +271,7 @@ def _promises(entries: tuple[_Entry, ...]) -> tuple[Promise, ...]:
     """Entries of logs that promise nothing (Rekor 2 proves inclusion only) are left out."""
     return tuple(
         Promise(
-            entry=one.canonicalized_body,
+            body=base64.b64encode(one.canonicalized_body).decode(),
             integrated_time=_integer(one.integrated_time),
             log_index=_integer(one.log_index),
             log_id=one.log_id.key_id.hex(),
