@@ -96,3 +96,29 @@ class ImageSource(Protocol):
 
     def launch_policies(self, image: ImageDigest) -> Iterable[bytes]:
         """Envelopes (``formats.dsse``) of launch policies that claim to be the image's."""
+
+
+class ImageStore(ImageSource, Protocol):
+    """A source that can be written. Names are those of the source: whole references, or tags."""
+
+    def manifest(self, digest: str) -> bytes:
+        """A manifest or index, checked. Raises ``MissingBlob`` or ``AlteredBlob``."""
+
+    def tagged(self, name: str) -> bytes | None:
+        """The manifest that has the name, or None."""
+
+    def sibling(self, reference: str, tag: str) -> str:
+        """The name of another tag in the repository of ``reference``."""
+
+    def add(self, content: bytes) -> ImageDigest:
+        """Store content."""
+
+    def put_manifest(self, content: bytes, media_type: str, name: str) -> ImageDigest:
+        """Store a manifest and name it."""
+
+    def attach(self, reference: str, image: ImageDigest, manifest: bytes, kind: str) -> None:
+        """Store the manifest of an artifact whose subject is the image, so that it is found.
+
+        Not guaranteed: that of two that are attached in the same instant both are listed, where
+        the list is a tag.
+        """

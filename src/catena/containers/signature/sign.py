@@ -1,0 +1,220 @@
+"""Signing images in cosign's two formats, and attaching launch policies.
+
+Whatever is written here the real ``cosign`` verifies. Both formats name the repository, so that the
+signature does not count elsewhere; cosign's bundles have no place for it but an annotation. The time
+of signing goes along as ``org.opencontainers.image.created``.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from catena.containers.images import attached
+from catena.containers.images.source import (
+    COSIGN_PAYLOAD,
+    LAUNCH_POLICY,
+    SIGSTORE_BUNDLE,
+    ImageStore,
+)
+from catena.containers.signature import cosign
+from catena.containers.signature.proof import REPOSITORY
+from catena.containers.signature.result import SignatureFormat
+from catena.errors import UsageError
+from catena.formats import dsse, oci, sigstore, simplesigning
+from catena.formats.dsse import Subject
+from catena.formats.launchpolicy import LaunchPolicy
+from catena.formats.oci import Descriptor, Manifest
+from catena.ids import ImageDigest
+from catena.keys.documents import seal_document
+from catena.keys.signer import Signer
+
+MAX_ANNOTATIONS = 64
+_NEVER = "0001-01-01T00:00:00Z"
+_CONTENT = "dev.sigstore.bundle.content"
+_PREDICATE = "dev.sigstore.bundle.predicateType"
+
+
+class UnsupportedFormat(UsageError):
+    """A format that nobody signs in here."""
+
+    code = "format-not-signable"
+    remedy = "Choose one of the formats that --help lists."
+
+
+class TooManyAnnotations(UsageError):
+    """More annotations than a signature may have."""
+
+    code = "too-many-annotations"
+    remedy = f"Give at most {MAX_ANNOTATIONS}."
+
+
+class NoImage(UsageError):
+    """A reference that names no image of the store."""
+
+    code = "not-an-image"
+    remedy = "Name an image or an image index."
+
+
+@dataclass(frozen=True, slots=True)
+class SignedImage:
+    """What was signed: the image, for which repository, how, by which key (SHA-256 of its SPKI)."""
+
+    image: ImageDigest
+    repository: str
+    format: SignatureFormat
+    key: str
+    annotations: Mapping[str, str]
+    launch_policy: bool = False
+
+
+def sign_image(
+    store: ImageStore,
+    name: str,
+    repository: str,
+    signer: Signer,
+    kind: SignatureFormat,
+    *,
+    annotations: Mapping[str, str],
+    now: datetime,
+    launch: LaunchPolicy | None = None,
+) -> SignedImage:
+    """Sign what ``name`` means in the store now, for ``repository`` (``registry/name``).
+
+    Raises ``UnsupportedFormat``, ``TooManyAnnotations``, or what the store raises.
+    """
+    if len(annotations) > MAX_ANNOTATIONS:
+        raise TooManyAnnotations("too many annotations", got=f"{len(annotations)}")
+    image = store.resolve(name)
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    signed = {oci.CREATED: stamp, **annotations}
+    match kind:
+        case SignatureFormat.COSIGN:
+            _sign_payload(
+                store, name, image, simplesigning.encode(image, repository, signed), signer
+            )
+        case SignatureFormat.COSIGN_BUNDLE:
+            signed = {REPOSITORY: repository, **signed}
+            _sign_statement(store, name, image, signed, signer)
+        case _:
+            raise UnsupportedFormat(f"images are not signed as {kind} here")
+    if launch is not None:
+        attach_launch_policy(store, name, image, repository, launch, signer)
+    return SignedImage(image, repository, kind, signer.key_id, signed, launch is not None)
+
+
+def attach_launch_policy(
+    store: ImageStore,
+    name: str,
+    image: ImageDigest,
+    repository: str,
+    launch: LaunchPolicy,
+    signer: Signer,
+) -> None:
+    """Sign a launch policy for the image and attach it."""
+    subject = Subject(name=repository, digest={"sha256": _hex(image)})
+    envelope = seal_document(launch, [subject], signer)
+    _attach(store, name, image, envelope, LAUNCH_POLICY, {})
+
+
+def _sign_payload(
+    store: ImageStore, name: str, image: ImageDigest, payload: bytes, signer: Signer
+) -> None:
+    """Cosign's older format: one more layer of the manifest under the signature's tag."""
+    signature = base64.b64encode(signer.sign(payload)).decode()
+    layer = Descriptor(
+        media_type=COSIGN_PAYLOAD,
+        digest=store.add(payload),
+        size=len(payload),
+        annotations={cosign.SIGNATURE: signature},
+    )
+    tag = store.sibling(name, attached.signature_tag(image))
+    before = store.tagged(tag)
+    layers = (*(oci.parse_manifest(before).layers if before is not None else ()), layer)
+    config = _config(layers)
+    manifest = Manifest(
+        schema_version=2,
+        media_type=oci.IMAGE_MANIFEST,
+        config=Descriptor(media_type=oci.IMAGE_CONFIG, digest=store.add(config), size=len(config)),
+        layers=layers,
+    )
+    store.put_manifest(manifest.encode(), oci.IMAGE_MANIFEST, tag)
+
+
+def _config(layers: tuple[Descriptor, ...]) -> bytes:
+    """The config of an image whose layers are payloads, as cosign's library makes it."""
+    return msgspec.json.encode(
+        {
+            "architecture": "",
+            "created": _NEVER,
+            "history": [{"created": _NEVER}] * len(layers),
+            "os": "",
+            "rootfs": {"type": "layers", "diff_ids": [one.digest for one in layers]},
+            "config": {},
+        }
+    )
+
+
+def _sign_statement(
+    store: ImageStore,
+    name: str,
+    image: ImageDigest,
+    annotations: Mapping[str, str],
+    signer: Signer,
+) -> None:
+    """A bundle that refers to the image."""
+    payload = sigstore.statement(_hex(image), annotations)
+    signature = signer.sign(dsse.pae(dsse.IN_TOTO, payload))
+    hint = base64.b64encode(bytes.fromhex(signer.key_id)).decode()
+    notes = {
+        _CONTENT: "dsse-envelope",
+        _PREDICATE: sigstore.SIGN_PREDICATE,
+        oci.CREATED: annotations[oci.CREATED],
+    }
+    bundle = sigstore.encode(payload, signature, hint)
+    _attach(store, name, image, bundle, SIGSTORE_BUNDLE, notes)
+
+
+def _attach(
+    store: ImageStore,
+    name: str,
+    image: ImageDigest,
+    content: bytes,
+    kind: str,
+    notes: Mapping[str, str],
+) -> None:
+    manifest = Manifest(
+        schema_version=2,
+        media_type=oci.IMAGE_MANIFEST,
+        artifact_type=kind,
+        config=Descriptor(
+            media_type=oci.EMPTY, digest=store.add(oci.EMPTY_CONTENT), size=len(oci.EMPTY_CONTENT)
+        ),
+        layers=(Descriptor(media_type=kind, digest=store.add(content), size=len(content)),),
+        subject=_subject(store, image),
+        annotations=dict(notes) or None,
+    ).encode()
+    store.attach(name, image, manifest, kind)
+
+
+def _subject(store: ImageStore, image: ImageDigest) -> Descriptor:
+    """The image's descriptor; what its manifest does not say about itself is OCI's default."""
+    content = store.manifest(image)
+    head = msgspec.json.decode(content, type=_Head)
+    kind = head.media_type or (oci.IMAGE_MANIFEST if head.manifests is None else oci.IMAGE_INDEX)
+    if kind not in oci.MANIFESTS | oci.INDEXES:
+        raise NoImage("reference names something else than an image", got=ascii(kind[:80]))
+    return Descriptor(media_type=kind, digest=image, size=len(content))
+
+
+class _Head(msgspec.Struct, frozen=True, rename="camel"):
+    media_type: str = ""
+    manifests: msgspec.Raw | None = None
+
+
+def _hex(image: ImageDigest) -> str:
+    return image.partition(":")[2]
