@@ -61,6 +61,16 @@ class NoImage(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What is signed: ``image`` in a store, where ``name`` is a name of it, for ``repository``."""
+
+    store: ImageStore
+    name: str
+    image: ImageDigest
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignedImage:
     """What was signed: the image, for which repository, how, by which key (SHA-256 of its SPKI)."""
 
@@ -69,62 +79,47 @@ class SignedImage:
     format: SignatureFormat
     key: str
     annotations: Mapping[str, str]
-    launch_policy: bool = False
+
+
+def target_of(store: ImageStore, name: str, repository: str) -> Target:
+    """What ``name`` means in the store now, to be signed for ``repository`` (``registry/name``)."""
+    return Target(store, name, store.resolve(name), repository)
 
 
 def sign_image(
-    store: ImageStore,
-    name: str,
-    repository: str,
+    target: Target,
     signer: Signer,
     kind: SignatureFormat,
     *,
     annotations: Mapping[str, str],
     now: datetime,
-    launch: LaunchPolicy | None = None,
 ) -> SignedImage:
-    """Sign what ``name`` means in the store now, for ``repository`` (``registry/name``).
-
-    Raises ``UnsupportedFormat``, ``TooManyAnnotations``, or what the store raises.
-    """
+    """Sign an image. Raises ``UnsupportedFormat``, ``TooManyAnnotations``, or what the store raises."""
     if len(annotations) > MAX_ANNOTATIONS:
         raise TooManyAnnotations("too many annotations", got=f"{len(annotations)}")
-    image = store.resolve(name)
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     signed = {oci.CREATED: stamp, **annotations}
     match kind:
         case SignatureFormat.COSIGN:
-            _sign_payload(
-                store, name, image, simplesigning.encode(image, repository, signed), signer
-            )
+            _sign_payload(target, signed, signer)
         case SignatureFormat.COSIGN_BUNDLE:
-            signed = {REPOSITORY: repository, **signed}
-            _sign_statement(store, name, image, signed, signer)
+            signed = {REPOSITORY: target.repository, **signed}
+            _sign_statement(target, signed, signer)
         case _:
             raise UnsupportedFormat(f"images are not signed as {kind} here")
-    if launch is not None:
-        attach_launch_policy(store, name, image, repository, launch, signer)
-    return SignedImage(image, repository, kind, signer.key_id, signed, launch is not None)
+    return SignedImage(target.image, target.repository, kind, signer.key_id, signed)
 
 
-def attach_launch_policy(
-    store: ImageStore,
-    name: str,
-    image: ImageDigest,
-    repository: str,
-    launch: LaunchPolicy,
-    signer: Signer,
-) -> None:
+def attach_launch_policy(target: Target, launch: LaunchPolicy, signer: Signer) -> None:
     """Sign a launch policy for the image and attach it."""
-    subject = Subject(name=repository, digest={"sha256": _hex(image)})
-    envelope = seal_document(launch, [subject], signer)
-    _attach(store, name, image, envelope, LAUNCH_POLICY, {})
+    subject = Subject(name=target.repository, digest={"sha256": _hex(target.image)})
+    _attach(target, seal_document(launch, [subject], signer), LAUNCH_POLICY, {})
 
 
-def _sign_payload(
-    store: ImageStore, name: str, image: ImageDigest, payload: bytes, signer: Signer
-) -> None:
-    """Cosign's older format: one more layer of the manifest under the signature's tag."""
+def _sign_payload(target: Target, annotations: Mapping[str, str], signer: Signer) -> None:
+    """The older format: one more layer of the manifest under the signature's tag."""
+    store = target.store
+    payload = simplesigning.encode(target.image, target.repository, annotations)
     signature = base64.b64encode(signer.sign(payload)).decode()
     layer = Descriptor(
         media_type=COSIGN_PAYLOAD,
@@ -132,15 +127,13 @@ def _sign_payload(
         size=len(payload),
         annotations={cosign.SIGNATURE: signature},
     )
-    tag = store.sibling(name, attached.signature_tag(image))
+    tag = store.sibling(target.name, attached.signature_tag(target.image))
     before = store.tagged(tag)
     layers = (*(oci.parse_manifest(before).layers if before is not None else ()), layer)
     config = _config(layers)
+    described = Descriptor(media_type=oci.IMAGE_CONFIG, digest=store.add(config), size=len(config))
     manifest = Manifest(
-        schema_version=2,
-        media_type=oci.IMAGE_MANIFEST,
-        config=Descriptor(media_type=oci.IMAGE_CONFIG, digest=store.add(config), size=len(config)),
-        layers=layers,
+        schema_version=2, media_type=oci.IMAGE_MANIFEST, config=described, layers=layers
     )
     store.put_manifest(manifest.encode(), oci.IMAGE_MANIFEST, tag)
 
@@ -159,15 +152,9 @@ def _config(layers: tuple[Descriptor, ...]) -> bytes:
     )
 
 
-def _sign_statement(
-    store: ImageStore,
-    name: str,
-    image: ImageDigest,
-    annotations: Mapping[str, str],
-    signer: Signer,
-) -> None:
+def _sign_statement(target: Target, annotations: Mapping[str, str], signer: Signer) -> None:
     """A bundle that refers to the image."""
-    payload = sigstore.statement(_hex(image), annotations)
+    payload = sigstore.statement(_hex(target.image), annotations)
     signature = signer.sign(dsse.pae(dsse.IN_TOTO, payload))
     hint = base64.b64encode(bytes.fromhex(signer.key_id)).decode()
     notes = {
@@ -175,18 +162,11 @@ def _sign_statement(
         _PREDICATE: sigstore.SIGN_PREDICATE,
         oci.CREATED: annotations[oci.CREATED],
     }
-    bundle = sigstore.encode(payload, signature, hint)
-    _attach(store, name, image, bundle, SIGSTORE_BUNDLE, notes)
+    _attach(target, sigstore.encode(payload, signature, hint), SIGSTORE_BUNDLE, notes)
 
 
-def _attach(
-    store: ImageStore,
-    name: str,
-    image: ImageDigest,
-    content: bytes,
-    kind: str,
-    notes: Mapping[str, str],
-) -> None:
+def _attach(target: Target, content: bytes, kind: str, notes: Mapping[str, str]) -> None:
+    store = target.store
     manifest = Manifest(
         schema_version=2,
         media_type=oci.IMAGE_MANIFEST,
@@ -195,20 +175,20 @@ def _attach(
             media_type=oci.EMPTY, digest=store.add(oci.EMPTY_CONTENT), size=len(oci.EMPTY_CONTENT)
         ),
         layers=(Descriptor(media_type=kind, digest=store.add(content), size=len(content)),),
-        subject=_subject(store, image),
+        subject=_subject(target),
         annotations=dict(notes) or None,
-    ).encode()
-    store.attach(name, image, manifest, kind)
+    )
+    store.attach(target.name, target.image, manifest.encode(), kind)
 
 
-def _subject(store: ImageStore, image: ImageDigest) -> Descriptor:
+def _subject(target: Target) -> Descriptor:
     """The image's descriptor; what its manifest does not say about itself is OCI's default."""
-    content = store.manifest(image)
+    content = target.store.manifest(target.image)
     head = msgspec.json.decode(content, type=_Head)
     kind = head.media_type or (oci.IMAGE_MANIFEST if head.manifests is None else oci.IMAGE_INDEX)
     if kind not in oci.MANIFESTS | oci.INDEXES:
         raise NoImage("reference names something else than an image", got=ascii(kind[:80]))
-    return Descriptor(media_type=kind, digest=image, size=len(content))
+    return Descriptor(media_type=kind, digest=target.image, size=len(content))
 
 
 class _Head(msgspec.Struct, frozen=True, rename="camel"):
