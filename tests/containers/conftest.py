@@ -1,7 +1,8 @@
 """One real registry for all tests of a session that need one."""
 
 import pytest
-from registries import registry
+
+from container_images import registry
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import secrets
 
 import pytest
-from registries import cosign, cosign_program, needs_registry
 from signing import BUNDLE, COSIGN, NOW, pem, policy, signer
 
 from catena.containers.images.registry import Registry
@@ -13,6 +12,7 @@ from catena.containers.signature.sign import sign_image, target_of
 from catena.containers.signature.verify import verify_image
 from catena.formats.containerpolicy import Scope
 from catena.keys.signer import KeyAlgorithm
+from container_images import cosign, cosign_program, needs_registry
 
 pytestmark = needs_registry
 
@@ -126,9 +126,8 @@ def test_a_bundle_that_cosign_signed_with_our_annotation_names_its_repository(
 def test_a_signature_that_was_copied_to_another_repository_is_refused_here_and_not_by_cosign(
     cosign_home, image, local_registry, words
 ):
-    from registries import skopeo
-
     from catena.containers.images import attached
+    from container_images import skopeo
 
     claim = f"org.opencontainers.image.ref.name={repository(image)}"
     text = signed_by_cosign(cosign_home, image, *words, "-a", claim)

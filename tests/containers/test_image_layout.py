@@ -4,7 +4,6 @@ import os
 import threading
 
 import pytest
-from registries import needs_registry, skopeo, tiny_layout
 from signing import BUNDLE, COSIGN, NAME, NOW, REPOSITORY, one_scope, signer, store
 
 from catena.containers.images import attached, copy
@@ -18,6 +17,7 @@ from catena.containers.signature.verify import verify_image
 from catena.errors import FormatError
 from catena.formats import oci
 from catena.formats.launchpolicy import LaunchPolicy
+from container_images import needs_registry, skopeo, tiny_layout
 
 LAUNCH = LaunchPolicy(name="app", version=1, argv=(("/app", "..."),))
 
