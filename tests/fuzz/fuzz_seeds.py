@@ -55,6 +55,10 @@ _IMAGE = small_pe()
 _OWNER = uuid.UUID(int=0x1234)
 _TEXTS = ("sha256", "0f" * 32)
 _NOW = datetime(2026, 1, 2, tzinfo=UTC)
+_CONSTANTS: dict[type, object] = {
+    msgspec.inspect.BoolType: True,
+    msgspec.inspect.DateTimeType: "2026-01-02T03:04:05Z",
+}
 
 
 def example(kind: type) -> bytes:
@@ -83,14 +87,10 @@ def _example(info: msgspec.inspect.Type) -> object:
             return {str(_example(key)): _example(value)}
         case msgspec.inspect.UnionType(types=types):
             return _example(types[0])
-        case msgspec.inspect.DateTimeType():
-            return "2026-01-02T03:04:05Z"
         case msgspec.inspect.LiteralType(values=values):
             return values[0]
-        case msgspec.inspect.BoolType():
-            return True
         case _:
-            return {}
+            return _CONSTANTS.get(type(info), {})
 
 
 # Firmware ----------------------------------------------------------------------------------
