@@ -210,6 +210,18 @@ def test_a_certificate_that_cannot_be_read_is_malformed(text):
     refused(refusals.MalformedSignature, given, rules(root))
 
 
+def test_a_certificate_of_a_version_that_does_not_exist_is_malformed():
+    root = issue("root", authority=True)
+    odd = issue("signer", root).der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x0c")
+    content = {
+        "mediaType": sigstore.BUNDLE_TYPE,
+        "verificationMaterial": {"certificate": {"rawBytes": odd}},
+        "messageSignature": {"signature": b"sig"},
+    }
+    given = SignatureArtifact(SIGSTORE_BUNDLE, msgspec.json.encode(content))
+    refused(refusals.MalformedSignature, given, rules(root))
+
+
 # Transparency logs -------------------------------------------------------------------------
 
 

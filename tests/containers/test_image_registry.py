@@ -1,6 +1,7 @@
 """A registry as a source: the real one, and one that tries everything."""
 
 import base64
+import gzip
 import json
 import secrets
 import threading
@@ -199,6 +200,24 @@ def test_an_answer_beyond_its_limit_is_not_read(hostile, strange):
         strange.resolve(f"{hostile.host}/a:1")
 
 
+def test_packed_answers_are_not_unpacked(hostile, strange):
+    """A few kilobytes could become gigabytes."""
+    packed = gzip.compress(GOOD)
+    hostile.answers["GET", f"/v2/a/blobs/{DIGEST}"] = (200, {"Content-Encoding": "gzip"}, packed)
+    with pytest.raises(AlteredBlob):
+        strange.blobs.read(DIGEST, 1000)
+    hostile.answers["GET", f"/v2/a/blobs/{oci.digest_of(packed)}"] = hostile.answers[
+        "GET", f"/v2/a/blobs/{DIGEST}"
+    ]
+    assert strange.blobs.read(oci.digest_of(packed), 1000) == packed
+
+
+def test_what_a_registry_says_to_an_upload_is_bounded(hostile, strange):
+    hostile.answers["POST", "/v2/a/blobs/uploads/"] = (500, {}, b"x" * 70_000)
+    with pytest.raises(FormatError):
+        strange.add(b"content")
+
+
 @pytest.mark.parametrize("where", ["http://example.com/x", "ftp://127.0.0.1/x", "http://10.0.0.1/"])
 def test_a_redirect_to_plain_http_elsewhere_is_refused(hostile, strange, where):
     hostile.answers["GET", f"/v2/a/blobs/{DIGEST}"] = (307, {"Location": where}, b"")
@@ -266,7 +285,7 @@ def test_a_token_service_that_gives_none_is_told(hostile, strange, token):
     realm = f"http://{hostile.host}/token"
     hostile.answers["GET", f"/v2/a/blobs/{DIGEST}"] = bearer((200, {}, GOOD), realm)
     hostile.answers["GET", "/token"] = token
-    with pytest.raises(RegistryDenied):
+    with pytest.raises((RegistryDenied, FormatError)):
         strange.blobs.read(DIGEST, 1000)
 
 

@@ -120,6 +120,21 @@ def test_a_signature_without_a_repository_is_refused_where_its_key_serves_two_sc
     assert verify.verify_image(source, image, REPOSITORY, rules, NOW).publisher == "team"
 
 
+def test_a_payload_that_names_no_repository_counts_nowhere():
+    key, image = signer(), oci.digest_of(b"image")
+    source = Given([legacy_artifact(key, simplesigning.encode(image, "", {}))])
+    with pytest.raises(refusals.OtherRepository):
+        verify.verify_image(source, image, REPOSITORY, one_scope(key), NOW)
+
+
+@pytest.mark.parametrize("claim", ["team/app", "app", "registry.example.com/team/app/", "*"])
+def test_a_claim_that_is_no_repository_is_malformed(claim):
+    key, image = signer(), oci.digest_of(b"image")
+    source = Given([legacy_artifact(key, simplesigning.encode(image, claim, {}))])
+    with pytest.raises(refusals.MalformedSignature):
+        verify.verify_image(source, image, REPOSITORY, one_scope(key), NOW)
+
+
 def test_a_signature_under_another_tag_is_refused(tmp_path):
     shop, key = store(tmp_path), signer()
     shop.sign(key, repository=f"{REPOSITORY}:stable")
@@ -381,6 +396,23 @@ def test_an_index_that_does_not_list_the_image_says_nothing_about_it(tmp_path):
 
     with pytest.raises(refusals.Unsigned):
         verify.verify_image(Lying(tmp_path), shop.image, name, one_scope(key), NOW)
+
+
+def test_an_index_that_is_not_there_says_nothing(tmp_path):
+    shop, key = store(tmp_path), signer()
+    shop.sign(key)
+
+    class Lying(Layout):
+        def indexes(self, image):
+            return (oci.digest_of(b"nowhere"), image)
+
+    for signed in (key, signer()):
+        rules = one_scope(signed)
+        if signed is key:
+            assert verify.verify_image(Lying(tmp_path), shop.image, NAME, rules, NOW)
+        else:
+            with pytest.raises(refusals.OtherPublisher):
+                verify.verify_image(Lying(tmp_path), shop.image, NAME, rules, NOW)
 
 
 def test_a_name_that_is_no_reference_is_an_error(tmp_path):

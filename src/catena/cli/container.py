@@ -12,6 +12,7 @@ import msgspec
 from catena.cli import output
 from catena.cli.connection import printable
 from catena.cli.container_access import access_options
+from catena.cli.container_policy import noun as policy_noun
 from catena.cli.keys import passphrase_option, read_passphrase
 from catena.errors import ExitCode, UsageError
 
@@ -45,21 +46,12 @@ class SignatureView(msgspec.Struct, frozen=True, kw_only=True):
     launch_policy: str
 
 
-class PolicyNotes(msgspec.Struct, frozen=True, kw_only=True):
-    """A container policy that compiles; ``notes`` say what it allows that may not be meant."""
-
-    name: str
-    version: int
-    sha256: str
-    publishers: int
-    scopes: int
-    notes: tuple[str, ...]
-    document: str = ""
-
-
 @click.group(cls=output.Noun, name="container")
 def noun() -> None:
     """Say whose images may run, and how; sign, verify and fetch them."""
+
+
+noun.add_command(policy_noun)
 
 
 @noun.command(
@@ -192,72 +184,11 @@ def fetch(
     output.emit(fetched, _render_fetched, as_json=as_json)
 
 
-@noun.group(cls=output.Noun, name="policy")
-def policy_noun() -> None:
-    """Container policies: whose images may run."""
-
-
-@policy_noun.command(
-    exits=(ExitCode.NOT_FOUND, ExitCode.POLICY),
-    examples=("catena container policy check containers.toml",),
-)
-@click.argument("file", type=_FILE)
-@output.output_option
-def check(*, file: Path, as_json: bool) -> None:
-    """Check the container policy in FILE (JSON or TOML), and say what it allows beyond the obvious."""
-    output.emit(_notes(file), _render_notes, as_json=as_json)
-
-
-@policy_noun.command(
-    name="sign",
-    exits=(ExitCode.NOT_FOUND, ExitCode.POLICY, ExitCode.MALFORMED),
-    examples=("catena container policy sign containers.toml --keys ./keys --to policy.dsse.json",),
-)
-@click.argument("file", type=_FILE)
-@click.option(
-    "--keys", "folder", required=True, type=click.Path(path_type=Path), help="Key folder."
-)
-@click.option(
-    "--to", "target", required=True, type=_FILE, help="Signed policy to write; must not exist."
-)
-@passphrase_option
-@output.output_option
-def sign_policy(
-    *, file: Path, folder: Path, target: Path, passphrase_file: Path | None, as_json: bool
-) -> None:
-    """Sign the container policy in FILE with the release key. What `check` refuses is not signed."""
-    from catena.containers.signature.policyfile import load_policy, seal_policy
-    from catena.keys import hierarchy
-    from catena.keys.signer import write_new
-
-    signer = hierarchy.open_folder(folder, read_passphrase(passphrase_file)).signer(
-        hierarchy.KeyName.RELEASE
-    )
-    write_new(target, seal_policy(load_policy(file), signer), mode=0o644)
-    view = msgspec.structs.replace(_notes(file), document=str(target))
-    output.emit(view, _render_notes, as_json=as_json)
-
-
 def _annotations(words: tuple[str, ...]) -> dict[str, str]:
     pairs = [word.partition("=") for word in words]
     if any(not name or not equals for name, equals, _ in pairs):
         raise BadAnnotation("annotation is not NAME=VALUE")
     return {name: value for name, _, value in pairs}
-
-
-def _notes(file: Path) -> PolicyNotes:
-    from catena.containers.signature.policy import notes_on
-    from catena.containers.signature.policyfile import load_policy
-
-    policy = load_policy(file)
-    return PolicyNotes(
-        name=policy.document.name,
-        version=policy.document.version,
-        sha256=policy.digest,
-        publishers=len(policy.publishers),
-        scopes=len(policy.scopes),
-        notes=tuple(notes_on(policy)),
-    )
 
 
 def _render_fields(view: Any) -> None:  # noqa: ANN401 - any struct, field by field
@@ -274,14 +205,3 @@ def _render_verified(verified: VerifiedImage) -> None:
 
 def _render_fetched(fetched: FetchedImage) -> None:
     _render_fields(fetched)
-
-
-def _render_notes(view: PolicyNotes) -> None:
-    click.echo(
-        f"{view.name} version {view.version}: {view.publishers} publishers, {view.scopes} scopes, "
-        f"sha256 {view.sha256}"
-    )
-    for note in view.notes:
-        click.echo(f"note: {printable(note)}")
-    if view.document:
-        click.echo(f"signed: {printable(view.document)}")

@@ -59,7 +59,7 @@ class RegistryBlobs:
         with self._transport.stream(f"{self._name}/blobs/{digest}") as response:
             if response.status_code != 200:
                 raise _missing(response.status_code, digest)
-            yield from response.iter_bytes()
+            yield from response.iter_raw()
 
     def _get(self, kind: str, digest: str, accept: str, limit: int) -> Answer:
         return self._transport.get(f"{self._name}/{kind}/{digest}", accept=accept, limit=limit)

@@ -3,7 +3,7 @@
 - Plain HTTP only where it was asked for and the registry is this machine.
 - Credentials go to the registry and to the token service that it names over TLS, never through a redirect.
 - Redirects are followed for reading only, to TLS (or this machine), a few times.
-- Every answer has a size limit, and every exchange a time limit.
+- Every answer has a size limit, in bytes as they come over the wire, and every wait a time limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from catena.errors import FormatError, Unavailable, UsageError
 
 SECONDS = 30.0
 MAX_REDIRECTS = 5
-MAX_TOKEN_ANSWER = 64 * 1024
+MAX_ANSWER = 64 * 1024
+"""Bytes of a token, or of what a registry says to an upload."""
+
 _MAX_CHALLENGE = 2048
 _PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"')
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -113,14 +115,9 @@ class Transport:
         What a registry says in an error is not read.
         """
         with self.stream(path, accept=accept) as response:
-            body = bytearray()
             if response.status_code != httpx.codes.OK:
                 return Answer(response.status_code, response.headers, b"")
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > limit:
-                    raise FormatError("registry's answer is too large", expected=f"at most {limit}")
-            return Answer(response.status_code, response.headers, bytes(body))
+            return Answer(response.status_code, response.headers, _body(response, limit))
 
     @contextmanager
     def stream(self, path: str, *, accept: str = "*/*") -> Iterator[httpx.Response]:
@@ -153,14 +150,16 @@ class Transport:
             self._base.port,
         ):
             raise RegistryUnreachable("registry wants uploads to go elsewhere", got=url.host[:80])
-        headers = {"Content-Type": media_type} if media_type else {}
+        headers = {"Accept-Encoding": "identity"}
+        if media_type:
+            headers["Content-Type"] = media_type
         with _network():
             response = self._authorized(method, url, headers, content)
             try:
-                body = response.read() if method != "HEAD" else b""
+                body = _body(response, MAX_ANSWER) if method != "HEAD" else b""
             finally:
                 response.close()
-        return Answer(response.status_code, response.headers, body[:MAX_TOKEN_ANSWER])
+        return Answer(response.status_code, response.headers, body)
 
     def _authorized(
         self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes
@@ -194,13 +193,16 @@ class Transport:
         realm = httpx.URL(parameters.pop("realm", ""))
         self._check_secure(realm)
         query = {name: parameters[name] for name in ("service", "scope") if name in parameters}
-        headers = {"Authorization": _basic(self._credentials)} if self._credentials else {}
-        response = self._http.get(realm, params=query, headers=headers)
-        if response.status_code != 200 or len(response.content) > MAX_TOKEN_ANSWER:
-            raise RegistryDenied(
-                "token service gives no token", got=f"{response.status_code} from {realm.host[:80]}"
-            )
-        return f"Bearer {_token(response.content)}"
+        headers = {"Accept-Encoding": "identity"}
+        if self._credentials:
+            headers["Authorization"] = _basic(self._credentials)
+        with self._http.stream("GET", realm, params=query, headers=headers) as response:
+            if response.status_code != httpx.codes.OK:
+                raise RegistryDenied(
+                    "token service gives no token",
+                    got=f"{response.status_code} from {realm.host[:80]}",
+                )
+            return f"Bearer {_token(_body(response, MAX_ANSWER))}"
 
     def _check_secure(self, url: httpx.URL) -> None:
         local = self._local and url.scheme == "http" and is_loopback(url.host)
@@ -217,6 +219,16 @@ def is_loopback(registry: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _body(response: httpx.Response, limit: int) -> bytes:
+    """At most ``limit`` bytes, as they come: nothing is unpacked. Raises ``FormatError`` beyond."""
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise FormatError("registry's answer is too large", expected=f"at most {limit}")
+    return bytes(body)
 
 
 def _basic(credentials: Credentials) -> str:

@@ -26,10 +26,8 @@ from catena.ids import Sha256Hex
 
 EVERYTHING = "*"
 _BELOW = "/*"
-_NAME_CLAIMING = frozenset(
-    {SignatureFormat.COSIGN, SignatureFormat.SIMPLE_SIGNING, SignatureFormat.ACI}
-)
-"""Formats that always name the repository."""
+CLAIMING = frozenset({SignatureFormat.COSIGN, SignatureFormat.SIMPLE_SIGNING, SignatureFormat.ACI})
+"""Formats that sign the repository, always: without it such a signature counts nowhere."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -106,7 +104,7 @@ def digest_of(document: ContainerPolicy) -> Sha256Hex:
 def notes_on(policy: CompiledPolicy) -> Iterator[str]:
     """What a policy allows that whoever wrote it may not have meant, in words."""
     for name, scope in policy.scopes.items():
-        unclaiming = sorted(scope.formats - _NAME_CLAIMING)
+        unclaiming = sorted(scope.formats - CLAIMING)
         if name.endswith(EVERYTHING) and unclaiming:
             yield (
                 f"{name}: signatures that name no repository ({', '.join(unclaiming)}) "

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from catena.containers.images.blobs import MissingBlob
 from catena.containers.images.source import (
     COSIGN_PAYLOAD,
     SIGSTORE_BUNDLE,
@@ -27,7 +28,12 @@ from catena.containers.images.source import (
     SignatureArtifact,
 )
 from catena.containers.signature import bundle, cosign
-from catena.containers.signature.policy import CompiledPolicy, CompiledScope, PublisherKeys
+from catena.containers.signature.policy import (
+    CLAIMING,
+    CompiledPolicy,
+    CompiledScope,
+    PublisherKeys,
+)
 from catena.containers.signature.proof import Proof
 from catena.containers.signature.refusals import (
     FutureSignature,
@@ -114,7 +120,10 @@ def verify_image(
 def _indexes(source: ImageSource, image: ImageDigest) -> Iterator[ImageDigest]:
     """Indexes that really list the image: the source's word is only a hint."""
     for digest in source.indexes(image):
-        listed = oci.parse_index(source.blobs.read(digest, oci.MAX_MANIFEST)).manifests
+        try:
+            listed = oci.parse_index(source.blobs.read(digest, oci.MAX_MANIFEST)).manifests
+        except (FormatError, MissingBlob):
+            continue
         if any(one.digest == image for one in listed):
             yield digest
 
@@ -204,6 +213,10 @@ def _check_claim(
     publisher: PublisherKeys, proof: Proof, artifact: SignatureArtifact, asked: _Question
 ) -> str:
     """The repository that the signature names, or empty where a key is bound to the scope."""
+    if not proof.claim and proof.format in CLAIMING:
+        raise OtherRepository(
+            "image is signed for no repository", expected=asked.wanted.repository, got="none"
+        )
     if not proof.claim:
         _check_bound(publisher, proof, artifact, asked)
         return ""

@@ -65,6 +65,7 @@ _DAMAGE = (
     ValueError,
     TypeError,
     x509.DuplicateExtension,
+    x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
     UnsupportedAlgorithm,
 )
