@@ -11,7 +11,7 @@ from catena.containers.signature import refusals
 from catena.containers.signature.sign import sign_image, target_of
 from catena.containers.signature.verify import verify_image
 from catena.formats.containerpolicy import Scope
-from catena.keys.signer import KeyAlgorithm
+from catena.keys.signer import KeyAlgorithm, load_signer
 from container_images import cosign, cosign_program, needs_registry
 
 pytestmark = needs_registry
@@ -120,6 +120,14 @@ def test_a_bundle_that_cosign_signed_with_our_annotation_names_its_repository(
     text = signed_by_cosign(cosign_home, image, *NEWER, "-a", claim)
     compiled = rules(text, name, "registry.example.com/other")
     assert verify_image(opened, image.digest, name, compiled, NOW).claimed_repository == name
+
+
+def test_a_key_of_cosign_signs_here_what_cosign_verifies(cosign_home, image, opened, tmp_path):
+    key = load_signer(cosign_home / "cosign.key")
+    target = target_of(opened, image.reference, repository(image))
+    sign_image(target, key, COSIGN, annotations={}, now=NOW)
+    (tmp_path / "key.pub").write_text((cosign_home / "cosign.pub").read_text())
+    cosign(tmp_path, *VERIFY, image.reference)
 
 
 @pytest.mark.parametrize("words", [OLDER, NEWER])

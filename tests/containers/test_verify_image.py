@@ -1,5 +1,7 @@
 """One verifier: what it accepts, and each reason for which it refuses."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
 
@@ -436,6 +438,16 @@ def test_every_media_type_of_the_table_has_a_format_and_a_verifier():
         assert "/" in media_type
         assert entry.name in set(SignatureFormat)
         assert callable(entry.verify)
+
+
+def test_a_node_needs_nothing_of_registries_to_verify():
+    """What a gate imports: a node has no HTTP client."""
+    code = (
+        "import sys; import catena.containers.signature.verify, catena.containers.images.layout; "
+        "sys.exit(bool({'httpx', 'ssl', 'asn1crypto', 'rich', 'click'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert done.returncode == 0
 
 
 # What tests are made of --------------------------------------------------------------------
