@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from catena.errors import FormatError, NotFound, Refusal, Unavailable, UsageError
+from catena.keys import cosignkey
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -198,9 +199,12 @@ def verify_signature(key: PublicKey, signature: bytes, data: bytes) -> None:
 def load_signer(path: Path, passphrase: bytes | None = None) -> PrivateKeySigner:
     """Open a private key file.
 
-    Raises ``MissingKey``, ``ExposedKey``, ``WrongPassphrase`` or ``UnusableKey``.
+    Key files that cosign made are opened as well (``keys.cosignkey``). Raises ``MissingKey``,
+    ``ExposedKey``, ``WrongPassphrase`` or ``UnusableKey``.
     """
     pem = _read_private(path)
+    if cosignkey.is_cosign_key(pem):
+        return PrivateKeySigner(_cosign_key(path, pem, passphrase or b""))
     try:
         key = serialization.load_pem_private_key(pem, passphrase)
     except TypeError as error:
@@ -210,11 +214,27 @@ def load_signer(path: Path, passphrase: bytes | None = None) -> PrivateKeySigner
         if passphrase is not None and b"ENCRYPTED" in pem:
             raise WrongPassphrase(f"passphrase does not open key {path.name}") from error
         raise UnusableKey(f"{path.name} holds no private key") from error
+    return PrivateKeySigner(_usable(path, key))
+
+
+def _cosign_key(path: Path, pem: bytes, passphrase: bytes) -> PrivateKey:
+    """A key in cosign's own file; cosign encrypts with an empty passphrase as well."""
+    der = cosignkey.decrypt(pem, passphrase)
+    if der is None:
+        raise WrongPassphrase(f"passphrase does not open key {path.name}")
+    try:
+        key = serialization.load_der_private_key(der, None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        raise UnusableKey(f"{path.name} holds no private key") from None
+    return _usable(path, key)
+
+
+def _usable(path: Path, key: object) -> PrivateKey:
     if not isinstance(
         key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
     ):
         raise UnusableKey(f"{path.name} is a key of another kind", got=type(key).__name__)
-    return PrivateKeySigner(key)
+    return key
 
 
 def _read_private(path: Path) -> bytes:
