@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from launch_vectors import (
@@ -432,13 +433,13 @@ def test_a_new_namespace_is_not_the_hosts(kind):
     words = ["unshare", f"--{kind}", "sleep", "60"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
         try:
-            path = f"/proc/{process.pid}/ns/{kind}"
-            own = os.stat(f"/proc/self/ns/{kind}").st_ino
+            made = Path(f"/proc/{process.pid}/ns/{kind}")
+            own = Path(f"/proc/self/ns/{kind}").stat().st_ino
             for _ in range(1000):
-                if os.stat(path).st_ino != own:
+                if made.stat().st_ino != own:
                     break
                 time.sleep(0.01)
-            assert not is_host_namespace("network" if kind == "net" else kind, path)
+            assert not is_host_namespace("network" if kind == "net" else kind, str(made))
         finally:
             process.kill()
 
