@@ -48,6 +48,7 @@ def test_options_change_what_they_say():
         (("-c", "CAP_SYS_ADMIN", *TRUE), "launch-capability"),
         (("--cwd", "/data", *TRUE), "launch-directory"),
         (("--no-new-privs=F", *TRUE), "launch-privileges"),
+        (("--cgroup", "memory:../../other", *TRUE), "launch-privileges"),
     ],
 )
 def test_an_exec_beyond_the_policy_is_refused(words, code):

@@ -179,6 +179,16 @@ def test_a_pod_with_more_needs_a_policy_of_its_own(edit, code):
     assert refused.value.code == code
 
 
+def test_a_service_cannot_stand_in_for_a_variable_of_the_image():
+    config = with_change(recorded("ctr-1.6"), containerd)
+    config["process"]["env"].append("DB_SERVICE_HOST=10.0.0.1")
+    check_create(parsed(config), default_policy(), IMAGE, others)
+    own = image((), entrypoint=ARGV, user="1000", cwd="/srv", env=("DB_SERVICE_HOST=db",))
+    with pytest.raises(LaunchRefused) as refused:
+        check_create(parsed(config), default_policy(), own, others)
+    assert refused.value.code == "launch-env"
+
+
 def test_a_pod_in_the_hosts_network_is_refused_although_it_names_a_path():
     with pytest.raises(LaunchRefused) as refused:
         check_create(

@@ -21,7 +21,8 @@ What a policy says, field by field. What is not mentioned is refused.
 ======================  =====================================================================
 ``argv``                alternatives, each a list of rules, one for every argument
 ``exec``                the same for commands that are run in the running container
-``env``                 rule for the value, by name (or ``re:`` for names)
+``env``                 rule for the value, by name; a name behind ``re:`` is a pattern for names
+                        that neither the policy nor the image itself mentions
 ``cwd``                 rules for the working directory
 ``users``               rules for ``uid:gid``
 ``groups``              rules for further group IDs beside the user's own
@@ -79,7 +80,7 @@ class MountRule(Document, frozen=True, kw_only=True):
 class LaunchPolicy(Document, frozen=True, kw_only=True):
     """See the tables of the module."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
     version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
     argv: Commands
     exec: Commands = ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from catena.containers.launch.refusals import UnknownExecOption, shown
+from catena.containers.launch.refusals import LaunchPrivileges, UnknownExecOption, shown
 from catena.formats.runtime import Capabilities, Process
 
 _ALIASES = {"e": "env", "t": "tty", "u": "user", "g": "additional-gids", "p": "process"}
@@ -75,7 +75,7 @@ class ExecArguments:
 
 
 def parse_exec(arguments: Sequence[str]) -> ExecArguments:
-    """Read what follows ``exec``. Raises ``UnknownExecOption``."""
+    """Read what follows ``exec``. Raises ``UnknownExecOption`` or ``LaunchPrivileges``."""
     words = list(arguments)
     values: dict[str, str] = {}
     lists: dict[str, tuple[str, ...]] = {}
@@ -100,6 +100,8 @@ def parse_exec(arguments: Sequence[str]) -> ExecArguments:
     container = _next(words, "CONTAINER")
     if words[:1] == ["--"]:
         words.pop(0)
+    if ".." in values.get("cgroup", "").rpartition(":")[2].split("/"):
+        raise LaunchPrivileges("a cgroup that is not the container's", got=shown(values["cgroup"]))
     return ExecArguments(container, tuple(words), values, lists, switches)
 
 

@@ -116,18 +116,24 @@ class EnvRules:
     image: bool
 
     def allows(self, name: str, value: str, image: ImageConfig | None) -> bool:
-        """Whether the variable may have this value."""
+        """Whether the variable may have this value. No pattern of names stands for an image's own."""
         found = self.exact.get(name)
         if found is not None and found(value):
             return True
-        if self.image and image is not None and (name, value) in image.env:
-            return True
+        own = self._own(name, image)
+        if own:
+            return value in own
         return any(names(name) and values(value) for names, values in self.patterns)
 
     def lists(self, name: str, image: ImageConfig | None) -> bool:
         """Whether the variable is mentioned at all."""
-        own = self.image and image is not None and any(name == one for one, _ in image.env)
-        return name in self.exact or own or any(names(name) for names, _ in self.patterns)
+        known = name in self.exact or bool(self._own(name, image))
+        return known or any(names(name) for names, _ in self.patterns)
+
+    def _own(self, name: str, image: ImageConfig | None) -> tuple[str, ...]:
+        if not self.image or image is None:
+            return ()
+        return tuple(value for one, value in image.env if one == name)
 
 
 @dataclass(frozen=True, slots=True)
