@@ -218,6 +218,8 @@ REFUSED = [
     ("launch-seccomp", "linux.seccomp.defaultAction", "SCMP_ACT_LOG"),
     ("launch-seccomp", "linux.seccomp.defaultAction", "SCMP_ACT_NOTIFY"),
     ("launch-seccomp", "linux.seccomp.defaultErrnoRet", 0),
+    ("launch-seccomp", "linux.seccomp.defaultErrnoRet", 65536),
+    ("launch-seccomp", "linux.seccomp.defaultErrnoRet", -65536),
     ("launch-seccomp", "linux.seccomp.listenerPath", "/run/x"),
     ("launch-seccomp", "linux.seccomp.syscalls.0.errnoRet", 0),
     ("launch-seccomp", "linux.seccomp.syscalls.0.action", "SCMP_ACT_TRACE"),
@@ -236,6 +238,7 @@ REFUSED = [
             "org.systemd.property.DeviceAllow",
             "module.wasm.image/variant",
             "io.katacontainers.config.hypervisor.path",
+            "dev.gvisor.flag.network",
         )
     ),
     # other platforms

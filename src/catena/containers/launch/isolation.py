@@ -69,6 +69,9 @@ _DENYING = frozenset(
 )
 _ACTIONS = _DENYING | {"SCMP_ACT_ALLOW", "SCMP_ACT_LOG"}
 
+_MAX_ERRNO = 4095
+"""The kernel's; runtimes cut a larger number to 16 bits, and 65536 to success."""
+
 _MASKED = frozenset(
     {
         "/proc/acpi",
@@ -112,6 +115,7 @@ _ORDERS = (
     "run.oci.",
     "module.wasm.",
     "io.katacontainers.",
+    "dev.gvisor.",
 )
 _HARMLESS_ORDERS = frozenset(
     f"org.systemd.property.{name}"
@@ -228,7 +232,7 @@ def _check_actions(seccomp: Seccomp) -> None:
     for action, errno in (*rules, (seccomp.default_action, seccomp.default_errno_ret)):
         if action not in _ACTIONS:
             raise LaunchSeccomp("a filter with an action that is not allowed", got=shown(action))
-        if action == "SCMP_ACT_ERRNO" and errno is not None and errno < 1:
+        if action == "SCMP_ACT_ERRNO" and errno is not None and not 1 <= errno <= _MAX_ERRNO:
             raise LaunchSeccomp("a filter that refuses a system call and reports success")
 
 
