@@ -90,13 +90,14 @@ def sign(
 ) -> None:
     """Sign IMAGE, in a registry or an OCI layout (oci:FOLDER:NAME), and store the signature there."""
     from catena.containers.images.opening import opened
+    from catena.containers.launch.document import read_launch_policy
     from catena.containers.signature import sign as signing
     from catena.containers.signature.result import SignatureFormat
     from catena.keys.signer import load_signer
 
     signer = load_signer(key, read_passphrase(passphrase_file))
     notes = _annotations(annotations)
-    policy = signing.read_launch_policy(launch.read_bytes()) if launch else None
+    policy = read_launch_policy(launch.read_bytes()) if launch else None
     with opened(image, access, repository) as found:
         target = signing.target_of(found.store, found.name, found.repository)
         signed = signing.sign_image(

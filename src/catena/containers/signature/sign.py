@@ -21,17 +21,15 @@ from catena.containers.images.source import (
     SIGSTORE_BUNDLE,
     ImageStore,
 )
+from catena.containers.launch.document import seal_launch_policy
 from catena.containers.signature import cosign
 from catena.containers.signature.proof import REPOSITORY
 from catena.containers.signature.result import SignatureFormat
 from catena.errors import UsageError
 from catena.formats import dsse, oci, sigstore, simplesigning
-from catena.formats.dsse import Subject
 from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.oci import Descriptor, Manifest
-from catena.formats.references import parse_predicate
 from catena.ids import ImageDigest
-from catena.keys.documents import seal_document
 from catena.keys.signer import Signer
 
 MAX_ANNOTATIONS = 64
@@ -87,11 +85,6 @@ def target_of(store: ImageStore, name: str, repository: str) -> Target:
     return Target(store, name, store.resolve(name), repository)
 
 
-def read_launch_policy(content: bytes) -> LaunchPolicy:
-    """A launch policy in JSON, as ``catena container policy generate`` writes it. Raises ``FormatError``."""
-    return parse_predicate(content, LaunchPolicy)
-
-
 def sign_image(
     target: Target,
     signer: Signer,
@@ -117,9 +110,8 @@ def sign_image(
 
 
 def attach_launch_policy(target: Target, launch: LaunchPolicy, signer: Signer) -> None:
-    """Sign a launch policy for the image and attach it."""
-    subject = Subject(name=target.repository, digest={"sha256": _hex(target.image)})
-    _attach(target, seal_document(launch, [subject], signer), LAUNCH_POLICY, {})
+    """Sign a launch policy for the image and attach it. Raises ``UnusableLaunchPolicy``."""
+    _attach(target, seal_launch_policy(signer, launch, [target.image]), LAUNCH_POLICY, {})
 
 
 def _sign_payload(target: Target, annotations: Mapping[str, str], signer: Signer) -> None:
