@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,6 +13,8 @@ from cryptography import x509
 from fuzz_probe import Probe, Target, check_offset, check_words
 from fuzz_seeds import db_certificate, signature_on_image
 
+from catena.containers.rootfs import packing, tree
+from catena.containers.rootfs.layer import layer_tree
 from catena.errors import CatenaError, FormatError
 from catena.evidence import Evidence
 from catena.formats import (
@@ -21,6 +24,7 @@ from catena.formats import (
     gpt,
     ima,
     ima_ascii,
+    layertar,
     nodeapi,
     note,
     pcrpolicy,
@@ -171,6 +175,26 @@ def _ima_walk(data: bytes) -> None:
 
 def _ima_one_by_one(data: bytes) -> None:
     assert tuple(ima.entries(data)) == ima.parse(data)
+
+
+def _layer_tar(data: bytes) -> None:
+    for entry in layertar.parse(data):
+        parts = entry.path.split(b"/") if entry.path else []
+        assert not {b"", b".", b".."} & set(parts)
+        assert entry.size <= len(data)
+
+
+def _layer(data: bytes) -> None:
+    """A layer all the way: its tree lists and reads back the same, on top of nothing as well."""
+    found = layer_tree(layertar.entries(io.BytesIO(data)))
+    assert tree.decode(tree.encode(found)) == found
+    tree.merged([found, found])
+
+
+def _packed(data: bytes) -> None:
+    with packing.unpacked(packing.Hashed(io.BytesIO(data), limit=len(data))) as inside:
+        bounded = packing.Hashed(inside, limit=1 << 24)
+        bounded.drain()
 
 
 def _note(data: bytes) -> None:
@@ -408,6 +432,27 @@ TARGETS: dict[str, Target] = {
                 b"sha256:\0",
                 b" 10 ",
                 b"\n",
+                *_U32,
+            ),
+        ),
+        Target(
+            "layertar",
+            (
+                Probe("layertar.parse", _layer_tar),
+                Probe("rootfs.layer", _layer, CatenaError),
+                Probe("rootfs.packing", _packed, CatenaError),
+                Probe("rootfs.tree", tree.decode),
+            ),
+            (
+                b"ustar\x0000",
+                b"ustar  \0",
+                b".wh.",
+                b".wh..wh..opq",
+                b" path=",
+                b" SCHILY.xattr.security.capability=",
+                b"\x1f\x8b\x08",
+                b"BZh9",
+                b"\xfd7zXZ\0",
                 *_U32,
             ),
         ),

@@ -29,7 +29,7 @@ from catena.containers.rootfs.fingerprints import Contents, Fingerprints
 from catena.containers.rootfs.fit import additions, differences, strangers
 from catena.containers.rootfs.identity import RootIdentity, RootKind, RootRefused
 from catena.containers.rootfs.mounts import (
-    Mount,
+    MountTable,
     Overlay,
     check_folder,
     mount_of,
@@ -88,7 +88,7 @@ class _Looking:
 
     catalog: Catalog
     cache: Fingerprints
-    listed: tuple[Mount, ...]
+    listed: MountTable
     mounts: tuple[str, ...]
     strict: bool
 

@@ -16,10 +16,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from catena.containers.rootfs.refusals import ForeignMount, UnknownLayers, UnsteadyTree
-from catena.containers.rootfs.tree import ATTRIBUTES, ROOT, WHITEOUT, Entry, Kind
+from catena.containers.rootfs.tree import (
+    ATTRIBUTES,
+    MAX_DEPTH,
+    MAX_FILES,
+    ROOT,
+    WHITEOUT,
+    Entry,
+    Kind,
+)
 
-MAX_DEPTH = 200
-MAX_FILES = 2_000_000
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _BUFFER = 1024 * 1024
@@ -148,7 +154,7 @@ class Listing:
     tree: dict[bytes, Entry] = field(default_factory=dict)
     hashed: int = 0
     links: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER))
+    view: memoryview = field(default_factory=lambda: memoryview(bytearray(_BUFFER)))
 
 
 def listing(
@@ -168,21 +174,21 @@ def listing(
 
 def _list(found: Listing, descriptor: int, above: bytes, depth: int) -> None:
     with os.scandir(descriptor) as scan:
-        names = [one.name for one in scan]
-    _check_bounds(len(found.tree) + len(names), depth, found.limit)
-    for name in names:
+        inside = list(scan)
+    _check_bounds(len(found.tree) + len(inside), depth, found.limit)
+    for one in inside:
+        name = one.name
         path = above + b"/" * bool(above) + os.fsencode(name)
-        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
-        if kind is Kind.DIRECTORY:
-            _check_device(status, found.device)
+        if one.is_dir(follow_symlinks=False):
             with _inside(name, descriptor) as child:
-                found.tree[path] = _entry(found, child, os.fstat(child), kind)
+                status = os.fstat(child)
+                _check_device(status, found.device)
+                found.tree[path] = _entry(found, child, status, Kind.DIRECTORY)
                 _list(found, child, path, depth - 1)
-        elif kind is Kind.FILE and found.content:
+        elif found.content and one.is_file(follow_symlinks=False):
             found.tree[path] = _file(found, name, descriptor)
         else:
-            found.tree[path] = _special(found, name, descriptor, status, kind)
+            found.tree[path] = _special(found, name, descriptor)
 
 
 def _file(found: Listing, name: str, folder: int) -> Entry:
@@ -194,7 +200,7 @@ def _file(found: Listing, name: str, folder: int) -> Entry:
         inode = (status.st_dev, status.st_ino)
         digest = found.links.get(inode)
         if digest is None:
-            digest = _hashed(found, descriptor)
+            digest = _hashed(found, descriptor, status.st_size)
             if status.st_nlink > 1:
                 found.links[inode] = digest
         return _entry(found, descriptor, status, Kind.FILE, digest)
@@ -202,16 +208,20 @@ def _file(found: Listing, name: str, folder: int) -> Entry:
         os.close(descriptor)
 
 
-def _hashed(found: Listing, descriptor: int) -> bytes:
-    hasher, view = hashlib.sha256(), memoryview(found.buffer)
-    while size := os.readv(descriptor, (view,)):
-        hasher.update(view[:size])
+def _hashed(found: Listing, descriptor: int, left: int) -> bytes:
+    """SHA-256 of a file of ``left`` bytes; one that grows meanwhile has another ctime."""
+    hasher = hashlib.sha256()
+    while left > 0 and (size := os.readv(descriptor, (found.view,))):
+        hasher.update(found.view[:size])
         found.hashed += size
+        left -= size
     return hasher.digest()
 
 
-def _special(found: Listing, name: str, folder: int, status: os.stat_result, kind: Kind) -> Entry:
-    """What is not opened: links, devices, pipes, sockets."""
+def _special(found: Listing, name: str, folder: int) -> Entry:
+    """What is not opened: links, devices, pipes, sockets; files whose content is not asked for."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    kind = _KINDS[stat.S_IFMT(status.st_mode)]
     if kind is Kind.SYMLINK:
         target = os.fsencode(os.readlink(name, dir_fd=folder))
         return _entry(found, None, status, kind, target)
