@@ -303,6 +303,10 @@ if "create" in words or "run" in words:
             mounts=[one["destination"] for one in config["mounts"]],
         )
         said = found.kind + " " + " ".join(found.images)
+        root = str(bundle / config["root"]["path"])
+        (Path({log!r}).parent / "mounted").write_text(next(
+            (one for one in Path("/proc/self/mountinfo").read_text().splitlines() if root in one), ""
+        ))
     except Exception:
         said = traceback.format_exc()
     with open({log!r}, "a") as log:
@@ -313,8 +317,12 @@ os.execv({runc!r}, ["runc", *words])
 
 @pytest.fixture
 def shim(tmp_path, known):
+    return shim_for(known, tmp_path)
+
+
+def shim_for(known: Known, folder: Path) -> Path:
     """A runtime that identifies the root of what it is asked to create, and tells."""
-    log = tmp_path / "log"
+    log = folder / "log"
     text = SHIM.format(
         python=sys.executable,
         source=str(SOURCE),
@@ -325,7 +333,7 @@ def shim(tmp_path, known):
         log=str(log),
         runc=shutil.which("runc"),
     )
-    place = tmp_path / "runtime"
+    place = folder / "runtime"
     place.write_text(text)
     place.chmod(0o755)
     return place
@@ -351,20 +359,21 @@ def test_at_the_moment_of_a_real_start_the_root_is_identified(storage, known, sh
         assert told(shim) == expected * 2
 
 
-def test_many_layers_are_found_when_the_options_get_too_long_for_absolute_names(
-    tmp_path, tmp_path_factory
+@pytest.mark.parametrize(("make", "driver"), [(Podman, "overlay"), (Containerd, "overlayfs")])
+def test_many_layers_are_found_when_options_get_too_long_for_absolute_names(
+    make, driver, tmp_path, tmp_path_factory
 ):
     layers = [BASE, *({f"layers/{number}": file(b"%d" % number)} for number in range(60))]
     many = Known(tmp_path / "layout", layers)
-    for make, driver in ((Podman, "overlay"), (Containerd, "overlayfs")):
-        made = make(tmp_path_factory.mktemp("s") / "s", driver)
-        try:
-            made.pull(many.store.folder, NAME)
-            root = made.container()
-            assert many.identify(root, strict=True).images == (many.image,)
-            assert "lowerdir=/" not in Path("/proc/self/mountinfo").read_text().split(str(root))[-1]
-        finally:
-            made.close()
+    shim = shim_for(many, tmp_path)
+    made = make(tmp_path_factory.mktemp("s") / "s", driver)
+    try:
+        made.pull(many.store.folder, NAME)
+        assert made.run(shim, "/bin/busybox", "cat", "/layers/59") == "59"
+    finally:
+        made.close()
+    assert told(shim) == [f"overlay {many.image}"]
+    assert "lowerdir=/" not in (tmp_path / "mounted").read_text()
 
 
 # Plain folders -----------------------------------------------------------------------------
