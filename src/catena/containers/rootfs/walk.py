@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from catena.containers.rootfs.refusals import ForeignMount, UnknownLayers, UnsteadyTree
 from catena.containers.rootfs.tree import (
@@ -26,6 +27,7 @@ from catena.containers.rootfs.tree import (
     Kind,
 )
 
+_NAME = attrgetter("name")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _BUFFER = 1024 * 1024
@@ -79,13 +81,13 @@ def stats(descriptor: int) -> Stats:
     """
     walk = _Stating(os.fstat(descriptor).st_dev, time.time_ns())
     with _steady():
-        walk.one(".", os.fstat(descriptor))
+        walk.root(os.fstat(descriptor))
         walk.folder(descriptor, MAX_DEPTH)
     return Stats(walk.hasher.digest(), walk.unsettled, walk.entries)
 
 
 class _Stating:
-    """One walk by stat."""
+    """One walk by stat. It runs at every start of every container, so it calls little."""
 
     __slots__ = ("_device", "_from", "_to", "entries", "hasher", "unsettled")
 
@@ -96,44 +98,43 @@ class _Stating:
         self.unsettled = False
         self.entries = 0
 
-    def one(self, name: str, found: os.stat_result) -> None:
-        """Take one entry in; a name cannot have the slash that ends it."""
-        changed = found.st_ctime_ns
-        if self._from < changed < self._to:
-            self.unsettled = True
-        self.hasher.update(
-            os.fsencode(name)
-            + b"/"
-            + _STAT(
-                found.st_dev,
-                found.st_ino,
-                found.st_mode,
-                found.st_uid,
-                found.st_gid,
-                found.st_rdev,
-                found.st_size,
-                found.st_mtime_ns,
-                changed,
-            )
-        )
-
     def folder(self, descriptor: int, depth: int) -> None:
-        """Everything in a folder, in the order of names."""
+        """Everything in a folder, in the order of names; no name has the slash that parts them."""
         with os.scandir(descriptor) as scan:
-            names = sorted(scan, key=_name)
-        self.entries += len(names)
+            found = sorted(scan, key=_NAME)
+        self.entries += len(found)
         _check_bounds(self.entries, depth)
-        inside = []
-        for name in names:
-            found = name.stat(follow_symlinks=False)
-            self.one(name.name, found)
-            if stat.S_ISDIR(found.st_mode):
-                _check_device(found, self._device)
-                inside.append(name.name)
-        for one in inside:
-            with _inside(one, descriptor) as child:
-                self.hasher.update(b"//")
-                self.folder(child, depth - 1)
+        names = [one.name for one in found]
+        self._take(names, [one.stat(follow_symlinks=False) for one in found])
+        for one in found:
+            if one.is_dir(follow_symlinks=False):
+                with _inside(one.name, descriptor) as child:
+                    _check_device(os.fstat(child), self._device)
+                    self.folder(child, depth - 1)
+        self.hasher.update(b"//")
+
+    def root(self, found: os.stat_result) -> None:
+        """The folder itself."""
+        self._take([], [found])
+
+    def _take(self, names: list[str], found: list[os.stat_result]) -> None:
+        records = [
+            _STAT(
+                one.st_dev,
+                one.st_ino,
+                one.st_mode,
+                one.st_uid,
+                one.st_gid,
+                one.st_rdev,
+                one.st_size,
+                one.st_mtime_ns,
+                one.st_ctime_ns,
+            )
+            for one in found
+        ]
+        first, last = self._from, self._to
+        self.unsettled |= any(first < one.st_ctime_ns < last for one in found)
+        self.hasher.update(os.fsencode("/".join(names)) + b"//" + b"".join(records))
 
 
 # Content -----------------------------------------------------------------------------------
@@ -309,7 +310,3 @@ def _check_bounds(entries: int, depth: int, limit: int = MAX_FILES) -> None:
 def _check_device(found: os.stat_result, device: int) -> None:
     if found.st_dev != device:
         raise ForeignMount("another file system lies inside the root file system")
-
-
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
