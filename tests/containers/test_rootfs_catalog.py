@@ -144,6 +144,20 @@ def test_images_with_the_same_layers_are_one_chain(store):
     assert chain.images == {first, second}
 
 
+def test_an_image_is_forgotten_with_the_layers_that_no_other_one_has(store):
+    catalog = Catalog(store)
+    first = store.image("example.org/app:1", [LOWER])
+    second = store.image("example.org/app:2", [LOWER, UPPER])
+    for image in (first, second):
+        catalog.add(image)
+    catalog.forget(second)
+    assert [chain.images for chain in catalog.chains()] == [{first}]
+    assert catalog.layers() == (digest_of(tar(LOWER)),)
+    catalog.forget(first)
+    catalog.forget(first)
+    assert (catalog.chains(), catalog.layers()) == ((), ())
+
+
 def test_an_index_stands_for_those_of_its_images_that_are_here(store):
     here = store.image("example.org/app:amd64", [LOWER])
     absent = store.image("example.org/app:arm64", [UPPER])

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,33 @@ def test_a_refused_root_is_accepted_once_its_image_is_known(lab):
     image = lab.store.image("example.org/other:1", other)
     lab.catalog.add(image)
     assert lab.identify(root).images == (image,)
+
+
+def test_folders_with_odd_names_are_found(lab):
+    lab.lowers = [
+        one.rename(one.with_name(f"{name} {one.name}"))
+        for one, name in zip(lab.lowers, ("co:lon", "bl ank\t\n"), strict=True)
+    ]
+    escaped = [str(one).replace(":", "\\:") for one in lab.lowers]
+    assert lab.identify(lab.overlay(escaped), strict=True).images == (lab.image,)
+
+
+def test_many_starts_at_once_hash_once_and_look_seldom(lab, monkeypatch):
+    root, true_stats, walks = lab.overlay(), walk.stats, []
+
+    def slow(descriptor):
+        walks.append(descriptor)
+        time.sleep(0.01)
+        return true_stats(descriptor)
+
+    monkeypatch.setattr(walk, "stats", slow)
+    lab.identify(root)
+    walks.clear()
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: lab.identify(root), range(64)))
+    assert {one.images for one in found} == {(lab.image,)}
+    assert not any(one.hashed for one in found)
+    assert len(walks) < 64 * len(lab.lowers) // 2
 
 
 # Refused -----------------------------------------------------------------------------------
