@@ -31,12 +31,15 @@ class CertificateIdentity(Document, frozen=True, kw_only=True):
 
     ``subject`` is the whole subject (RFC 4514) or empty; ``san`` one subject alternative name or
     empty; ``issuer`` the OIDC issuer extension of a Fulcio certificate or empty. At least one of the three is set.
+    ``logs`` are keys (PEM) of transparency logs: with any, a certificate counts only at the time that one of
+    them promises to have seen the signature; without, it has to be valid now.
     """
 
     roots: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=32)]
     subject: str = ""
     san: str = ""
     issuer: str = ""
+    logs: Annotated[tuple[str, ...], msgspec.Meta(max_length=32)] = ()
 
 
 class Publisher(Document, frozen=True, kw_only=True):
@@ -52,7 +55,9 @@ class Scope(Document, frozen=True, kw_only=True):
     """Who may publish ``repository``; what is older than ``min_version`` or ``not_before`` is refused.
 
     ``formats`` limits the signature formats (values of ``SignatureFormat``); empty allows all.
-    ``launch_required`` refuses images without a launch policy of their own.
+    ``launch_required`` refuses images without a launch policy of their own. ``claim`` is what
+    signatures name instead of the repository that is run (``containers.signature.claims``), for
+    mirrors; empty for itself.
     """
 
     repository: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
@@ -61,6 +66,7 @@ class Scope(Document, frozen=True, kw_only=True):
     min_version: str = ""
     not_before: datetime | None = None
     launch_required: bool = False
+    claim: str = ""
 
 
 class ContainerPolicy(Document, frozen=True, kw_only=True):

@@ -160,6 +160,12 @@ def fingerprints(keys: Sequence[bytes]) -> tuple[str, ...]:
     return tuple(_sequoia().read_keys(keys))
 
 
+def sign_detached(data: bytes, secret_key: bytes, passphrase: str | None = None) -> bytes:
+    """An armored detached signature over ``data``. Raises ``UnusableOpenPgpKey``."""
+    signature: bytes = _sequoia().sign_detached(data, secret_key, passphrase)
+    return signature
+
+
 def _sequoia() -> ModuleType:
     """The module that loads the library."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from pysequoia import Cert, Sig, verify
+from pysequoia import Cert, Sig, SignatureMode, Tsk, sign, verify
 from pysequoia.packet import HashAlgorithm, PacketPile, SignatureType
 from pysequoia.packet import Packet as KeyPacket
 
@@ -82,6 +82,15 @@ def prove(
     _check_revoked(certificate, signing_key)
     _check_subkey(certificate, signing_key, now)
     return verified.bytes or b"", OpenPgpProof(certificate.fingerprint, signing_key, signed_at)
+
+
+def sign_detached(data: bytes, secret_key: bytes, passphrase: str | None) -> bytes:
+    """``openpgp.sign_detached``."""
+    try:
+        signer = Tsk.from_bytes(secret_key).signer(passphrase)
+        return sign(signer, data, mode=SignatureMode.DETACHED)
+    except (RuntimeError, ValueError) as error:
+        raise UnusableOpenPgpKey(f"OpenPGP key cannot sign: {_words(error)}") from None
 
 
 def _check_signature(signature: Sig, now: datetime) -> datetime:
