@@ -81,7 +81,8 @@ def parse(data: bytes) -> Aci:
     manifest: bytes | None = None
     has_root = False
     names: set[str] = set()
-    for entry in archive.entries():
+    count = 0
+    for count, entry in enumerate(archive.entries(), 1):  # noqa: B007  counted to the end
         if entry.name in names:
             raise UnexpectedEntry("archive has an entry twice", got=ascii(entry.name[:120]))
         if entry.name == "manifest" and entry.kind in REGULAR:
@@ -98,7 +99,7 @@ def parse(data: bytes) -> Aci:
         manifest=parse_manifest(manifest),
         image_id=ImageDigest(f"sha512-{digest.hexdigest()}"),
         size=archive.size,
-        entries=archive.count,
+        entries=count,
     )
 
 

@@ -47,9 +47,9 @@ class Entry:
 
 
 class Archive:
-    """A tar archive over chunks of bytes; ``size`` and ``count`` are what was read so far."""
+    """A tar archive over chunks of bytes; ``size`` bytes and ``headers`` were read so far."""
 
-    __slots__ = ("_at", "_chunk", "_chunks", "_left", "count", "size")
+    __slots__ = ("_at", "_chunk", "_chunks", "_left", "headers", "size")
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -57,7 +57,7 @@ class Archive:
         self._at = 0
         self._left = 0
         self.size = 0
-        self.count = 0
+        self.headers = 0
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, in order. Raises ``FormatError`` where the archive is damaged."""
@@ -93,8 +93,8 @@ class Archive:
         if not block.strip(b"\0"):
             self._end()
             return None
-        self.count += 1
-        if self.count > MAX_ENTRIES:
+        self.headers += 1
+        if self.headers > MAX_ENTRIES:
             raise FormatError("tar archive has too many entries", expected=f"{MAX_ENTRIES}")
         if _number(block[148:156]) != sum(block) - sum(block[148:156]) + 8 * ord(" "):
             raise FormatError("tar header has a wrong checksum")

@@ -47,6 +47,15 @@ _OTHER_USES = frozenset(
         ExtendedKeyUsageOID.OCSP_SIGNING,
     }
 )
+_FAULTS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises where a certificate is malformed, as late as the part at fault is read."""
 _KNOWN = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -130,7 +139,7 @@ def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
             found = x509.load_pem_x509_certificates(data)
         else:
             found = [x509.load_der_x509_certificate(one) for one in _sequences(data)]
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _FAULTS as error:
         raise MalformedCertificate("file holds no certificates") from error
     if not 1 <= len(found) <= MAX_CERTIFICATES:
         raise MalformedCertificate(
@@ -150,9 +159,12 @@ def parse_chain(ders: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
             got=f"{len(ders)}",
         )
     try:
-        return tuple(x509.load_der_x509_certificate(one) for one in ders)
-    except (ValueError, UnsupportedAlgorithm) as error:
+        chain = tuple(x509.load_der_x509_certificate(one) for one in ders)
+        for one in chain:
+            one.subject.rfc4514_string()
+    except _FAULTS as error:
         raise MalformedCertificate("signature carries something else than certificates") from error
+    return chain
 
 
 def is_root(certificate: x509.Certificate) -> bool:
@@ -164,7 +176,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
     """Whether the certificate says that it may issue others."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_FAULTS):
         return False
     return constraints.value.ca
 
@@ -188,14 +200,14 @@ def check_chain(
         _check_strength(one)  # (2, 3)
         try:
             _check_extensions(one, below)  # (4, 5, 6)
-        except ValueError as error:
+        except _FAULTS as error:
             raise UnknownExtension("certificate has malformed extensions", got=_name(one)) from error  # fmt: skip
 
 
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (InvalidSignature, *_FAULTS):
         return False
     return True
 
@@ -213,7 +225,7 @@ def _check_validity(certificate: x509.Certificate, at: datetime) -> None:
 def _check_strength(certificate: x509.Certificate) -> None:
     try:
         key, algorithm = certificate.public_key(), certificate.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _FAULTS as error:
         raise WeakCertificate("certificate has an unknown algorithm") from error
     match key:
         case rsa.RSAPublicKey():
@@ -296,10 +308,7 @@ def _key_usage(extensions: x509.Extensions) -> x509.KeyUsage | None:
 
 
 def _name(certificate: x509.Certificate) -> str:
-    try:
-        return ascii(certificate.subject.rfc4514_string()[:120])
-    except ValueError:
-        return "without a readable subject"
+    return ascii(certificate.subject.rfc4514_string()[:120])
 
 
 def _sequences(data: bytes) -> list[bytes]:
