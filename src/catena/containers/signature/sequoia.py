@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pysequoia import Cert, Sig, SignatureMode, Tsk, sign, verify
@@ -21,10 +22,22 @@ from catena.containers.signature.openpgp import (
 )
 from catena.errors import FormatError
 from catena.formats import openpgp
-from catena.formats.openpgp import Packet
+from catena.formats.openpgp import SECRET_KEY, SECRET_SUBKEY, Packet
 
 MAX_KEYS = 256
 MAX_SKEW = timedelta(minutes=5)
+_STRONG = (HashAlgorithm.SHA256, HashAlgorithm.SHA384, HashAlgorithm.SHA512)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stated:
+    """What a signature says of itself. Without a time it is made at no time, which has not come."""
+
+    weak: bool
+    created: datetime
+    expires: datetime | None
+    issuers: tuple[str, ...]
 
 
 def read_keys(keys: Sequence[bytes]) -> dict[str, Cert]:
@@ -34,14 +47,17 @@ def read_keys(keys: Sequence[bytes]) -> dict[str, Cert]:
     """
     found: dict[str, Cert] = {}
     for key in keys:
+        packets = openpgp.dearmor(key, openpgp.KEY_ARMOR)
+        if any(one.tag in {SECRET_KEY, SECRET_SUBKEY} for one in openpgp.parse(packets)):
+            raise UnusableOpenPgpKey("OpenPGP key file holds secret keys")
         try:
-            certificates = Cert.split_bytes(openpgp.dearmor(key, openpgp.KEY_ARMOR))
+            certificates = Cert.split_bytes(packets)
             for one in certificates:
                 _ = one.expiration  # raises if no self-signature holds
-        except (RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError) as error:
             raise UnusableOpenPgpKey(f"not a usable OpenPGP key: {_words(error)}") from error
-        if not certificates or any(one.has_secret_keys for one in certificates):
-            raise UnusableOpenPgpKey("OpenPGP key file is empty or holds secret keys")
+        if not certificates:
+            raise UnusableOpenPgpKey("OpenPGP key file is empty")
         found.update((one.fingerprint, one) for one in certificates)
     if len(found) > MAX_KEYS:
         raise UnusableOpenPgpKey("too many OpenPGP keys", expected=f"{MAX_KEYS}", got=f"{len(found)}")  # fmt: skip
@@ -60,12 +76,9 @@ def prove(
 
     Steps 2 to 4 of ``openpgp``; what was signed, and the proof.
     """
-    try:
-        signature = Sig.from_bytes(packet.raw)
-    except (RuntimeError, ValueError) as error:
-        raise FormatError(f"OpenPGP signature cannot be read: {_words(error)}") from error
-    signed_at = _check_signature(signature, now)  # (2)
-    certificate = _claimed(signature, certificates)  # (3)
+    signature, stated = _read(packet)
+    _check_signature(stated, now)  # (2)
+    certificate = _claimed(stated, certificates)  # (3)
     _check_key(certificate, now)  # (4)
     try:
         verified = verify(
@@ -74,14 +87,15 @@ def prove(
             signature=None if inline else signature,
         )
     except RuntimeError as error:
-        _check_revoked(certificate, signature.issuer_fingerprint or signature.issuer_key_id or "")
+        for issuer in stated.issuers:
+            _check_revoked(certificate, issuer)
         raise ForgedOpenPgpSignature(
             f"OpenPGP signature does not hold: {_words(error)}", expected=certificate.fingerprint
         ) from error
     signing_key = _signing_key(verified.valid_sigs, certificate)
     _check_revoked(certificate, signing_key)
     _check_subkey(certificate, signing_key, now)
-    return verified.bytes or b"", OpenPgpProof(certificate.fingerprint, signing_key, signed_at)
+    return verified.bytes or b"", OpenPgpProof(certificate.fingerprint, signing_key, stated.created)
 
 
 def sign_detached(data: bytes, secret_key: bytes, passphrase: str | None) -> bytes:
@@ -93,27 +107,42 @@ def sign_detached(data: bytes, secret_key: bytes, passphrase: str | None) -> byt
         raise UnusableOpenPgpKey(f"OpenPGP key cannot sign: {_words(error)}") from None
 
 
-def _check_signature(signature: Sig, now: datetime) -> datetime:
-    strong = (HashAlgorithm.SHA256, HashAlgorithm.SHA384, HashAlgorithm.SHA512)
-    if signature.hash_algorithm not in strong or signature.signature_type != SignatureType.Binary:
-        raise WeakOpenPgpSignature(
-            "OpenPGP signature is weak",
-            expected="a binary signature over SHA-2",
-            got=f"{signature.signature_type} over {signature.hash_algorithm}"[:80],
+def _read(packet: Packet) -> tuple[Sig, _Stated]:
+    """A signature and what it says: the library refuses some of that only when asked for it."""
+    try:
+        signature = Sig.from_bytes(packet.raw)
+        created = signature.created
+        stated = _Stated(
+            weak=signature.hash_algorithm not in _STRONG
+            or signature.signature_type != SignatureType.Binary,
+            created=created.astimezone(UTC) if created else _NEVER,
+            expires=signature.expiration,
+            issuers=tuple(
+                one for one in (signature.issuer_fingerprint, signature.issuer_key_id) if one
+            ),
         )
-    created, expires = signature.created, signature.expiration
-    if created is None or created > now + MAX_SKEW or (expires is not None and expires <= now):
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise FormatError(f"OpenPGP signature cannot be read: {_words(error)}") from error
+    return signature, stated
+
+
+def _check_signature(stated: _Stated, now: datetime) -> None:
+    if stated.weak:
+        raise WeakOpenPgpSignature(
+            "OpenPGP signature is weak", expected="a binary signature over SHA-2"
+        )
+    expired = stated.expires is not None and stated.expires <= now
+    if expired or stated.created > now + MAX_SKEW:
         raise ExpiredOpenPgpSignature(
             "OpenPGP signature is not valid now",
             expected=f"made before {now:%Y-%m-%dT%H:%MZ}, not expired",
-            got=f"made {created}, expires {expires or 'never'}",
+            got=f"made {stated.created}, expires {stated.expires or 'never'}",
         )
-    return created.astimezone(UTC)
 
 
-def _claimed(signature: Sig, certificates: dict[str, Cert]) -> Cert:
+def _claimed(stated: _Stated, certificates: dict[str, Cert]) -> Cert:
     """The given key that the signature says it is by."""
-    names = {one for one in (signature.issuer_fingerprint, signature.issuer_key_id) if one}
+    names = set(stated.issuers)
     for certificate in certificates.values():
         for packet in _key_packets(certificate):
             if {packet.fingerprint, packet.key_id} & names:
