@@ -22,7 +22,7 @@ from code_signing import new_key, publisher
 
 PEM = public_pem(new_key().public_key())
 ROOT = publisher(1).root.public_bytes(Encoding.PEM)
-FILES = {"/keys/a.pub": PEM, "/keys/root.pem": ROOT, "/keys/rekor.pub": PEM, "/keys/a.gpg": b"\x98\x01x", "/keys/b.gpg": b"\x98\x01y"}  # fmt: skip
+FILES = {"/keys/a.pub": PEM, "/keys/root.pem": ROOT, "/keys/rekor.pub": PEM, "/keys/a.gpg": b"\x98\x01x", "/keys/b.gpg": b"\x98\x01y", "/keys/none": b"", "/keys/signature": b"\x88\x01x"}  # fmt: skip
 REJECT = [{"type": "reject"}]
 GPG = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/keys/a.gpg"}
 SIGSTORE = {"type": "sigstoreSigned", "keyPath": "/keys/a.pub"}
@@ -181,6 +181,8 @@ ACCEPT = [{"type": "insecureAcceptAnything"}]
         ({"a.example": [identified("unknown")]}, "identity"),
         ({"a.example": [identified("remapIdentity", prefix="a.example/x", signedPrefix="b")]}, "moves"),
         ({"a.example": [SIGSTORE | {"keyPath": "/keys/a.gpg"}]}, "no PEM"),
+        ({"a.example": [GPG | {"keyPath": "/keys/none"}]}, "no OpenPGP key"),
+        ({"a.example": [GPG | {"keyPath": "/keys/signature"}]}, "no OpenPGP key"),
         ({"a.example": REJECT}, "allows nothing"),
     ],
 )  # fmt: skip

@@ -23,7 +23,8 @@ from typing import Protocol
 from catena.errors import FormatError
 from catena.formats.reader import Reader
 
-SIGNATURE, ONE_PASS, SECRET_KEY, SECRET_SUBKEY, COMPRESSED, LITERAL = 2, 4, 5, 7, 8, 11
+SIGNATURE, ONE_PASS, COMPRESSED, LITERAL = 2, 4, 8, 11
+SECRET_KEY, PUBLIC_KEY, SECRET_SUBKEY = 5, 6, 7
 """Packet tags (section 5)."""
 SIGNATURE_ARMOR, MESSAGE_ARMOR, KEY_ARMOR = "SIGNATURE", "MESSAGE", "PUBLIC KEY BLOCK"
 

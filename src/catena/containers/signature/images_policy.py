@@ -241,7 +241,7 @@ def _publisher(rule: _Rule, read_file: ReadFile) -> Publisher:
     if required.type == "signedBy":
         if required.key_type != "GPGKeys" or not keys or required.fulcio or required.pki:
             raise _unsupported(rule.where, "asks for keys of another kind", required.key_type)
-        return Publisher(name="publisher", openpgp=tuple(map(_armored, keys)))
+        return Publisher(name="publisher", openpgp=tuple(_armored(rule, key) for key in keys))
     logs = _contents(
         required.rekor_public_key_path,
         required.rekor_public_key_paths,
@@ -287,16 +287,18 @@ def _contents(
     return [*files, *(one for one in (data, *datas) if one)]
 
 
-def _armored(key: bytes) -> str:
+def _armored(rule: _Rule, key: bytes) -> str:
     """A key file as the text that policies hold."""
-    return openpgp.armor(openpgp.dearmor(key, openpgp.KEY_ARMOR), openpgp.KEY_ARMOR)
+    binary = openpgp.dearmor(key, openpgp.KEY_ARMOR)
+    if openpgp.PUBLIC_KEY not in {packet.tag for packet in openpgp.parse(binary)[:1]}:
+        raise _unsupported(rule.where, "has a file that is no OpenPGP key", "")
+    return openpgp.armor(binary, openpgp.KEY_ARMOR)
 
 
 def _text(rule: _Rule, pem: bytes) -> str:
-    try:
-        return pem.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise _unsupported(rule.where, "has a key that is no PEM", "") from error
+    if not pem.isascii() or b"-----BEGIN " not in pem:
+        raise _unsupported(rule.where, "has a key that is no PEM", "")
+    return pem.decode("ascii")
 
 
 def _unsupported(where: str, why: str, got: str) -> UnsupportedImagesPolicy:

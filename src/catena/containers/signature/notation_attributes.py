@@ -118,7 +118,7 @@ def from_jws(protected: bytes) -> SignedAttributes:
             critical=jose.crit,
             scheme=jose.scheme,
             names=frozenset(names),
-            times={name: time for name, time in times.items() if time is not None},
+            times={name: time.astimezone(UTC) for name, time in times.items() if time is not None},
         )
     )
 
