@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -102,3 +106,49 @@ def test_references_with_and_without_a_tag_are_read(reference):
 def test_bad_statements_are_refused(payload):
     with pytest.raises(FormatError):
         parse_simple_signing(payload)
+
+
+@pytest.fixture
+def skopeo(gpg, tmp_path):
+    if shutil.which("skopeo") is None:
+        pytest.skip("needs skopeo")
+
+    def run(*words):
+        return subprocess.run(
+            ["skopeo", *map(str, words)],
+            env={**os.environ, "GNUPGHOME": str(gpg.home)},
+            cwd=tmp_path,
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    return run
+
+
+MANIFEST = b'{"schemaVersion":2,"config":{},"layers":[]}'
+
+
+def digest_of(manifest):
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+
+def test_what_skopeo_signs_is_verified_here(gpg, alice, skopeo, tmp_path):
+    (tmp_path / "manifest").write_bytes(MANIFEST)
+    skopeo("standalone-sign", "manifest", REFERENCE, *gpg.fingerprints("alice"), "-o", "signature")
+    signature = (tmp_path / "signature").read_bytes()
+    proof = verify(signature, digest_of(MANIFEST), [alice], now())
+    assert proof.reference == REFERENCE
+
+
+def test_skopeo_verifies_what_this_format_says(gpg, skopeo, tmp_path):
+    payload = encoded(image=digest_of(MANIFEST))
+    (tmp_path / "manifest").write_bytes(MANIFEST)
+    (tmp_path / "signature").write_bytes(gpg.message("alice", payload))
+    skopeo(
+        "standalone-verify",
+        "manifest",
+        REFERENCE,
+        gpg.fingerprints("alice")[0].upper(),
+        "signature",
+    )
