@@ -41,6 +41,34 @@ TRUST_POLICY = {
         }
     ],
 }
+STATEMENT = json.dumps(
+    {
+        "critical": {
+            "type": "atomic container signature",
+            "image": {"docker-manifest-digest": "sha256:" + "ab" * 32},
+            "identity": {"docker-reference": "registry.example/team/app:1"},
+        },
+        "optional": {"creator": "test", "timestamp": 1},
+    }
+).encode()
+IMAGES_POLICY = {
+    "default": [{"type": "reject"}],
+    "transports": {
+        "docker": {
+            "registry.example/team": [
+                {
+                    "type": "sigstoreSigned",
+                    "keyPath": "/keys/a.pub",
+                    "signedIdentity": {
+                        "type": "remapIdentity",
+                        "prefix": "registry.example",
+                        "signedPrefix": "vendor.example",
+                    },
+                }
+            ]
+        }
+    },
+}
 ACI_MANIFEST = {
     "acKind": "ImageManifest",
     "acVersion": "0.8.11",

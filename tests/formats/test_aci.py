@@ -140,6 +140,13 @@ def test_an_archive_that_grows_too_large_is_refused(monkeypatch):
         aci_format.parse(gzip.compress(GOOD))
 
 
+@pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz"])
+def test_a_bomb_is_refused_before_it_has_grown(compression):
+    bomb = COMPRESSIONS[compression](aci(tar_entry("rootfs/zeros", bytes(aci_format.SMALL))))
+    with pytest.raises(FormatError, match="too large"):
+        aci_format.parse(bomb)
+
+
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_bytes_behind_the_archive_are_refused(compression):
     with pytest.raises(FormatError):

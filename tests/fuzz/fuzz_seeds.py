@@ -8,7 +8,7 @@ import json
 import re
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -30,12 +30,15 @@ from tpm2_vectors import (
     TIME,
 )
 
+import small_signatures
+from catena.containers.signature import notation
 from catena.errors import FormatError
-from catena.formats import efi, gpt, note, pe, tpm2, varstore
+from catena.formats import efi, gpt, note, openpgp, pe, tpm2, varstore
 from catena.formats.tcglog import SPEC_ID_03, STARTUP_LOCALITY, EventType
 from catena.ids import HashAlg
 from catena.keys.signer import PrivateKeySigner
 from catena.osimage import authenticode
+from code_signing import NOW, TARGET, publisher
 from small_images import small_pe
 from small_logs import CEL_JSON, CEL_TLV, IMA_BINARY, IMA_TEXT
 
@@ -288,6 +291,57 @@ def packed_policy() -> bytes:
     return target.getvalue()
 
 
+# Signatures of images ----------------------------------------------------------------------
+
+
+@cache
+def openpgp_example() -> tuple[bytes, bytes, bytes, bytes]:
+    """A public key, what it signed, the detached signature, and the signed message."""
+    from pysequoia import SignatureMode, Tsk, sign
+
+    secret, signed = Tsk.generate("fuzz"), b"what is signed"
+    detached, inline = (
+        sign(secret.signer(), signed, mode=mode, armor=False)
+        for mode in (SignatureMode.DETACHED, SignatureMode.INLINE)
+    )
+    return bytes(secret.extract_certificate()), signed, detached, inline
+
+
+def notation_example(sign: Callable[..., bytes]) -> bytes:
+    """An envelope that ``code_signing``'s first publisher made."""
+    alice = publisher(1)
+    return sign(alice.signer, alice.chain, TARGET, NOW)
+
+
+def _signature_seeds() -> dict[str, tuple[bytes, ...]]:
+    armored = openpgp.armor(small_signatures.OPENPGP, openpgp.SIGNATURE_ARMOR).encode()
+    text = msgspec.json.encode
+    return {
+        "cbor.parse": (small_signatures.CBOR,),
+        "cose.parse": (small_signatures.COSE.encode(),),
+        "jws.parse": (small_signatures.JWS.encode(),),
+        "jws.decode_base64url": (b"YQ", b"_-_-"),
+        "jws.encode_base64url": (b"content",),
+        "notation.parse_payload": (small_signatures.PAYLOAD,),
+        "notation.parse_trust_policy": (text(small_signatures.TRUST_POLICY),),
+        "uniquejson.parse": (b'{"a":[1,{"b":null}]}',),
+        "openpgp.parse": (small_signatures.OPENPGP, *small_signatures.COMPRESSED_PACKETS.values()),
+        "openpgp.dearmor": (armored, small_signatures.OPENPGP),
+        "openpgp.armor": (small_signatures.OPENPGP,),
+        "aci.parse": tuple(
+            one(small_signatures.aci()) for one in small_signatures.COMPRESSIONS.values()
+        ),
+        "aci.parse_manifest": (text(small_signatures.ACI_MANIFEST),),
+        "signature.notation_jws": (notation_example(notation.sign_jws),),
+        "signature.notation_cose": (notation_example(notation.sign_cose),),
+        "signature.detached": (openpgp_example()[2],),
+        "signature.inline": (openpgp_example()[3],),
+        "signature.simple": (small_signatures.STATEMENT,),
+        "signature.images_policy": (text(small_signatures.IMAGES_POLICY),),
+        "signature.certificates": (certificate(),),
+    }
+
+
 # Everything, by the name of the probe ------------------------------------------------------
 
 
@@ -332,11 +386,23 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "measure.signers": (signature_lists(), certificate()),
         "osimage.authenticode": (image_signature(),),
     }
+    seeds |= _signature_seeds()
     return (*seeds.get(name, ()), *map(example, kinds))
 
 
 _LOGS = ("eventlogs/*", "boots/*/eventlog.bin")
+_ENVELOPES = "containers/notaryproject+notation-go/**"
 _PLACES: dict[str, tuple[str, ...]] = {
+    "aci.parse": ("containers/generated-aci/*.aci",),
+    "aci.parse_manifest": ("containers/appc+spec/examples/*.json",),
+    "cose.parse": ("containers/generated-notation/cose.sig", f"{_ENVELOPES}/cose*.sig"),
+    "jws.parse": ("containers/generated-notation/jws.sig", f"{_ENVELOPES}/*sig_env*.json"),
+    "openpgp.dearmor": ("containers/generated-aci/*.asc",),
+    "openpgp.parse": (
+        "containers/containers+image/**/*.gpg",
+        "containers/containers+image/**/*.signature*",
+    ),
+    "signature.images_policy": ("containers/containers+image/**/policy.json",),
     "dsse.parse": ("tlog/**/*dsse*", "tlog/**/*envelope*"),
     "efi.parse_signature_lists": ("efi/*.esl", "efi/*siglist", "efi/*db", "efi/*kek", "efi/*pk"),
     "efi.boot_variable_text": ("efi/*Boot0*",),

@@ -5,38 +5,53 @@ from __future__ import annotations
 import inspect
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import cache
 
 import msgspec
 from cryptography import x509
 from fuzz_probe import Probe, Target, check_offset, check_words
-from fuzz_seeds import db_certificate, signature_on_image
+from fuzz_seeds import db_certificate, openpgp_example, signature_on_image
 
+from catena.containers.signature import notation as notation_signature
+from catena.containers.signature import openpgp as openpgp_signature
+from catena.containers.signature.certificates import parse_certificates
+from catena.containers.signature.images_policy import read_policy_json
+from catena.containers.signature.notation import NotationTrust
+from catena.containers.signature.simple import parse_simple_signing
 from catena.errors import CatenaError, FormatError
 from catena.evidence import Evidence
 from catena.formats import (
+    aci,
+    cbor,
     cel,
+    cose,
     dsse,
     efi,
     gpt,
     ima,
     ima_ascii,
+    jws,
     nodeapi,
+    notation,
     note,
+    openpgp,
     pcrpolicy,
     pe,
     policies,
     references,
     tcglog,
     tpm2,
+    uniquejson,
     varstore,
 )
 from catena.formats.pattern import compile_pattern
-from catena.ids import HashAlg
+from catena.ids import HashAlg, ImageDigest
 from catena.measure import difference, facts, grammar, ima_replay, logfile, replay, signers, story
 from catena.measure.describe import describe
 from catena.osimage import authenticode
 from changed import replace
+from code_signing import publisher
 
 # Formats -----------------------------------------------------------------------------------
 
@@ -244,6 +259,56 @@ def _tcglog(data: bytes) -> None:
         assert event.data in data
 
 
+def _cbor(data: bytes) -> None:
+    value = cbor.parse(data)
+    assert cbor.parse(cbor.encode(value)) == value
+
+
+def _cose(data: bytes) -> None:
+    message = cose.parse(data)
+    assert cose.parse(message.encode()) == message
+    assert message.raw_protected in message.to_be_signed()
+
+
+def _jws(data: bytes) -> None:
+    envelope = jws.parse(data)
+    assert jws.parse(envelope.encode()) == envelope
+    jws.decode_base64url(envelope.payload)
+
+
+def _base64url(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    assert jws.encode_base64url(jws.decode_base64url(text)) == text
+
+
+def _payload(data: bytes) -> None:
+    payload = notation.parse_payload(data)
+    assert notation.parse_payload(payload.encode()) == payload
+
+
+def _unique(data: bytes) -> None:
+    uniquejson.parse(data, dict[str, msgspec.Raw], "an object")
+
+
+def _packets(data: bytes) -> None:
+    packets = openpgp.parse(data)
+    assert b"".join(one.raw for one in packets) == data
+    for packet in packets[:4]:
+        _refused(lambda one=packet: openpgp.inflate(one))
+
+
+def _dearmor(data: bytes) -> None:
+    content = openpgp.dearmor(data, openpgp.SIGNATURE_ARMOR)
+    again = openpgp.armor(content, openpgp.SIGNATURE_ARMOR).encode()
+    assert openpgp.dearmor(again, openpgp.SIGNATURE_ARMOR) == content
+
+
+def _aci(data: bytes) -> None:
+    image = aci.parse(data)
+    image.manifest.label("version").encode()
+    assert image.image_id.startswith("sha512-")
+
+
 # Readers above the formats -----------------------------------------------------------------
 
 
@@ -279,6 +344,39 @@ def _owners(data: bytes) -> None:
     msgspec.json.encode(signers.owners(data))
     variable = efi.VariableData(efi.IMAGE_SECURITY_DATABASE, "db", data)
     msgspec.json.encode(signers.authority(variable))
+
+
+_TIME = datetime(2026, 6, 1, 12, tzinfo=UTC)
+_IMAGE = ImageDigest("sha256:" + "ab" * 32)
+
+
+@cache
+def _trust() -> NotationTrust:
+    root = publisher(1).root
+    return NotationTrust((root,), (root,))
+
+
+def _notation_jws(data: bytes) -> None:
+    assert notation_signature.verify_jws(data, _IMAGE, _trust(), _TIME).image == _IMAGE
+
+
+def _notation_cose(data: bytes) -> None:
+    assert notation_signature.verify_cose(data, _IMAGE, _trust(), _TIME).image == _IMAGE
+
+
+def _detached(data: bytes) -> None:
+    key, signed = openpgp_example()[:2]
+    assert len(openpgp_signature.verify_detached(signed, data, [key], datetime.now(UTC))) == 40
+
+
+def _inline(data: bytes) -> None:
+    key, signed = openpgp_example()[:2]
+    assert openpgp_signature.verify_inline(data, [key], datetime.now(UTC))[0] == signed
+
+
+def _images_policy(data: bytes) -> None:
+    policy = read_policy_json(data, lambda _: b"-----BEGIN PUBLIC KEY-----")
+    assert policy.scopes
 
 
 @cache
@@ -469,6 +567,78 @@ TARGETS: dict[str, Target] = {
             "authenticode",
             (Probe("osimage.authenticode", _authenticode, CatenaError),),
             (b"\x30\x80", b"\x31\x00", b"\xa0\x82", b"\x06\x09", b"\x02\x01", b"\x04\x82"),
+        ),
+        Target(
+            "cbor",
+            (Probe("cbor.parse", _cbor), Probe("cose.parse", _cose)),
+            (b"\xd2\x84", b"\xa1\x01\x26", b"\x18\x21", b"\xc1\x1a", b"\x5b", b"\xbb", b"\x9b"),
+        ),
+        Target(
+            "notation",
+            (
+                Probe("jws.parse", _jws, kinds=(jws.JwsEnvelope,)),
+                Probe("jws.decode_base64url", _base64url),
+                Probe("jws.encode_base64url", jws.encode_base64url),
+                Probe("notation.parse_payload", _payload),
+                Probe("notation.parse_trust_policy", notation.parse_trust_policy),
+                Probe("uniquejson.parse", _unique),
+                Probe("signature.simple", parse_simple_signing),
+                Probe("signature.images_policy", _images_policy),
+            ),
+            (*_JSON, b'"targetArtifact":', b'"x5c":', b'"signedIdentity":', b'"keyPath":'),
+        ),
+        Target(
+            "openpgp",
+            (
+                Probe("openpgp.parse", _packets),
+                Probe("openpgp.dearmor", _dearmor),
+                Probe(
+                    "openpgp.armor",
+                    lambda data: openpgp.armor(data[: openpgp.MAX_INPUT], openpgp.KEY_ARMOR),
+                ),
+            ),
+            (
+                b"-----BEGIN PGP SIGNATURE-----\n\n",
+                b"-----END PGP SIGNATURE-----",
+                b"\n=",
+                b"\xc8\xff",
+                b"\xa3\1",
+                *_U32,
+            ),
+        ),
+        Target(
+            "aci",
+            (
+                Probe("aci.parse", _aci),
+                Probe("aci.parse_manifest", aci.parse_manifest),
+            ),
+            (
+                b"ustar\0",
+                b"rootfs/",
+                b"manifest",
+                b"\x1f\x8b\x08",
+                b"BZh9",
+                b"\xfd7zXZ\0",
+                b"14 path=rootfs\n",
+            ),
+        ),
+        Target(
+            "signature",
+            (
+                Probe("signature.notation_jws", _notation_jws, CatenaError),
+                Probe("signature.notation_cose", _notation_cose, CatenaError),
+                Probe("signature.detached", _detached, CatenaError),
+                Probe("signature.inline", _inline, CatenaError),
+                Probe("signature.certificates", parse_certificates),
+            ),
+            (
+                *_JSON,
+                b"\x30\x82",
+                b"\x06\x03\x55\x1d",
+                b"\x88\x75\x04\x00",
+                b"\x05\x02",
+                b"\x21\x04",
+            ),
         ),
     )
 }

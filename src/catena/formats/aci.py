@@ -26,6 +26,11 @@ from catena.formats.tar import FOLDER, HARD_LINK, OTHERS, REGULAR, Archive, Entr
 from catena.ids import ImageDigest
 
 MAX_UNCOMPRESSED = 8 * 1024**3
+MAX_RATIO = 32
+SMALL = 32 * 1024**2
+"""An archive may grow to ``MAX_RATIO`` times the size of its file, or to ``SMALL`` bytes: files compress to
+a fifth, bombs to a thousandth.
+"""
 MAX_MANIFEST = 512 * 1024
 MAX_XZ_MEMORY = 128 * 1024 * 1024
 _CHUNK = 1024 * 1024
@@ -77,7 +82,8 @@ class Aci:
 def parse(data: bytes) -> Aci:
     """Read a whole ACI. Raises ``UnexpectedEntry``, or ``FormatError``."""
     digest = hashlib.sha512()
-    archive = Archive(_hashed(_plain(data), digest))
+    limit = min(MAX_UNCOMPRESSED, max(SMALL, MAX_RATIO * len(data)))
+    archive = Archive(_hashed(_plain(data), digest, limit))
     manifest: bytes | None = None
     has_root = False
     names: set[str] = set()
@@ -128,12 +134,12 @@ def _check_below_root(entry: Entry) -> None:
         raise UnexpectedEntry("hard link leaves the root file system", got=ascii(entry.target[:120]))  # fmt: skip
 
 
-def _hashed(chunks: Iterator[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+def _hashed(chunks: Iterator[bytes], digest: hashlib._Hash, limit: int) -> Iterator[bytes]:
     size = 0
     for chunk in chunks:
         size += len(chunk)
-        if size > MAX_UNCOMPRESSED:
-            raise FormatError("ACI is too large", expected=f"at most {MAX_UNCOMPRESSED} bytes")
+        if size > limit:
+            raise FormatError("ACI is too large", expected=f"at most {limit} bytes")
         digest.update(chunk)
         yield chunk
 
