@@ -8,7 +8,7 @@ import json
 import re
 import uuid
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -31,14 +31,19 @@ from tpm2_vectors import (
 )
 
 import small_signatures
-from catena.containers.signature import notation
 from catena.errors import FormatError
 from catena.formats import efi, gpt, note, openpgp, pe, tpm2, varstore
 from catena.formats.tcglog import SPEC_ID_03, STARTUP_LOCALITY, EventType
 from catena.ids import HashAlg
 from catena.keys.signer import PrivateKeySigner
 from catena.osimage import authenticode
-from code_signing import NOW, TARGET, publisher
+from signature_vectors import (
+    NOTATION_COSE,
+    NOTATION_JWS,
+    NOTATION_ROOT,
+    OPENPGP_MESSAGE,
+    OPENPGP_SIGNATURE,
+)
 from small_images import small_pe
 from small_logs import CEL_JSON, CEL_TLV, IMA_BINARY, IMA_TEXT
 
@@ -294,25 +299,6 @@ def packed_policy() -> bytes:
 # Signatures of images ----------------------------------------------------------------------
 
 
-@cache
-def openpgp_example() -> tuple[bytes, bytes, bytes, bytes]:
-    """A public key, what it signed, the detached signature, and the signed message."""
-    from pysequoia import SignatureMode, Tsk, sign
-
-    secret, signed = Tsk.generate("fuzz"), b"what is signed"
-    detached, inline = (
-        sign(secret.signer(), signed, mode=mode, armor=False)
-        for mode in (SignatureMode.DETACHED, SignatureMode.INLINE)
-    )
-    return bytes(secret.extract_certificate()), signed, detached, inline
-
-
-def notation_example(sign: Callable[..., bytes]) -> bytes:
-    """An envelope that ``code_signing``'s first publisher made."""
-    alice = publisher(1)
-    return sign(alice.signer, alice.chain, TARGET, NOW)
-
-
 def _signature_seeds() -> dict[str, tuple[bytes, ...]]:
     armored = openpgp.armor(small_signatures.OPENPGP, openpgp.SIGNATURE_ARMOR).encode()
     text = msgspec.json.encode
@@ -332,13 +318,13 @@ def _signature_seeds() -> dict[str, tuple[bytes, ...]]:
             one(small_signatures.aci()) for one in small_signatures.COMPRESSIONS.values()
         ),
         "aci.parse_manifest": (text(small_signatures.ACI_MANIFEST),),
-        "signature.notation_jws": (notation_example(notation.sign_jws),),
-        "signature.notation_cose": (notation_example(notation.sign_cose),),
-        "signature.detached": (openpgp_example()[2],),
-        "signature.inline": (openpgp_example()[3],),
+        "signature.notation_jws": (NOTATION_JWS,),
+        "signature.notation_cose": (NOTATION_COSE,),
+        "signature.detached": (OPENPGP_SIGNATURE,),
+        "signature.inline": (OPENPGP_MESSAGE,),
         "signature.simple": (small_signatures.STATEMENT,),
         "signature.images_policy": (text(small_signatures.IMAGES_POLICY),),
-        "signature.certificates": (certificate(),),
+        "signature.certificates": (certificate(), NOTATION_ROOT),
     }
 
 

@@ -11,7 +11,7 @@ from functools import cache
 import msgspec
 from cryptography import x509
 from fuzz_probe import Probe, Target, check_offset, check_words
-from fuzz_seeds import db_certificate, openpgp_example, signature_on_image
+from fuzz_seeds import db_certificate, signature_on_image
 
 from catena.containers.signature import notation as notation_signature
 from catena.containers.signature import openpgp as openpgp_signature
@@ -46,12 +46,14 @@ from catena.formats import (
     varstore,
 )
 from catena.formats.pattern import compile_pattern
-from catena.ids import HashAlg, ImageDigest
+from catena.ids import HashAlg
 from catena.measure import difference, facts, grammar, ima_replay, logfile, replay, signers, story
 from catena.measure.describe import describe
 from catena.osimage import authenticode
 from changed import replace
-from code_signing import publisher
+from code_signing import IMAGE
+from code_signing import NOW as SIGNED
+from signature_vectors import NOTATION_ROOT, OPENPGP_CONTENT, OPENPGP_KEY
 
 # Formats -----------------------------------------------------------------------------------
 
@@ -346,32 +348,28 @@ def _owners(data: bytes) -> None:
     msgspec.json.encode(signers.authority(variable))
 
 
-_TIME = datetime(2026, 6, 1, 12, tzinfo=UTC)
-_IMAGE = ImageDigest("sha256:" + "ab" * 32)
-
-
 @cache
 def _trust() -> NotationTrust:
-    root = publisher(1).root
-    return NotationTrust((root,), (root,))
+    roots = parse_certificates(NOTATION_ROOT)
+    return NotationTrust(roots, roots)
 
 
 def _notation_jws(data: bytes) -> None:
-    assert notation_signature.verify_jws(data, _IMAGE, _trust(), _TIME).image == _IMAGE
+    assert notation_signature.verify_jws(data, IMAGE, _trust(), SIGNED).image == IMAGE
 
 
 def _notation_cose(data: bytes) -> None:
-    assert notation_signature.verify_cose(data, _IMAGE, _trust(), _TIME).image == _IMAGE
+    assert notation_signature.verify_cose(data, IMAGE, _trust(), SIGNED).image == IMAGE
 
 
 def _detached(data: bytes) -> None:
-    key, signed = openpgp_example()[:2]
-    assert len(openpgp_signature.verify_detached(signed, data, [key], datetime.now(UTC))) == 40
+    now = datetime.now(UTC)
+    assert openpgp_signature.verify_detached(OPENPGP_CONTENT, data, [OPENPGP_KEY], now)
 
 
 def _inline(data: bytes) -> None:
-    key, signed = openpgp_example()[:2]
-    assert openpgp_signature.verify_inline(data, [key], datetime.now(UTC))[0] == signed
+    content, _ = openpgp_signature.verify_inline(data, [OPENPGP_KEY], datetime.now(UTC))
+    assert content == OPENPGP_CONTENT
 
 
 def _images_policy(data: bytes) -> None:

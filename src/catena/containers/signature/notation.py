@@ -79,7 +79,7 @@ class ExpiredSignature(SignatureRefused):
 class SignedInTheFuture(SignatureRefused):
     """A signature that claims to be made later than now."""
 
-    code = "signature-from-the-future"
+    code = "notation-signed-in-the-future"
     remedy = "Check the clock of this machine, then that of the signer."
 
 
