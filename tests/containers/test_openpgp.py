@@ -201,8 +201,18 @@ def test_a_subkey_signs_for_its_key(gpg, subkeyed):
 
 def test_an_expired_subkey_is_refused(gpg, subkeyed):
     signature, key = gpg.detached("carol", DATA), gpg.public("carol")
-    with pytest.raises(OpenPgpKeyExpired, match="subkey"):
+    with pytest.raises(OpenPgpKeyExpired, match=subkeyed[1]):
         verify_detached(DATA, signature, [key], now() + timedelta(days=31))
+
+
+def test_a_revoked_subkey_is_refused_whatever_the_reason(gpg):
+    primary = gpg.new_key("grace", usage="cert")
+    gpg("--quick-add-key", primary, "ed25519", "sign", "never")
+    signature = gpg.detached("grace", DATA)
+    verify_detached(DATA, signature, [gpg.public("grace")], now())
+    gpg("--command-fd", "0", "--edit-key", "grace", data=b"key 1\nrevkey\ny\n2\n\ny\nsave\n")
+    with pytest.raises(OpenPgpKeyRevoked):
+        verify_detached(DATA, signature, [gpg.public("grace")], now())
 
 
 def test_a_subkey_that_another_key_adopts_is_not_its_own(gpg, alice, subkeyed):

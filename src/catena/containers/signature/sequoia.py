@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -27,7 +27,7 @@ from catena.formats.openpgp import SECRET_KEY, SECRET_SUBKEY, Packet
 MAX_KEYS = 256
 MAX_SKEW = timedelta(minutes=5)
 _STRONG = (HashAlgorithm.SHA256, HashAlgorithm.SHA384, HashAlgorithm.SHA512)
-_NEVER = datetime.max.replace(tzinfo=UTC)
+_EVER, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,37 +40,93 @@ class _Stated:
     issuers: tuple[str, ...]
 
 
-def read_keys(keys: Sequence[bytes]) -> dict[str, Cert]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A primary key or subkey: its names, and what its own signatures say of it."""
+
+    fingerprint: str
+    key_id: str
+    revoked: bool
+    expires: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key as the library holds it; ``parts`` begin with the primary key."""
+
+    certificate: Cert
+    parts: tuple[_Part, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the primary key: what a policy names."""
+        return self.parts[0].fingerprint
+
+    def part(self, names: Container[str]) -> _Part | None:
+        """The part with a fingerprint or key ID among ``names``."""
+        found = (one for one in self.parts if one.fingerprint in names or one.key_id in names)
+        return next(found, None)
+
+
+def read_keys(keys: Sequence[bytes]) -> dict[str, Key]:
     """Public keys by fingerprint, from key files: armored or binary, one or many in each.
 
     Raises ``UnusableOpenPgpKey`` for what is no key, is a secret one, or can sign nothing.
     """
-    found: dict[str, Cert] = {}
-    for key in keys:
-        packets = openpgp.dearmor(key, openpgp.KEY_ARMOR)
-        if any(one.tag in {SECRET_KEY, SECRET_SUBKEY} for one in openpgp.parse(packets)):
-            raise UnusableOpenPgpKey("OpenPGP key file holds secret keys")
-        try:
-            certificates = Cert.split_bytes(packets)
-            for one in certificates:
-                _ = one.expiration  # raises if no self-signature holds
-        except (RuntimeError, ValueError) as error:
-            raise UnusableOpenPgpKey(f"not a usable OpenPGP key: {_words(error)}") from error
-        if not certificates:
-            raise UnusableOpenPgpKey("OpenPGP key file is empty")
-        found.update((one.fingerprint, one) for one in certificates)
+    found = {key.fingerprint: key for data in keys for key in _keys_of(data)}
     if len(found) > MAX_KEYS:
-        raise UnusableOpenPgpKey("too many OpenPGP keys", expected=f"{MAX_KEYS}", got=f"{len(found)}")  # fmt: skip
+        raise UnusableOpenPgpKey(
+            "too many OpenPGP keys", expected=f"{MAX_KEYS}", got=f"{len(found)}"
+        )
     return found
 
 
+def _keys_of(data: bytes) -> list[Key]:
+    packets = openpgp.dearmor(data, openpgp.KEY_ARMOR)
+    if any(one.tag in {SECRET_KEY, SECRET_SUBKEY} for one in openpgp.parse(packets)):
+        raise UnusableOpenPgpKey("OpenPGP key file holds secret keys")
+    try:
+        found = [Key(one, _parts(one)) for one in Cert.split_bytes(packets)]
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise UnusableOpenPgpKey(f"not a usable OpenPGP key: {_words(error)}") from error
+    if not found:
+        raise UnusableOpenPgpKey("OpenPGP key file is empty")
+    return found
+
+
+def _parts(certificate: Cert) -> tuple[_Part, ...]:
+    """The primary key and its subkeys. Fails where no self-signature of the key holds."""
+    groups: list[list[KeyPacket]] = []
+    for packet in PacketPile.from_bytes(bytes(certificate)):
+        if packet.fingerprint:
+            groups.append([])
+        groups[-1].append(packet)
+    primary = _Part(
+        fingerprint=certificate.fingerprint,
+        key_id=groups[0][0].key_id or "",
+        revoked=certificate.is_revoked,
+        expires=certificate.expiration,
+    )
+    return (primary, *(_subkey(group) for group in groups[1:]))
+
+
+def _subkey(group: Sequence[KeyPacket]) -> _Part:
+    """A subkey and the signatures behind it: the newest binding counts, and any revocation."""
+    key, *signatures = group
+    kinds = [(one.signature_type, one) for one in signatures]
+    bindings = [one for kind, one in kinds if kind == SignatureType.SubkeyBinding]
+    newest = max(bindings, key=lambda one: one.signature_created or _EVER, default=None)
+    validity = newest.key_validity_period if newest else None
+    return _Part(
+        fingerprint=key.fingerprint or "",
+        key_id=key.key_id or "",
+        revoked=any(kind == SignatureType.SubkeyRevocation for kind, _ in kinds),
+        expires=key.key_created + validity if key.key_created and validity else None,
+    )
+
+
 def prove(
-    packet: Packet,
-    data: bytes,
-    certificates: dict[str, Cert],
-    now: datetime,
-    *,
-    inline: bool = False,
+    packet: Packet, data: bytes, keys: Mapping[str, Key], now: datetime, *, inline: bool = False
 ) -> tuple[bytes, OpenPgpProof]:
     """Hold one signature over ``data``, or the message ``data`` that it stands in (``inline``).
 
@@ -78,24 +134,23 @@ def prove(
     """
     signature, stated = _read(packet)
     _check_signature(stated, now)  # (2)
-    certificate = _claimed(stated, certificates)  # (3)
-    _check_key(certificate, now)  # (4)
+    key, part = _claimed(stated, keys)  # (3)
+    _check_part(key.parts[0], now)  # (4)
+    _check_part(part, now)
     try:
         verified = verify(
             bytes=data,
-            store=lambda _: [certificate],
+            store=lambda _: [key.certificate],
             signature=None if inline else signature,
         )
     except RuntimeError as error:
-        for issuer in stated.issuers:
-            _check_revoked(certificate, issuer)
         raise ForgedOpenPgpSignature(
-            f"OpenPGP signature does not hold: {_words(error)}", expected=certificate.fingerprint
+            f"OpenPGP signature does not hold: {_words(error)}", expected=key.fingerprint
         ) from error
-    signing_key = _signing_key(verified.valid_sigs, certificate)
-    _check_revoked(certificate, signing_key)
-    _check_subkey(certificate, signing_key, now)
-    return verified.bytes or b"", OpenPgpProof(certificate.fingerprint, signing_key, stated.created)
+    signers = {(one.certificate, one.signing_key) for one in verified.valid_sigs}
+    if signers != {(key.fingerprint, part.fingerprint)}:
+        raise ForgedOpenPgpSignature("OpenPGP signature is by another key than it claims")
+    return verified.bytes or b"", OpenPgpProof(key.fingerprint, part.fingerprint, stated.created)
 
 
 def sign_detached(data: bytes, secret_key: bytes, passphrase: str | None) -> bytes:
@@ -140,81 +195,29 @@ def _check_signature(stated: _Stated, now: datetime) -> None:
         )
 
 
-def _claimed(stated: _Stated, certificates: dict[str, Cert]) -> Cert:
-    """The given key that the signature says it is by."""
-    names = set(stated.issuers)
-    for certificate in certificates.values():
-        for packet in _key_packets(certificate):
-            if {packet.fingerprint, packet.key_id} & names:
-                return certificate
+def _claimed(stated: _Stated, keys: Mapping[str, Key]) -> tuple[Key, _Part]:
+    """The given key that the signature says it is by, and the part of it."""
+    for key in keys.values():
+        part = key.part(stated.issuers)
+        if part is not None:
+            return key, part
     raise UnknownOpenPgpKey(
         "OpenPGP signature is by another key",
-        expected=", ".join(sorted(certificates))[:200] or "a key",
-        got=", ".join(sorted(names))[:80] or "no name",
+        expected=", ".join(sorted(keys))[:200] or "a key",
+        got=", ".join(stated.issuers)[:80] or "no name",
     )
 
 
-def _check_key(certificate: Cert, now: datetime) -> None:
-    if certificate.is_revoked:
-        raise OpenPgpKeyRevoked("OpenPGP key is revoked", got=certificate.fingerprint)
-    expires = certificate.expiration
-    if expires is not None and expires <= now:
+def _check_part(part: _Part, now: datetime) -> None:
+    """Refuse what is revoked, whenever and why ever it was, and what has expired."""
+    if part.revoked:
+        raise OpenPgpKeyRevoked("OpenPGP key is revoked", got=part.fingerprint)
+    if part.expires is not None and part.expires <= now:
         raise OpenPgpKeyExpired(
-            f"OpenPGP key {certificate.fingerprint} has expired",
-            expected=f"before {expires:%Y-%m-%dT%H:%MZ}",
+            f"OpenPGP key {part.fingerprint} has expired",
+            expected=f"before {part.expires:%Y-%m-%dT%H:%MZ}",
             got=f"{now:%Y-%m-%dT%H:%MZ}",
         )
-
-
-def _signing_key(valid: list[object], certificate: Cert) -> str:
-    """The key that made the one valid signature."""
-    found = {(getattr(one, "certificate", ""), getattr(one, "signing_key", "")) for one in valid}
-    if len(found) != 1 or (names := found.pop())[0] != certificate.fingerprint:
-        raise ForgedOpenPgpSignature("OpenPGP signature is by another key than it claims")
-    return str(names[1])
-
-
-def _check_revoked(certificate: Cert, key: str) -> None:
-    """Refuse a subkey with a revocation, whenever and why ever it was revoked."""
-    for packet in _bindings(certificate, key):
-        if packet.signature_type == SignatureType.SubkeyRevocation:
-            raise OpenPgpKeyRevoked("OpenPGP subkey is revoked", got=key)
-
-
-def _check_subkey(certificate: Cert, key: str, now: datetime) -> None:
-    """Refuse a subkey that its newest binding lets expire before ``now``."""
-    bindings = [
-        (packet.signature_created, packet.key_validity_period)
-        for packet in _bindings(certificate, key)
-        if packet.signature_type == SignatureType.SubkeyBinding and packet.signature_created
-    ]
-    if not bindings:
-        return  # the primary key, which ``_check_key`` has judged
-    created = next(one.key_created for one in _key_packets(certificate) if one.fingerprint == key)
-    _, validity = max(bindings, key=lambda one: one[0] or datetime.min.replace(tzinfo=UTC))
-    if created is not None and validity and created + validity <= now:
-        raise OpenPgpKeyExpired("OpenPGP subkey has expired", got=key)
-
-
-def _key_packets(certificate: Cert) -> list[KeyPacket]:
-    return [one for one in _packets(certificate) if one.fingerprint]
-
-
-def _bindings(certificate: Cert, key: str) -> list[KeyPacket]:
-    """The signatures behind the subkey with this fingerprint or key ID; none for the primary key."""
-    found: list[KeyPacket] = []
-    current, primary = False, True
-    for packet in _packets(certificate):
-        if packet.fingerprint:
-            current = not primary and key in {packet.fingerprint, packet.key_id}
-            primary = False
-        elif current and packet.signature_type is not None:
-            found.append(packet)
-    return found
-
-
-def _packets(certificate: Cert) -> list[KeyPacket]:
-    return list(PacketPile.from_bytes(bytes(certificate)))
 
 
 def _words(error: Exception) -> str:
