@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from catena.containers.signature import openpgp
-from catena.containers.signature.openpgp import OpenPgpProof, UnknownOpenPgpKey
+from catena.containers.signature.openpgp import UnknownOpenPgpKey
 from catena.containers.signature.result import SignatureRefused
 from catena.errors import FormatError
 from catena.formats import aci
@@ -132,28 +132,24 @@ def verify_with(
 
     Raises ``FormatError``, or a subclass of ``SignatureRefused``.
     """
-    proof = openpgp.prove_detached(data, signature, keys, now)  # (1)
-    return _identified(data, name, proof)
+    proof = prove(data, signature, keys, now)
+    if proof.name != name:
+        raise WrongAciName("image has another name", expected=name, got=proof.name)
+    return proof
 
 
-def sign(data: bytes, secret_key: bytes, passphrase: str | None = None) -> bytes:
-    """An armored detached signature (``.aci.asc``) of an ACI, by an OpenPGP secret key.
+def prove(data: bytes, signature: bytes, keys: Sequence[bytes], now: datetime) -> AciProof:
+    """Verify the ACI ``data`` under OpenPGP keys, whatever it names itself: the proof says what.
 
-    Raises ``FormatError`` for what is no ACI, ``UnusableOpenPgpKey``.
+    Raises ``FormatError``, or a subclass of ``SignatureRefused``.
     """
-    aci.parse(data)
-    return openpgp.sign_detached(data, secret_key, passphrase)
-
-
-def _identified(data: bytes, name: str, proof: OpenPgpProof) -> AciProof:
+    proof = openpgp.prove_detached(data, signature, keys, now)  # (1)
     try:
         image = aci.parse(data)  # (4)
     except FormatError as error:
         raise NotAnAci(
             f"signed file is no ACI: {error.message}", expected=error.expected, got=error.got
         ) from error
-    if image.manifest.name != name:
-        raise WrongAciName("image has another name", expected=name, got=image.manifest.name)
     return AciProof(
         image=image.image_id,
         name=image.manifest.name,
@@ -163,6 +159,15 @@ def _identified(data: bytes, name: str, proof: OpenPgpProof) -> AciProof:
         signing_key=proof.signing_key,
         signed_at=proof.signed_at,
     )
+
+
+def sign(data: bytes, secret_key: bytes, passphrase: str | None = None) -> bytes:
+    """An armored detached signature (``.aci.asc``) of an ACI, by an OpenPGP secret key.
+
+    Raises ``FormatError`` for what is no ACI, ``UnusableOpenPgpKey``.
+    """
+    aci.parse(data)
+    return openpgp.sign_detached(data, secret_key, passphrase)
 
 
 def _stranger(data: bytes, signature: bytes, store: TrustStore, now: datetime) -> str:
