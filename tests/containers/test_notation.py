@@ -136,6 +136,7 @@ def test_what_was_signed_is_verified(kind):
     assert proof.target == TARGET
     assert proof.key == ALICE.signer.key_id
     assert proof.certificate == ALICE.chain[0]
+    assert proof.chain == ALICE.chain
     assert proof.subject == "CN=publisher 1,O=Example,ST=WA,C=US"
     assert proof.identity == "*"
     assert proof.signed_at == NOW

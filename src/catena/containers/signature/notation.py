@@ -109,7 +109,7 @@ class NotationTrust:
 
 @dataclass(frozen=True, slots=True)
 class NotationProof:
-    """Proven: the holder of ``certificate`` signed ``target``, which is ``image``.
+    """Proven: the holder of ``certificate``, the first of ``chain``, signed ``target``, which is ``image``.
 
     ``key`` is the hex SHA-256 of the SPKI, ``certificate_digest`` that of the certificate, ``identity``
     the trusted identity that matched. ``signed_at`` is the signer's word, or the authority's.
@@ -119,6 +119,7 @@ class NotationProof:
     format: SignatureFormat
     target: Descriptor
     certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
     certificate_digest: Sha256Hex
     key: str
     subject: str
@@ -282,6 +283,7 @@ def _prove(
         format=signed.format,
         target=target,
         certificate=signer,
+        chain=signed.chain,
         certificate_digest=Sha256Hex(hashlib.sha256(_der(signer)).hexdigest()),
         key=key_id_of(_signing_key(signer)),
         subject=signer.subject.rfc4514_string(),
