@@ -7,10 +7,12 @@ import bz2
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Iterator
 
 from fuzz_probe import LIMIT_INPUT, Probe
 from fuzz_seeds import (
+    certificate,
     example,
     firmware_log,
     image_load,
@@ -22,17 +24,30 @@ from fuzz_seeds import (
 
 from catena.containers.rootfs.tree import IMPLIED, encode
 from catena.formats import (
+    aci,
+    cbor,
     cel,
     containerlog,
     efi,
     gpt,
+    openpgp,
     tcglog,
 )
+from catena.formats.cbor import Tag
 from catena.formats.tcglog import EventType
 from catena.ids import HashAlg
 from changed import replace
 from small_images import small_pe
 from small_records import LAUNCH, create, deny, gate_start, record_of
+from small_signatures import (
+    ACI_MANIFEST,
+    COMPRESSIONS,
+    IMAGES_POLICY,
+    TRUST_POLICY,
+    packet,
+    tar_entry,
+)
+from small_signatures import aci as small_aci
 from small_tars import file, tar
 
 _PATTERNS = (b"\0", b"\xff", b"\1", b"\0\1\2\3", b"A", b" ", b"\n", b"[", b'{"":', b'"', b"\\u0000", "\u2028".encode())  # fmt: skip
@@ -424,11 +439,105 @@ def _signatures() -> Iterator[tuple[str, bytes]]:
                 yield f"{what} of {size} bytes, {number[-2]}", blown[:LIMIT_INPUT]
 
 
+# Signatures of images ----------------------------------------------------------------------
+
+
+def _cbor() -> Iterator[tuple[str, bytes]]:
+    yield "most items", cbor.encode((0,) * cbor.MAX_ITEMS)
+    yield "most keys", cbor.encode({f"{n:0230}": n for n in range(cbor.MAX_ITEMS // 2)})
+    yield "longest text", cbor.encode("ß" * (LIMIT_INPUT // 2 - 8))
+    yield "tags", filled(b"\xc1")
+    yield "nested arrays", filled(b"\x81")
+    yield "headers in headers", cbor.encode(Tag(18, (b"\xa0" * 999_000, {}, b"", b"")))
+
+
+def _jws() -> Iterator[tuple[str, bytes]]:
+    for name in ("payload", "protected", "signature"):
+        document = b'{"payload":"","protected":"","signature":"","header":{}}'
+        yield f"longest {name}", _longest(document, name)
+    yield "headers", _keys('{"payload":"","protected":"","signature":"","header":', "}", {"a": 1})
+
+
+def _longest(document: bytes, name: str) -> bytes:
+    before, behind = document.split(f'"{name}":"'.encode())
+    return filled(b"AAAA", before + f'"{name}":"'.encode(), behind)
+
+
+def _packets() -> Iterator[tuple[str, bytes]]:
+    yield "most packets", packet(2, bytes(900)) * openpgp.MAX_PACKETS
+    yield "most chunks", b"\xcb" + (b"\xe7" + bytes(128)) * openpgp.MAX_CHUNKS
+    yield "smallest packets", filled(b"\xc2\0")
+    bomb = zlib.compress(bytes(64 * 1024 * 1024))
+    yield "zlib bombs", packet(openpgp.COMPRESSED, b"\2" + bomb) * 4
+    yield "bzip2 bombs", packet(openpgp.COMPRESSED, b"\3" + bz2.compress(bytes(1 << 26))) * 1000
+
+
+def _armored() -> Iterator[tuple[str, bytes]]:
+    head, tail = b"-----BEGIN PGP SIGNATURE-----\n\n", b"\n-----END PGP SIGNATURE-----"
+    yield "one line", filled(b"AAAA", head, tail)
+    yield "shortest lines", filled(b"AAAA\n", head, tail)
+    yield "headers", filled(b"a: b\n", head[:-1], b"\n" + tail)
+    yield "empty lines", filled(b"\n", head, tail)
+
+
+def _acis() -> Iterator[tuple[str, bytes]]:
+    entries = tar_entry("rootfs/bin/app")[0].tobuf() * (aci.SMALL // 512 - 64)
+    good = small_aci()
+    content = good.rstrip(b"\0")
+    at = len(content) + -len(content) % 512
+    yield "most entries", COMPRESSIONS["gzip"](good[:at] + entries + bytes(1024))
+    large = small_aci(tar_entry("rootfs/zeros", bytes(aci.SMALL - 20 * 1024)))
+    for name in ("gzip", "bzip2", "xz"):
+        yield f"one large file in {name}", COMPRESSIONS[name](large)
+        yield f"{name} bomb", COMPRESSIONS[name](bytes(2 * aci.SMALL))
+    yield "long names", small_aci(*(tar_entry(f"rootfs/{'d/' * 4000}{n}") for n in range(100)))
+    yield "large manifest", small_aci(manifest=ACI_MANIFEST | {"x": "x" * 500_000})
+
+
+def _aci_manifests() -> Iterator[tuple[str, bytes]]:
+    yield from _documents(ACI_MANIFEST)
+
+
+def _trust_policies() -> Iterator[tuple[str, bytes]]:
+    yield from _documents(TRUST_POLICY)
+
+
+def _images_policies() -> Iterator[tuple[str, bytes]]:
+    yield from _documents(IMAGES_POLICY)
+    scopes = IMAGES_POLICY["transports"]["docker"]["registry.example/team"]
+    many = {f"registry.example/{n:05}": scopes for n in range(4000)}
+    document = IMAGES_POLICY | {"transports": {"docker": many}}
+    yield "many scopes", json.dumps(document, separators=(",", ":")).encode()[:LIMIT_INPUT]
+    deep = {"/".join(["a"] * n): scopes for n in range(1, 600)}
+    document = IMAGES_POLICY | {"transports": {"docker": deep}}
+    yield "deep scopes", json.dumps(document, separators=(",", ":")).encode()
+
+
+def _certificates() -> Iterator[tuple[str, bytes]]:
+    yield "sequences", filled(b"\x30\0")
+    yield "a nested one", filled(b"\x30\x80")
+    one = certificate()
+    yield "good ones", filled(one)
+
+
 _BY_NAME = {
     "layertar.parse": _layer_tars,
     "rootfs.layer": _layer_tars,
     "rootfs.packing": _packed_layers,
     "rootfs.tree": _listings,
+    "aci.parse": _acis,
+    "aci.parse_manifest": _aci_manifests,
+    "cbor.parse": _cbor,
+    "cose.parse": _cbor,
+    "jws.parse": _jws,
+    "notation.parse_trust_policy": _trust_policies,
+    "openpgp.dearmor": _armored,
+    "openpgp.parse": _packets,
+    "signature.certificates": _certificates,
+    "signature.images_policy": _images_policies,
+    "signature.notation_cose": _cbor,
+    "signature.notation_jws": _jws,
+    "uniquejson.parse": _images_policies,
     "cel.parse_json": _cel_json,
     "cel.parse_tlv": _cel_tlv,
     "cel.complete_tlv": _cel_tlv,

@@ -33,6 +33,7 @@ from tpm2_vectors import (
     TIME,
 )
 
+import small_signatures
 from catena.containers.launch.document import default_policy
 from catena.containers.rootfs.layer import layer_tree
 from catena.containers.rootfs.tree import encode
@@ -45,6 +46,7 @@ from catena.formats import (
     layertar,
     note,
     oci,
+    openpgp,
     pe,
     sigstore,
     simplesigning,
@@ -55,6 +57,13 @@ from catena.formats.tcglog import SPEC_ID_03, STARTUP_LOCALITY, EventType
 from catena.ids import HashAlg
 from catena.keys.signer import PrivateKeySigner
 from catena.osimage import authenticode
+from signature_vectors import (
+    NOTATION_COSE,
+    NOTATION_JWS,
+    NOTATION_ROOT,
+    OPENPGP_MESSAGE,
+    OPENPGP_SIGNATURE,
+)
 from small_images import small_pe
 from small_logs import CEL_JSON, CEL_TLV, IMA_BINARY, IMA_TEXT
 from small_records import record_of, story
@@ -346,6 +355,38 @@ def layer_listing() -> bytes:
     return encode(layer_tree(layertar.parse(layer())))
 
 
+# Signatures of images ----------------------------------------------------------------------
+
+
+def _signature_seeds() -> dict[str, tuple[bytes, ...]]:
+    armored = openpgp.armor(small_signatures.OPENPGP, openpgp.SIGNATURE_ARMOR).encode()
+    text = msgspec.json.encode
+    return {
+        "cbor.parse": (small_signatures.CBOR,),
+        "cose.parse": (small_signatures.COSE.encode(),),
+        "jws.parse": (small_signatures.JWS.encode(),),
+        "jws.decode_base64url": (b"YQ", b"_-_-"),
+        "jws.encode_base64url": (b"content",),
+        "notation.parse_payload": (small_signatures.PAYLOAD,),
+        "notation.parse_trust_policy": (text(small_signatures.TRUST_POLICY),),
+        "uniquejson.parse": (b'{"a":[1,{"b":null}]}',),
+        "openpgp.parse": (small_signatures.OPENPGP, *small_signatures.COMPRESSED_PACKETS.values()),
+        "openpgp.dearmor": (armored, small_signatures.OPENPGP),
+        "openpgp.armor": (small_signatures.OPENPGP,),
+        "aci.parse": tuple(
+            one(small_signatures.aci()) for one in small_signatures.COMPRESSIONS.values()
+        ),
+        "aci.parse_manifest": (text(small_signatures.ACI_MANIFEST),),
+        "signature.notation_jws": (NOTATION_JWS,),
+        "signature.notation_cose": (NOTATION_COSE,),
+        "signature.detached": (OPENPGP_SIGNATURE,),
+        "signature.inline": (OPENPGP_MESSAGE,),
+        "signature.simple": (small_signatures.STATEMENT,),
+        "signature.images_policy": (text(small_signatures.IMAGES_POLICY),),
+        "signature.certificates": (certificate(), NOTATION_ROOT),
+    }
+
+
 # Everything, by the name of the probe ------------------------------------------------------
 
 
@@ -513,6 +554,7 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "launch.check_create": _RUNTIME_CONFIGS,
         "launch.read_record": (container_record(),),
     }
+    seeds |= _signature_seeds()
     return (*seeds.get(name, ()), *map(example, kinds))
 
 
@@ -550,7 +592,18 @@ def container_record() -> bytes:
 
 
 _LOGS = ("eventlogs/*", "boots/*/eventlog.bin")
+_ENVELOPES = "containers/notaryproject+notation-go/**"
 _PLACES: dict[str, tuple[str, ...]] = {
+    "aci.parse": ("containers/generated-aci/*.aci",),
+    "aci.parse_manifest": ("containers/appc+spec/examples/*.json",),
+    "cose.parse": ("containers/generated-notation/cose.sig", f"{_ENVELOPES}/cose*.sig"),
+    "jws.parse": ("containers/generated-notation/jws.sig", f"{_ENVELOPES}/*sig_env*.json"),
+    "openpgp.dearmor": ("containers/generated-aci/*.asc",),
+    "openpgp.parse": (
+        "containers/containers+image/**/*.gpg",
+        "containers/containers+image/**/*.signature*",
+    ),
+    "signature.images_policy": ("containers/containers+image/**/policy.json",),
     "dsse.parse": ("tlog/**/*dsse*", "tlog/**/*envelope*"),
     "efi.parse_signature_lists": ("efi/*.esl", "efi/*siglist", "efi/*db", "efi/*kek", "efi/*pk"),
     "efi.boot_variable_text": ("efi/*Boot0*",),

@@ -24,12 +24,21 @@ from catena.containers.launch.rules import CompiledLaunch, compile_launch
 from catena.containers.record import replay as record_replay
 from catena.containers.rootfs import packing, tree
 from catena.containers.rootfs.layer import layer_tree
+from catena.containers.signature import notation as notation_signature
+from catena.containers.signature import openpgp as openpgp_signature
+from catena.containers.signature.certificates import parse_certificates
+from catena.containers.signature.images_policy import read_policy_json
+from catena.containers.signature.notation import NotationTrust
+from catena.containers.signature.simple import parse_simple_signing
 from catena.containers.signature.x509 import Identity, present, verify_identity
 from catena.errors import CatenaError, FormatError
 from catena.evidence import Evidence
 from catena.formats import (
+    aci,
+    cbor,
     cel,
     containerlog,
+    cose,
     dsse,
     efi,
     gpt,
@@ -37,10 +46,13 @@ from catena.formats import (
     ima,
     ima_ascii,
     imageconfig,
+    jws,
     layertar,
     nodeapi,
+    notation,
     note,
     oci,
+    openpgp,
     pcrpolicy,
     pe,
     policies,
@@ -51,6 +63,7 @@ from catena.formats import (
     simplesigning,
     tcglog,
     tpm2,
+    uniquejson,
     varstore,
 )
 from catena.formats.containerpolicy import ContainerPolicy
@@ -62,6 +75,9 @@ from catena.measure import difference, facts, grammar, ima_replay, logfile, repl
 from catena.measure.describe import describe
 from catena.osimage import authenticode
 from changed import replace
+from code_signing import IMAGE
+from code_signing import NOW as SIGNED
+from signature_vectors import NOTATION_ROOT, OPENPGP_CONTENT, OPENPGP_KEY
 
 # Formats -----------------------------------------------------------------------------------
 
@@ -404,6 +420,56 @@ def _image_config(data: bytes) -> None:
     assert all(one.startswith("sha256:") for one in image.diff_ids)
 
 
+def _cbor(data: bytes) -> None:
+    value = cbor.parse(data)
+    assert cbor.parse(cbor.encode(value)) == value
+
+
+def _cose(data: bytes) -> None:
+    message = cose.parse(data)
+    assert cose.parse(message.encode()) == message
+    assert message.raw_protected in message.to_be_signed()
+
+
+def _jws(data: bytes) -> None:
+    envelope = jws.parse(data)
+    assert jws.parse(envelope.encode()) == envelope
+    jws.decode_base64url(envelope.payload)
+
+
+def _base64url(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    assert jws.encode_base64url(jws.decode_base64url(text)) == text
+
+
+def _payload(data: bytes) -> None:
+    payload = notation.parse_payload(data)
+    assert notation.parse_payload(payload.encode()) == payload
+
+
+def _unique(data: bytes) -> None:
+    uniquejson.parse(data, dict[str, msgspec.Raw], "an object")
+
+
+def _packets(data: bytes) -> None:
+    packets = openpgp.parse(data)
+    assert b"".join(one.raw for one in packets) == data
+    for packet in packets[:4]:
+        _refused(lambda one=packet: openpgp.inflate(one))
+
+
+def _dearmor(data: bytes) -> None:
+    content = openpgp.dearmor(data, openpgp.SIGNATURE_ARMOR)
+    again = openpgp.armor(content, openpgp.SIGNATURE_ARMOR).encode()
+    assert openpgp.dearmor(again, openpgp.SIGNATURE_ARMOR) == content
+
+
+def _aci(data: bytes) -> None:
+    image = aci.parse(data)
+    image.manifest.label("version").encode()
+    assert image.image_id.startswith("sha512-")
+
+
 # Readers above the formats -----------------------------------------------------------------
 
 
@@ -439,6 +505,35 @@ def _owners(data: bytes) -> None:
     msgspec.json.encode(signers.owners(data))
     variable = efi.VariableData(efi.IMAGE_SECURITY_DATABASE, "db", data)
     msgspec.json.encode(signers.authority(variable))
+
+
+@cache
+def _trust() -> NotationTrust:
+    roots = parse_certificates(NOTATION_ROOT)
+    return NotationTrust(roots, roots)
+
+
+def _notation_jws(data: bytes) -> None:
+    assert notation_signature.verify_jws(data, IMAGE, _trust(), SIGNED).image == IMAGE
+
+
+def _notation_cose(data: bytes) -> None:
+    assert notation_signature.verify_cose(data, IMAGE, _trust(), SIGNED).image == IMAGE
+
+
+def _detached(data: bytes) -> None:
+    now = datetime.now(UTC)
+    assert openpgp_signature.verify_detached(OPENPGP_CONTENT, data, [OPENPGP_KEY], now)
+
+
+def _inline(data: bytes) -> None:
+    content, _ = openpgp_signature.verify_inline(data, [OPENPGP_KEY], datetime.now(UTC))
+    assert content == OPENPGP_CONTENT
+
+
+def _images_policy(data: bytes) -> None:
+    policy = read_policy_json(data, lambda _: b"-----BEGIN PUBLIC KEY-----")
+    assert policy.scopes
 
 
 @cache
@@ -785,6 +880,78 @@ TARGETS: dict[str, Target] = {
             "authenticode",
             (Probe("osimage.authenticode", _authenticode, CatenaError),),
             (b"\x30\x80", b"\x31\x00", b"\xa0\x82", b"\x06\x09", b"\x02\x01", b"\x04\x82"),
+        ),
+        Target(
+            "cbor",
+            (Probe("cbor.parse", _cbor), Probe("cose.parse", _cose)),
+            (b"\xd2\x84", b"\xa1\x01\x26", b"\x18\x21", b"\xc1\x1a", b"\x5b", b"\xbb", b"\x9b"),
+        ),
+        Target(
+            "notation",
+            (
+                Probe("jws.parse", _jws, kinds=(jws.JwsEnvelope,)),
+                Probe("jws.decode_base64url", _base64url),
+                Probe("jws.encode_base64url", jws.encode_base64url),
+                Probe("notation.parse_payload", _payload),
+                Probe("notation.parse_trust_policy", notation.parse_trust_policy),
+                Probe("uniquejson.parse", _unique),
+                Probe("signature.simple", parse_simple_signing),
+                Probe("signature.images_policy", _images_policy),
+            ),
+            (*_JSON, b'"targetArtifact":', b'"x5c":', b'"signedIdentity":', b'"keyPath":'),
+        ),
+        Target(
+            "openpgp",
+            (
+                Probe("openpgp.parse", _packets),
+                Probe("openpgp.dearmor", _dearmor),
+                Probe(
+                    "openpgp.armor",
+                    lambda data: openpgp.armor(data[: openpgp.MAX_INPUT], openpgp.KEY_ARMOR),
+                ),
+            ),
+            (
+                b"-----BEGIN PGP SIGNATURE-----\n\n",
+                b"-----END PGP SIGNATURE-----",
+                b"\n=",
+                b"\xc8\xff",
+                b"\xa3\1",
+                *_U32,
+            ),
+        ),
+        Target(
+            "aci",
+            (
+                Probe("aci.parse", _aci),
+                Probe("aci.parse_manifest", aci.parse_manifest),
+            ),
+            (
+                b"ustar\0",
+                b"rootfs/",
+                b"manifest",
+                b"\x1f\x8b\x08",
+                b"BZh9",
+                b"\xfd7zXZ\0",
+                b"14 path=rootfs\n",
+            ),
+        ),
+        Target(
+            "signature",
+            (
+                Probe("signature.notation_jws", _notation_jws, CatenaError),
+                Probe("signature.notation_cose", _notation_cose, CatenaError),
+                Probe("signature.detached", _detached, CatenaError),
+                Probe("signature.inline", _inline, CatenaError),
+                Probe("signature.certificates", parse_certificates),
+            ),
+            (
+                *_JSON,
+                b"\x30\x82",
+                b"\x06\x03\x55\x1d",
+                b"\x88\x75\x04\x00",
+                b"\x05\x02",
+                b"\x21\x04",
+            ),
         ),
     )
 }

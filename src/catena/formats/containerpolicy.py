@@ -58,7 +58,9 @@ class Scope(Document, frozen=True, kw_only=True):
     """Who may publish ``repository``; what is older than ``min_version`` or ``not_before`` is refused.
 
     ``formats`` limits the signature formats (values of ``SignatureFormat``); empty allows all.
-    ``launch_required`` refuses images without a launch policy of their own.
+    ``launch_required`` refuses images without a launch policy of their own. ``claim`` is what
+    signatures name instead of the repository that is run (``containers.signature.claims``), for
+    mirrors; empty for itself.
     """
 
     repository: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
@@ -67,6 +69,7 @@ class Scope(Document, frozen=True, kw_only=True):
     min_version: str = ""
     not_before: datetime | None = None
     launch_required: bool = False
+    claim: str = ""
 
 
 class ContainerPolicy(Document, frozen=True, kw_only=True):
