@@ -7,7 +7,7 @@ import pytest
 from catena.cli.main import run
 from catena.errors import ExitCode
 from catena.keys.signer import KeyAlgorithm, generate_key, public_pem, write_key
-from container_images import tiny_layout
+from container_images import cosign, cosign_program, needs_registry, registry, tiny_layout
 
 REPOSITORY = "registry.example.com/team/app"
 NAME = f"{REPOSITORY}:1.4"
@@ -146,3 +146,30 @@ def test_a_key_that_others_may_read_signs_nothing(shop, capsys):
     shop.key.chmod(0o644)
     assert shop.sign("-o", "json") == ExitCode.UNTRUSTED
     assert told(capsys)["error"]["code"] == "exposed-key"
+
+
+@needs_registry
+@pytest.mark.parametrize("kind", ["cosign", "cosign-bundle"])
+def test_an_image_in_a_registry_is_signed_verified_by_cosign_and_fetched(
+    shop, capsys, tmp_path, kind
+):
+    cosign_program()
+    with registry(tmp_path / "registry") as running:
+        image = running.push("team/app", "text", "1.4").reference
+        repository = image.rpartition(":")[0]
+        shop.image = image
+        shop.policy.write_text(shop.policy.read_text().replace(REPOSITORY, repository))
+        assert shop.verify("--plain-http") == ExitCode.UNTRUSTED
+        assert shop.sign("--plain-http", "--format", kind) == 0
+        assert shop.verify("--plain-http") == 0
+        cosign(
+            tmp_path, "verify", "--key", "team.pub", "--insecure-ignore-tlog",
+            "--allow-http-registry", image,
+        )  # fmt: skip
+        store = tmp_path / "store"
+        assert run(["container", "fetch", image, "--plain-http", "--store", str(store)]) == 0
+        capsys.readouterr()
+        assert shop.verify("-o", "json") == ExitCode.INTERNAL
+        assert told(capsys)["error"]["code"] == "registry-unreachable"
+    shop.image = f"oci:{store}:{image}"
+    assert shop.verify() == 0

@@ -3,14 +3,15 @@
 import secrets
 
 import pytest
-from signing import BUNDLE, COSIGN, NOW, pem, policy, signer
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from signing import BUNDLE, COSIGN, NOW, issue, pem, policy, signer
 
 from catena.containers.images.registry import Registry
 from catena.containers.images.transport import Transport
 from catena.containers.signature import refusals
 from catena.containers.signature.sign import sign_image, target_of
 from catena.containers.signature.verify import verify_image
-from catena.formats.containerpolicy import Scope
+from catena.formats.containerpolicy import CertificateIdentity, Scope
 from catena.keys.signer import KeyAlgorithm, load_signer
 from container_images import cosign, cosign_program, needs_registry
 
@@ -128,6 +129,31 @@ def test_a_key_of_cosign_signs_here_what_cosign_verifies(cosign_home, image, ope
     sign_image(target, key, COSIGN, annotations={}, now=NOW)
     (tmp_path / "key.pub").write_text((cosign_home / "cosign.pub").read_text())
     cosign(tmp_path, *VERIFY, image.reference)
+
+
+@pytest.mark.parametrize(("words", "kind"), [(OLDER, COSIGN), (NEWER, BUNDLE)])
+def test_what_cosign_signed_with_a_certificate_is_verified_here(
+    tmp_path, image, opened, words, kind
+):
+    root = issue("root", authority=True)
+    middle = issue("middle", root, authority=True)
+    leaf = issue("signer", middle, san="dev@example.com")
+    der = leaf.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "leaf.key").write_bytes(der)
+    (tmp_path / "leaf.pem").write_text(leaf.pem)
+    (tmp_path / "chain.pem").write_text(middle.pem + root.pem)
+    cosign(tmp_path, "import-key-pair", "--key", "leaf.key", "--output-key-prefix", "cosign")
+    certified = ("--certificate", "leaf.pem", "--certificate-chain", "chain.pem")
+    signed_by_cosign(tmp_path, image, *words, *certified)
+    name = repository(image)
+    # cosign 3 brings the leaf alone, so what stands above it has to be in the policy.
+    rule = CertificateIdentity(roots=(middle.pem,), san="dev@example.com")
+    scopes = [Scope(repository=name, publishers=("team",))]
+    verified = verify_image(opened, image.digest, name, policy({}, scopes, team=rule), NOW)
+    assert (verified.identity, verified.format) == ("san dev@example.com", kind)
+    another = CertificateIdentity(roots=(middle.pem,), san="else@example.com")
+    with pytest.raises(refusals.OtherIdentity):
+        verify_image(opened, image.digest, name, policy({}, scopes, team=another), NOW)
 
 
 @pytest.mark.parametrize("words", [OLDER, NEWER])

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from hostile import bit_flips
 from signing import (
     BUNDLE,
     COSIGN,
@@ -357,6 +358,26 @@ def test_every_changed_byte_of_a_signed_payload_is_refused(tmp_path):
         bad = replace(good, content=bytes(changed))
         with pytest.raises(refusals.OtherPublisher):
             verify.verify_image(Given([bad]), shop.image, REPOSITORY, rules, NOW)
+
+
+@BOTH
+def test_no_flipped_bit_of_a_signature_changes_what_is_proven(tmp_path, kind):
+    """What is not signed (a key's hint) may change; then the same is proven as before."""
+    shop, key = store(tmp_path), signer()
+    shop.sign(key, kind, version="1.4")
+    (good,) = shop.layout.signature_manifests(shop.image)
+    rules = one_scope(key)
+    proven = verify.verify_image(Given([good]), shop.image, REPOSITORY, rules, NOW)
+    accepted = 0
+    for flipped in bit_flips(good.content, 5):
+        try:
+            bad = replace(good, content=flipped)
+            found = verify.verify_image(Given([bad]), shop.image, REPOSITORY, rules, NOW)
+        except SignatureRefused:
+            continue
+        assert found == proven
+        accepted += 1
+    assert accepted == 0 if kind is COSIGN else accepted < 100
 
 
 def test_more_signatures_than_anybody_needs_are_refused(tmp_path):

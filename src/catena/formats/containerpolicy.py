@@ -8,7 +8,8 @@ imports the same document as a reference, and a record that names another policy
 configured roots, OpenPGP keys. **Scopes** map repositories to publishers: ``registry/name``
 itself, ``registry/name/*`` for everything below, or ``*``; the longest scope that matches
 applies, alone. A format that signs the repository must name the one that is run; for one that
-does not, a publisher's key must be used for this scope only (``TRUST``, "Containers").
+does not, a publisher's key must be used for this scope only (``TRUST``, "Containers"), and counts for every
+repository of the scope alike.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9]
 class CertificateIdentity(Document, frozen=True, kw_only=True):
     """Certificates that speak for a publisher: under ``roots`` (PEM), with this identity.
 
+    A root is trusted as it is listed, self-signed or not: cosign's bundles bring the leaf alone, so the
+    authority that issued it has to be one.
     ``subject`` is the whole subject (RFC 4514) or empty; ``san`` one subject alternative name or
     empty; ``issuer`` the OIDC issuer extension of a Fulcio certificate or empty. At least one of the three is set.
     ``logs`` are keys (PEM) of transparency logs: with any, a certificate counts only at the time that one of

@@ -26,7 +26,7 @@ from catena.containers.signature import cosign
 from catena.containers.signature.proof import REPOSITORY
 from catena.containers.signature.result import SignatureFormat
 from catena.errors import UsageError
-from catena.formats import dsse, oci, sigstore, simplesigning
+from catena.formats import dsse, ijson, oci, sigstore, simplesigning
 from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.oci import Descriptor, Manifest
 from catena.ids import ImageDigest
@@ -182,8 +182,8 @@ def _attach(target: Target, content: bytes, kind: str, notes: Mapping[str, str])
 def _subject(target: Target) -> Descriptor:
     """The image's descriptor; what its manifest does not say about itself is OCI's default."""
     content = target.store.manifest(target.image)
-    head = msgspec.json.decode(content, type=_Head)
-    kind = head.media_type or (oci.IMAGE_MANIFEST if head.manifests is None else oci.IMAGE_INDEX)
+    head = ijson.decode(content, _Head, limit=oci.MAX_MANIFEST, what="image manifest")
+    kind = head.media_type or (oci.IMAGE_INDEX if bytes(head.manifests) else oci.IMAGE_MANIFEST)
     if kind not in oci.MANIFESTS | oci.INDEXES:
         raise NoImage("reference names something else than an image", got=ascii(kind[:80]))
     return Descriptor(media_type=kind, digest=target.image, size=len(content))
@@ -191,7 +191,7 @@ def _subject(target: Target) -> Descriptor:
 
 class _Head(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = ""
-    manifests: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw()
 
 
 def _hex(image: ImageDigest) -> str:
