@@ -27,7 +27,8 @@ ImageDigest = NewType("ImageDigest", str)
 is ``sha512-`` and 128."""
 
 DiffId = NewType("DiffId", str)
-"""The digest of a layer's uncompressed tar stream: ``sha256:`` and 64 hex digits."""
+"""The digest of a layer's uncompressed tar stream: ``sha256:`` and 64 hex digits. An ACI is one
+layer, named by its image ID."""
 
 TreeDigest = NewType("TreeDigest", str)
 """SHA-256 of a file tree in ``containers.rootfs``' canonical listing: 64 hex digits."""

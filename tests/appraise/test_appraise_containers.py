@@ -431,9 +431,7 @@ STEPS = {
 }
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(st.lists(st.sampled_from(sorted(STEPS)), max_size=6), min_size=1, max_size=5),
     change=st.integers(0, 9),
@@ -460,9 +458,7 @@ def test_appraising_in_steps_is_appraising_at_once(boot, steps, change):
         )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 10_000), mask=st.integers(1, 255), noise=st.binary(max_size=60))
 def test_whatever_was_extended_is_judged_and_never_a_crash(boot, accepting, position, mask, noise):
     """The TPM proves any content that root on the node extends, so each is read to its end."""

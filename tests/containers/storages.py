@@ -7,6 +7,7 @@ Each has ``pull(image)``, ``container()``: the root of a new container as a runt
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import tarfile
 import time
 from pathlib import Path
 
+from catena.osimage.tool import die_with
 from living import mounts_below
 
 SECONDS = 60
@@ -98,6 +100,16 @@ class Podman:
     def start(self, shim: Path) -> str:
         return self("start", "-a", "one", runtime=shim)
 
+    def commit(self, script: str, name: str, layout: Path) -> str:
+        """What a shell script changes, as an image of podman's own making in a new layout; its digest."""
+        self("run", "--name", "build", "--network", "none", self._image, "/bin/busybox", "sh", "-ec", script)  # fmt: skip
+        self("commit", "-q", "build", name)
+        place = f"{self.driver}@{self.folder}/root+{self.folder}/run"
+        source = f"containers-storage:[{place}]{name}"
+        command("skopeo", "copy", "-q", "--insecure-policy", source, f"oci:{layout}:{name}")
+        self._image = name
+        return str(json.loads((layout / "index.json").read_bytes())["manifests"][0]["digest"])
+
     def close(self) -> None:
         for words in (("rm", "-fa", "-t", "0"), ("umount", "-fa")):
             with contextlib.suppress(AssertionError):
@@ -114,10 +126,17 @@ class Containerd:
         (folder / "config.toml").write_text(CONTAINERD_CONF.format(folder))
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                ["containerd", "-c", folder / "config.toml"], stdout=log, stderr=log
+                ["containerd", "-c", folder / "config.toml"],
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - only calls prctl
             )
         self._image, self._top, self._count = "", "", 0
-        self._await()
+        try:
+            self._await()
+        except BaseException:
+            self.close()
+            raise
 
     def _await(self) -> None:
         deadline = time.monotonic() + SECONDS

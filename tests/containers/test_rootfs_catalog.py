@@ -29,7 +29,7 @@ from catena.containers.rootfs.refusals import (
 )
 from catena.errors import FormatError
 from catena.formats import layertar
-from small_tars import file, folder, tar, whiteout
+from small_tars import file, folder, link, tar, whiteout
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus/containers"
 LOWER = {"etc/": folder(), "etc/motd": file(b"hello"), "etc/gone": file(b"x")}
@@ -165,7 +165,7 @@ def test_an_index_stands_for_those_of_its_images_that_are_here(store):
     store.path(absent).unlink()
     catalog = Catalog(store)
     catalog.add(index)
-    assert [chain.images for chain in catalog.chains()] == [{index}]
+    assert [chain.images for chain in catalog.chains()] == [{index, here}]
     store.path(here).unlink()
     with pytest.raises(MissingBlob):
         Catalog(store).add(index)
@@ -219,6 +219,17 @@ def test_an_ambiguous_layer_keeps_its_image_unknown(store):
     assert catalog.chains() == ()
 
 
+def test_an_image_that_cannot_be_known_does_not_keep_others_from_it(store):
+    catalog = Catalog(store)
+    through = [{"lib": link("usr/lib"), "usr/lib/": folder()}, {"lib/x": file(b"x")}]
+    with pytest.raises(AmbiguousLayer, match="through"):
+        catalog.add(store.image("example.org/bad:1", through))
+    assert catalog.chains() == ()
+    good = store.image("example.org/app:1", [LOWER])
+    catalog.add(good)
+    assert [one.images for one in catalog.chains()] == [{good}]
+
+
 def test_documents_that_describe_no_layers_are_refused(store):
     layer, diff_id = tar(LOWER), digest_of(tar(LOWER))
     good = manifest_of(store, [diff_id], [layer])
@@ -263,6 +274,22 @@ def test_listings_outlive_the_process(store, tmp_path):
     assert again.chains() == first.chains()
 
 
+def test_a_listing_that_a_crash_cut_off_is_made_again(store, tmp_path):
+    folder = tmp_path / "listings"
+    folder.mkdir(mode=0o700)
+    image = store.image("example.org/app:1", [LOWER])
+    first = Catalog(store, folder)
+    first.add(image)
+    (place,) = folder.iterdir()
+    whole = place.read_bytes()
+    for size in range(0, len(whole), 7):
+        place.write_bytes(whole[:size])
+        again = Catalog(store, folder)
+        again.add(image)
+        assert again.chains() == first.chains()
+        assert place.read_bytes() == whole
+
+
 def test_a_folder_that_others_can_enter_is_refused(store, tmp_path):
     folder = tmp_path / "listings"
     folder.mkdir(mode=0o755)
@@ -284,3 +311,13 @@ def test_acis_of_the_corpus_have_their_image_ids_packed_or_not():
         (chain,) = catalog.chains()
         assert chain.images == {image}
         assert trees.ROOT in catalog.whole(chain).tree
+
+
+def test_the_same_tar_as_an_aci_and_as_a_layer_means_two_things(store):
+    data = tar({"manifest": file(b"{}"), "rootfs/": folder(), "rootfs/a": file(b"x")})
+    catalog = Catalog(store)
+    aci = catalog.add_aci(io.BytesIO(data))
+    image = store.image("example.org/app:1", [data])
+    catalog.add(image)
+    found = {min(one.images): set(catalog.whole(one).tree) for one in catalog.chains()}
+    assert found == {aci: {b"", b"a"}, image: {b"", b"manifest", b"rootfs", b"rootfs/a"}}

@@ -15,8 +15,7 @@ HEAD = "48 27 0:39 / /run/c/rootfs rw,relatime shared:1 - overlay overlay rw"
 
 
 def overlay(options: str, head: str = HEAD):
-    (mount,) = parse_mounts(f"{head},{options}\n").by_number.values()
-    return overlay_of(mount)
+    return overlay_of(parse_mounts(f"{head},{options}\n").mount(int(head.split(maxsplit=1)[0])))
 
 
 def names(found):
@@ -96,7 +95,7 @@ def test_forms_that_no_runtime_uses_are_refused(options):
 )
 def test_malformed_tables_are_refused(line):
     with pytest.raises(FormatError):
-        parse_mounts(line)
+        parse_mounts(line).mount(48)
 
 
 def test_a_table_has_a_bound(monkeypatch):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from imagebuilder import Store
+from imagebuilder import Existing, Store
 from storages import Containerd, Podman, command, missing, unmount_below, unpacked
 
 from catena.containers.rootfs import identify, mounts
@@ -94,15 +94,26 @@ def known(tmp_path_factory):
     return Known(tmp_path_factory.mktemp("image") / "layout", LAYERS)
 
 
-@pytest.fixture(scope="module", params=STORAGES.values(), ids=STORAGES)
-def storage(request, known, tmp_path_factory):
-    make, driver = request.param
-    made = make(tmp_path_factory.mktemp("storage") / "s", driver)
-    try:
-        made.pull(known.store.folder, NAME)
-        yield made
-    finally:
-        made.close()
+@pytest.fixture(scope="module")
+def storages(known, tmp_path_factory):
+    """Each storage, made when it is first asked for: tests come in any order."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            make, driver = STORAGES[name]
+            made[name] = make(tmp_path_factory.mktemp("storage") / "s", driver)
+            made[name].pull(known.store.folder, NAME)
+        return made[name]
+
+    yield get
+    for one in made.values():
+        one.close()
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request, storages):
+    return storages(request.param)
 
 
 def kind_of(storage):
@@ -129,7 +140,8 @@ def test_a_new_containers_root_is_identified(storage, known):
 def place_of(root: Path, path: str) -> Path:
     """Where a file of the container lies on disk: in the lower folder that shows it."""
     table = mounts.parse_mounts(Path("/proc/self/mountinfo").read_text())
-    mount = next((one for one in table.by_number.values() if one.point == str(root)), None)
+    found = map(table.mount, table.lines)
+    mount = next((one for one in found if one.point == str(root)), None)
     if mount is None or mount.type != "overlay":
         return root / path
     lowers = reversed(mounts.overlay_of(mount).lowers)
@@ -374,6 +386,38 @@ def test_many_layers_are_found_when_options_get_too_long_for_absolute_names(
         made.close()
     assert told(shim) == [f"overlay {many.image}"]
     assert "lowerdir=/" not in (tmp_path / "mounted").read_text()
+
+
+SCRIPT = """
+b=/bin/busybox
+$b rm /tmp/su
+$b rm -r /opaque && $b mkdir /opaque && echo again > /opaque/again
+$b mkdir -p /srv/a/b && echo new > /srv/a/b/c
+$b chmod 750 /tmp && $b chown 7:8 /etc/conf
+$b ln -s nowhere /srv/link && $b ln /etc/conf /etc/conf-too
+$b rm -r /run/pipe
+"""
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_an_image_that_podman_made_itself_is_read_and_identified(
+    driver, known, tmp_path, tmp_path_factory
+):
+    made = Podman(tmp_path_factory.mktemp("s") / "s", driver)
+    try:
+        made.pull(known.store.folder, NAME)
+        layout = tmp_path / "layout"
+        image = made.commit(SCRIPT, "example.org/made:1", layout)
+        other = object.__new__(Known)
+        other.catalog, other.cache = Catalog(Existing(layout)), Fingerprints()
+        other.catalog.add(image)
+        root = made.container()
+        assert other.identify(root, strict=True).images == (image,)
+        (place_of(root, "srv/a/b/c")).write_bytes(b"old")
+        with pytest.raises(AlteredLayer, match="/srv/a/b/c"):
+            other.identify(root)
+    finally:
+        made.close()
 
 
 # Plain folders -----------------------------------------------------------------------------

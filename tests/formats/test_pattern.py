@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catena.formats.pattern import MAX_STATES, Pattern, UnsafePattern, anchor, compile_pattern
@@ -24,7 +24,6 @@ _PATTERNS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(_PATTERNS, st.text("ab0. c", max_size=8))
 def test_patterns_mean_what_they_mean_elsewhere(source, text):
     expected = re.fullmatch(source, text, re.ASCII) is not None

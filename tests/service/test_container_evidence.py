@@ -268,9 +268,7 @@ EVENTS = st.builds(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=st.lists(EVENTS, min_size=1, max_size=8), times=st.integers(1, 60))
 def test_every_parcel_fits_into_an_entry(keys, events, times):
 

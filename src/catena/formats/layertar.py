@@ -193,8 +193,6 @@ def _header(source: _Source) -> _Header | None:
         _bad(offset, "tar header is neither ustar's nor GNU's")
     if _number(checksum, offset) != sum(block) - sum(checksum) + 8 * 0x20:
         _bad(offset, "tar header's checksum does not hold")
-    if size > b"" and flag not in _SIZED and _number(size, offset):
-        _bad(offset, "tar entry has content that its type has none of")
     prefix = _text(fields[15]) if (magic, version) == _USTAR else b""
     name = _text(name)
     return _Header(
@@ -272,7 +270,6 @@ def _long_target(source: _Source, header: _Header, extension: _Extension) -> Non
 
 
 _EXTENSIONS = {b"x": _extended, b"g": _global, b"L": _long_name, b"K": _long_target}
-_SIZED = (b"0", b"\0", *_EXTENSIONS)
 
 
 def _once(header: _Header, extension: _Extension) -> None:
@@ -339,7 +336,7 @@ def _entry(
     numbers = extension.numbers
     size = numbers.get("size", header.size)
     if size > MAX_CONTENT or (size and kind is not TarKind.FILE):
-        _bad(header.offset, "tar entry's size", str(size))
+        _bad(header.offset, "tar entry's size is not one that its type has", str(size))
     digest, content = b"", None
     if kind is TarKind.FILE:
         digest, content = _content(source, size, keep=path in keep)

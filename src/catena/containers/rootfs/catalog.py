@@ -21,10 +21,11 @@ from catena.containers.rootfs import tree as trees
 from catena.containers.rootfs.fit import Whole, whole
 from catena.containers.rootfs.identity import RootRefused
 from catena.containers.rootfs.layer import aci_tree, layer_tree
-from catena.containers.rootfs.manifest import images_of
+from catena.containers.rootfs.manifest import ImageLayers, images_of
 from catena.containers.rootfs.packing import MAX_PACKED, MAX_UNPACKED, Hashed, unpacked
 from catena.containers.rootfs.refusals import UnfitDiffId
 from catena.containers.rootfs.tree import Tree
+from catena.errors import FormatError
 from catena.formats import layertar
 from catena.formats.layertar import Readable
 from catena.ids import DiffId, ImageDigest, TreeDigest
@@ -93,9 +94,10 @@ class Catalog:
         self._blobs = blobs
         self._folder = folder
         self._listings: dict[DiffId, bytes] = {}
+        self._added: dict[ImageDigest, tuple[ImageLayers, ...]] = {}
         self._chains: dict[tuple[DiffId, ...], Chain] = {}
         self._adding = threading.RLock()
-        """Guards who replaces ``_listings`` and ``_chains``; held while an image's layers are read."""
+        """Guards who replaces ``_listings``, ``_added`` and ``_chains``; held while layers are read."""
         self.memory = Memory()
         """What fits what: true whatever else is known."""
         self.refused = Memory()
@@ -104,47 +106,44 @@ class Catalog:
             _check_owned(folder)
 
     def add(self, image: ImageDigest) -> None:
-        """Learn an image's layers; for an index, those of its images that are here.
+        """Learn an image's layers; for an index, those of its images that are here, which are then
+        known by their own digests, too.
 
         Raises ``MissingBlob``, ``AlteredBlob``, ``UnfitImage``, ``UnfitDiffId``, ``AmbiguousLayer``,
         ``UnreadableLayer`` and ``FormatError``; the image is not known then.
         """
         with self._adding:
+            if any(one.manifest == image for one in self._added.get(image, ())):
+                return  # its digest says that nothing about it can have changed
             images = images_of(self._blobs, image)
             for found in images:
                 for blob, diff_id in zip(found.blobs, found.diff_ids, strict=True):
                     self._learn(blob, diff_id)
-            for found in images:
-                self._enter(found.diff_ids, image)
+            self._enter(image, images)
 
     def add_aci(self, stream: Readable) -> ImageDigest:
-        """Learn an application container image, packed or not; its image ID (``sha512-…``).
+        """Learn an application container image, packed or not; its image ID (``sha512-…``), which
+        also names its one layer: the same tar as a layer of OCI means other files.
 
         Whether its manifest asks for other images below it is for its verifier to refuse. Raises
         as ``add``.
         """
         with unpacked(Hashed(stream, limit=MAX_PACKED)) as inside:
-            tar = Hashed(inside, "sha256", "sha512", limit=MAX_UNPACKED)
+            tar = Hashed(inside, "sha512", limit=MAX_UNPACKED)
             tree = aci_tree(layertar.entries(tar))
-        sha256, sha512 = tar.digests()
-        image = ImageDigest(sha512.replace(":", "-"))
+        image = ImageDigest(tar.digests()[0].replace(":", "-"))
+        only = DiffId(image)
         with self._adding:
-            self._keep(DiffId(sha256), tree)
-            self._enter((DiffId(sha256),), image)
+            self._keep(only, tree)
+            self._enter(image, (ImageLayers(image, (), (only,)),))
         return image
 
     def forget(self, image: ImageDigest) -> None:
         """Let an image go, and the layers that no other one has. An unknown one is none to lose."""
         with self._adding:
-            left = {
-                key: replace(chain, images=chain.images - {image})
-                for key, chain in self._chains.items()
-                if chain.images != {image}
-            }
-            used = {diff_id for diff_ids in left for diff_id in diff_ids}
-            self._chains = left
+            self._enter(image, ())
+            used = {diff_id for diff_ids in self._chains for diff_id in diff_ids}
             self._listings = {key: one for key, one in self._listings.items() if key in used}
-            self.refused.clear()
 
     def layer(self, diff_id: DiffId) -> Tree:
         """The files of a known layer, with its marks."""
@@ -192,21 +191,34 @@ class Catalog:
         if not place.exists():
             return False
         _check_owned(self._folder)
-        self._listings = {**self._listings, diff_id: place.read_bytes()}
+        data = place.read_bytes()
+        try:
+            trees.decode(zlib.decompress(data))
+        except (zlib.error, FormatError):
+            return False  # cut off by a crash; it is made again
+        self._listings = {**self._listings, diff_id: data}
         return True
 
     @staticmethod
     def _place(folder: Path, diff_id: DiffId) -> Path:
-        return folder / f"{diff_id.removeprefix('sha256:')}.tree"
+        return folder / f"{diff_id.removeprefix('sha256:')}.tree1"
 
-    def _enter(self, diff_ids: tuple[DiffId, ...], image: ImageDigest) -> None:
-        chain = self._chains.get(diff_ids)
-        if chain is None:
-            chain = _chain(diff_ids, [self.layer(one) for one in diff_ids])
-        if image not in chain.images:
-            known = replace(chain, images=chain.images | {image})
-            self._chains = dict(sorted({**self._chains, diff_ids: known}.items()))
-            self.refused.clear()
+    def _enter(self, image: ImageDigest, images: tuple[ImageLayers, ...]) -> None:
+        """Say which images of layers ``image`` stands for, and put together who has which layers."""
+        added = {key: one for key, one in {**self._added, image: images}.items() if one}
+        names: dict[tuple[DiffId, ...], set[ImageDigest]] = {}
+        for name, found in added.items():
+            for one in found:
+                names.setdefault(one.diff_ids, set()).update((name, one.manifest))
+        chains = {
+            key: replace(self._chain(key), images=frozenset(names[key])) for key in sorted(names)
+        }
+        self._added, self._chains = added, chains
+        self.refused.clear()
+
+    def _chain(self, diff_ids: tuple[DiffId, ...]) -> Chain:
+        known = self._chains.get(diff_ids)
+        return known or _chain(diff_ids, [self.layer(one) for one in diff_ids])
 
 
 def _chain(diff_ids: tuple[DiffId, ...], layers: list[Tree]) -> Chain:

@@ -48,6 +48,7 @@ class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
 class ImageLayers(msgspec.Struct, frozen=True):
     """An image's layers, bottom first: the blob of each, and the digest of the tar inside."""
 
+    manifest: ImageDigest
     blobs: tuple[str, ...]
     diff_ids: tuple[DiffId, ...]
 
@@ -59,7 +60,7 @@ def images_of(blobs: Blobs, image: ImageDigest) -> tuple[ImageLayers, ...]:
     """
     manifest = _decode(blobs.read(image, MAX_DOCUMENT), _Manifest)
     if not manifest.manifests:
-        return (_layers(blobs, manifest),)
+        return (_layers(blobs, image, manifest),)
     found = tuple(_present(blobs, [one.digest for one in manifest.manifests]))
     if not found:
         raise MissingBlob("no image of the index is here", got=image)
@@ -71,19 +72,21 @@ def _present(blobs: Blobs, digests: Sequence[str]) -> list[ImageLayers]:
     found = []
     for digest in digests:
         try:
-            found.append(_layers(blobs, _decode(blobs.read(digest, MAX_DOCUMENT), _Manifest)))
+            manifest = _decode(blobs.read(digest, MAX_DOCUMENT), _Manifest)
+            found.append(_layers(blobs, ImageDigest(digest), manifest))
         except (MissingBlob, UnfitImage):
             continue
     return found
 
 
-def _layers(blobs: Blobs, manifest: _Manifest) -> ImageLayers:
+def _layers(blobs: Blobs, image: ImageDigest, manifest: _Manifest) -> ImageLayers:
     if manifest.schema_version != 2 or manifest.config is None or manifest.manifests:
         raise UnfitImage("not a manifest of an image")
     config = _decode(blobs.read(manifest.config.digest, MAX_DOCUMENT), _Config)
     if config.rootfs.type != "layers" or len(config.rootfs.diff_ids) != len(manifest.layers):
         raise UnfitImage("manifest and configuration do not name the same layers")
     return ImageLayers(
+        manifest=image,
         blobs=tuple(one.digest for one in manifest.layers),
         diff_ids=tuple(DiffId(one) for one in config.rootfs.diff_ids),
     )

@@ -56,10 +56,18 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class MountTable:
-    """A mount namespace: its mounts by number, and the places that are mounted on, sorted."""
+    """A mount namespace: its lines by number, and the places that are mounted on, sorted.
 
-    by_number: Mapping[int, Mount]
+    Nodes have thousands of mounts, and a start asks for a few: lines are taken apart when asked for.
+    """
+
+    lines: Mapping[int, str]
     points: tuple[str, ...]
+
+    def mount(self, number: int) -> Mount | None:
+        """The mount of this number. Raises ``FormatError``."""
+        line = self.lines.get(number)
+        return None if line is None else _mount(line)
 
     def first_inside(self, place: str) -> str | None:
         """Some place below ``place`` that is mounted on."""
@@ -73,17 +81,22 @@ def parse_mounts(text: str) -> MountTable:
     """The mounts of a mountinfo file. Raises ``FormatError``."""
     if len(text) > MAX_MOUNTINFO:
         raise FormatError("mountinfo is too long")
-    mounts = [_mount(line) for line in text.split("\n") if line]
-    return MountTable(
-        by_number={one.number: one for one in mounts},
-        points=tuple(sorted(one.point for one in mounts)),
-    )
+    lines: dict[int, str] = {}
+    points = []
+    for line in text.split("\n"):
+        if line:
+            fields = line.split(" ", 5)
+            if len(fields) != 6 or not fields[0].isdecimal():
+                raise FormatError("line of mountinfo", got=ascii(line[:64]))
+            lines[int(fields[0])] = line
+            points.append(_plain(fields[4]))
+    return MountTable(lines, tuple(sorted(points)))
 
 
 def _mount(line: str) -> Mount:
     own, dash, more = line.partition(" - ")
     fields, rest = own.split(" "), more.split(" ")
-    if not dash or len(fields) < 6 or len(rest) != 3 or not fields[0].isdecimal():
+    if not dash or len(fields) < 6 or len(rest) != 3:
         raise FormatError("line of mountinfo", got=ascii(line[:64]))
     return Mount(
         number=int(fields[0]),
@@ -97,6 +110,8 @@ def _mount(line: str) -> Mount:
 
 def _plain(text: str) -> str:
     """Text without its octal escapes."""
+    if "\\" not in text:
+        return text
     return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)
 
 
@@ -105,7 +120,7 @@ def mount_of(descriptor: int, mounts: MountTable) -> Mount:
     for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").splitlines():
         name, _, value = line.partition(":")
         if name == "mnt_id":
-            found = mounts.by_number.get(int(value))
+            found = mounts.mount(int(value))
             if found is not None:
                 return found
     raise ForeignMount("the folder lies on a mount that this process cannot see")
