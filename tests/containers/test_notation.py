@@ -169,16 +169,21 @@ def test_one_certificate_outside_a_list_is_a_chain_in_cose():
     verified("cose", bare.encode(), NotationTrust((alone.certificate,)))
 
 
+def proven(proof):
+    """What a proof says, without the spelling of the certificates: DER has bits that nobody signs."""
+    return (proof.image, proof.target, proof.key, proof.subject, proof.signed_at, proof.expires)
+
+
 def test_a_tampered_envelope_is_refused(kind):
     envelope = signed(kind)
-    refused = 0
+    good, refused = proven(verified(kind, envelope)), 0
     for damaged in bit_flips(envelope, step=1 + len(envelope) * 8 // 300):
         try:
             proof = verified(kind, damaged)
         except (FormatError, SignatureRefused):
             refused += 1
         else:  # only what nobody signs may differ: the agent's name
-            assert proof == verified(kind, envelope)
+            assert proven(proof) == good
     assert refused > 250
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import timedelta
 
 import pytest
@@ -251,3 +252,14 @@ def test_roots_are_authorities_or_signed_by_themselves():
     chain = publisher(3).chain
     assert [is_root(one) for one in chain] == [False, True, True]
     assert is_root(issue(name("alone")).certificate)
+
+
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_a_serial_number_below_one_is_malformed(action):
+    der = ROOT.certificate.public_bytes(Encoding.DER)
+    at = der.index(b"\xa0\x03\x02\x01\x02\x02") + 7
+    negative = der[:at] + bytes((der[at] | 0x80,)) + der[at + 1 :]
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        with pytest.raises(MalformedCertificate):
+            certificates.parse_chain([negative])

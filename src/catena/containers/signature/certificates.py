@@ -26,6 +26,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from catena.containers.signature.result import SignatureRefused
@@ -54,8 +55,11 @@ _FAULTS = (
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,
 )
-"""What the library raises where a certificate is malformed, as late as the part at fault is read."""
+"""What the library raises where a certificate is malformed, as late as the part at fault is read; of a
+serial number below 1 it only warns, so far.
+"""
 _KNOWN = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -160,10 +164,13 @@ def parse_chain(ders: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
         )
     try:
         chain = tuple(x509.load_der_x509_certificate(one) for one in ders)
+        positive = all(one.serial_number > 0 for one in chain)
         for one in chain:
             one.subject.rfc4514_string()
     except _FAULTS as error:
         raise MalformedCertificate("signature carries something else than certificates") from error
+    if not positive:
+        raise MalformedCertificate("certificate has a serial number below 1")
     return chain
 
 
