@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from catena.containers.signature import openpgp
 from catena.containers.signature.openpgp import UnknownOpenPgpKey
@@ -35,6 +36,7 @@ class NotAnAci(SignatureRefused):
 
     code = "aci-malformed"
     remedy = "Do not run the image; have its publisher build it again."
+    reached: ClassVar[int] = 10
 
 
 class WrongAciName(SignatureRefused):

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
+from typing import ClassVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -75,6 +76,7 @@ class CertificateRefused(SignatureRefused):
 
     code = "signing-certificate-refused"
     remedy = "Have the publisher sign with a certificate that is made for signing code."
+    reached: ClassVar[int] = 8
 
 
 class MalformedCertificate(FormatError):

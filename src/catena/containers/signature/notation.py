@@ -24,7 +24,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from cryptography import x509
@@ -61,12 +61,14 @@ class TamperedEnvelope(SignatureRefused):
     """A signature that does not hold under the key of its own certificate."""
 
     code = "notation-tampered"
+    reached: ClassVar[int] = 3
 
 
 class WrongAlgorithm(SignatureRefused):
     """A signature with another algorithm than the one that belongs to its key."""
 
     code = "notation-algorithm"
+    reached: ClassVar[int] = 3
 
 
 class ExpiredSignature(SignatureRefused):
@@ -74,6 +76,7 @@ class ExpiredSignature(SignatureRefused):
 
     code = "signature-expired"
     remedy = "Have the publisher sign the image again."
+    reached: ClassVar[int] = 9
 
 
 class SignedInTheFuture(SignatureRefused):
@@ -81,6 +84,7 @@ class SignedInTheFuture(SignatureRefused):
 
     code = "notation-signed-in-the-future"
     remedy = "Check the clock of this machine, then that of the signer."
+    reached: ClassVar[int] = 14
 
 
 class SignedOtherImage(SignatureRefused):

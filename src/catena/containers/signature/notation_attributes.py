@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -54,6 +54,7 @@ class UnknownCriticalHeader(SignatureRefused):
 
     code = "notation-unknown-critical-header"
     remedy = "Have the publisher sign without extensions; verification plugins do not exist here."
+    reached: ClassVar[int] = 3
 
 
 class WrongAttributes(SignatureRefused):
@@ -61,6 +62,7 @@ class WrongAttributes(SignatureRefused):
 
     code = "notation-attributes"
     remedy = "Have the publisher sign the image again, with `notation` or `catena container sign`."
+    reached: ClassVar[int] = 3
 
 
 class SigningScheme(StrEnum):

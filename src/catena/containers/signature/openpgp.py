@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import ModuleType
+from typing import ClassVar
 
 from catena.containers.signature.result import SignatureRefused
 from catena.errors import FormatError, Unavailable
@@ -48,6 +49,7 @@ class OpenPgpRefused(SignatureRefused):
     """An OpenPGP signature that is not accepted. Subclasses say why."""
 
     code = "openpgp-refused"
+    reached: ClassVar[int] = 8
 
 
 class UnknownOpenPgpKey(OpenPgpRefused):
@@ -61,6 +63,7 @@ class ForgedOpenPgpSignature(OpenPgpRefused):
     """A signature that does not hold under the key it names."""
 
     code = "openpgp-signature-forged"
+    reached: ClassVar[int] = 9
 
 
 class WeakOpenPgpSignature(OpenPgpRefused):

@@ -22,12 +22,17 @@ from datetime import datetime, timedelta
 
 from catena.containers.images.blobs import MissingBlob
 from catena.containers.images.source import (
+    ACI_SIGNATURE,
     COSIGN_PAYLOAD,
+    NOTATION_COSE,
+    NOTATION_JWS,
     SIGSTORE_BUNDLE,
+    SIMPLE_SIGNING,
     ImageSource,
     SignatureArtifact,
 )
-from catena.containers.signature import bundle, cosign
+from catena.containers.signature import adopted, bundle, cosign
+from catena.containers.signature.claims import expected_claim
 from catena.containers.signature.policy import (
     CLAIMING,
     CompiledPolicy,
@@ -75,6 +80,10 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     COSIGN_PAYLOAD: Format(SignatureFormat.COSIGN, cosign.verify),
     SIGSTORE_BUNDLE: Format(SignatureFormat.COSIGN_BUNDLE, bundle.verify),
+    NOTATION_JWS: Format(SignatureFormat.NOTATION_JWS, adopted.verify_notation),
+    NOTATION_COSE: Format(SignatureFormat.NOTATION_COSE, adopted.verify_notation),
+    SIMPLE_SIGNING: Format(SignatureFormat.SIMPLE_SIGNING, adopted.verify_simple),
+    ACI_SIGNATURE: Format(SignatureFormat.ACI, adopted.verify_aci),
 }
 """By media type of the artifact."""
 
@@ -221,16 +230,16 @@ def _check_claim(
         _check_bound(publisher, proof, artifact, asked)
         return ""
     claim = oci.parse_reference(proof.claim)
-    if claim.repository != asked.wanted.repository:
+    wanted = oci.parse_reference(expected_claim(asked.scope.rule, asked.wanted.repository))
+    if claim.repository != wanted.repository:
         raise OtherRepository(
             "image is signed for another repository",
-            expected=asked.wanted.repository,
+            expected=wanted.repository,
             got=claim.repository,
         )
-    if claim.tag and asked.wanted.tag and claim.tag != asked.wanted.tag:
-        raise OtherTag(
-            "image is signed under another tag", expected=asked.wanted.tag, got=claim.tag
-        )
+    tag = wanted.tag or (claim.tag and asked.wanted.tag)
+    if tag and claim.tag != tag:
+        raise OtherTag("image is signed under another tag", expected=tag, got=claim.tag)
     return claim.repository
 
 
