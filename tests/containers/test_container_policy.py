@@ -17,7 +17,6 @@ from signing import OTHER, REPOSITORY, issue, pem, policy, signer
 from catena.containers.signature.policy import (
     BadContainerPolicy,
     compile_policy,
-    digest_of,
     notes_on,
 )
 from catena.containers.signature.policyfile import load_policy, seal_policy
@@ -28,7 +27,9 @@ from catena.formats.containerpolicy import (
     ContainerPolicy,
     Publisher,
     Scope,
+    policy_digest,
 )
+from catena.formats.launchpolicy import LaunchPolicy
 from catena.keys.documents import open_document
 from catena.keys.envelope import NoTrustedKeys, UntrustedSigner
 
@@ -53,7 +54,7 @@ def public_text(private):
 
 def test_a_policy_is_named_by_the_digest_of_its_document():
     compiled = compile_policy(document())
-    assert compiled.digest == digest_of(document())
+    assert compiled.digest == policy_digest(document())
     assert compiled.document == document()
     again = msgspec.json.decode(msgspec.json.encode(document()), type=ContainerPolicy)
     assert compile_policy(again).digest == compiled.digest
@@ -91,6 +92,12 @@ REFUSED = {
         ]
     },
 }
+
+
+def test_a_default_launch_policy_that_cannot_be_applied_is_refused():
+    broken = LaunchPolicy(name="any", version=1, argv=(("re:(",),))
+    with pytest.raises(BadContainerPolicy, match="default_launch"):
+        compile_policy(msgspec.structs.replace(document(), default_launch=broken))
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -7,21 +7,26 @@ reference can match.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-import msgspec
-
+from catena.containers.launch.rules import compile_launch
 from catena.containers.signature.key import VerificationKey, parse_key
 from catena.containers.signature.result import SignatureFormat
 from catena.containers.signature.version import Version, parse_version
 from catena.containers.signature.x509 import Identity, pem_certificates
 from catena.errors import CatenaError, ExitCode, FormatError
 from catena.formats import oci
-from catena.formats.containerpolicy import CertificateIdentity, ContainerPolicy, Publisher, Scope
+from catena.formats.containerpolicy import (
+    CertificateIdentity,
+    ContainerPolicy,
+    Publisher,
+    Scope,
+    policy_digest,
+    scopes_over,
+)
 from catena.ids import Sha256Hex
 
 EVERYTHING = "*"
@@ -72,7 +77,7 @@ class CompiledPolicy:
 
     def scope_of(self, repository: str) -> CompiledScope | None:
         """The longest scope that matches ``registry/name``: it applies alone."""
-        for name in (repository, *_above(repository), EVERYTHING):
+        for name in scopes_over(repository):
             if (scope := self.scopes.get(name)) is not None:
                 return scope
         return None
@@ -93,12 +98,9 @@ def compile_policy(document: ContainerPolicy) -> CompiledPolicy:
     publishers = {one.name: _publisher(one) for one in document.publishers}
     _check_apart(publishers.values())
     scopes = {one.repository: _scope(one, publishers) for one in document.scopes}
-    return CompiledPolicy(document, digest_of(document), publishers, scopes)
-
-
-def digest_of(document: ContainerPolicy) -> Sha256Hex:
-    """What names a policy in records: SHA-256 of its JSON."""
-    return Sha256Hex(hashlib.sha256(msgspec.json.encode(document)).hexdigest())
+    if document.default_launch is not None:
+        _read("default_launch", compile_launch, document.default_launch)
+    return CompiledPolicy(document, policy_digest(document), publishers, scopes)
 
 
 def notes_on(policy: CompiledPolicy) -> Iterator[str]:
@@ -117,14 +119,6 @@ def notes_on(policy: CompiledPolicy) -> Iterator[str]:
                         f"{name}: {publisher} has more than this scope, so its {kind} "
                         "signatures count only if they name the repository"
                     )
-
-
-def _above(repository: str) -> Iterator[str]:
-    """``a/b/c`` lies below ``a/b/*`` and ``a/*``, the longer first."""
-    parent = repository.rpartition("/")[0]
-    while parent:
-        yield parent + _BELOW
-        parent = parent.rpartition("/")[0]
 
 
 def _publisher(publisher: Publisher) -> PublisherKeys:
