@@ -10,6 +10,7 @@ from catena.containers.images import attached
 from catena.containers.images.folder import StoreUnusable
 from catena.containers.images.layout import Layout
 from catena.containers.images.source import LAUNCH_POLICY
+from catena.containers.launch.refusals import UnusableLaunchPolicy
 from catena.containers.signature import sign
 from catena.containers.signature.result import SignatureFormat
 from catena.errors import FormatError
@@ -67,19 +68,17 @@ def test_a_launch_policy_is_a_signed_document_about_the_image(tmp_path):
     statement = open_envelope(envelope, [key.public_key])
     assert statement.predicate_type == LAUNCH_POLICY_TYPE
     (subject,) = statement.subject
-    assert (subject.name, subject.digest) == (
-        REPOSITORY,
-        {"sha256": shop.image.removeprefix("sha256:")},
-    )
+    assert subject.digest == {"sha256": shop.image.removeprefix("sha256:")}
     (listed,) = oci.parse_index(named(shop.layout, shop.image, attached.referrers_tag)).manifests
     assert listed.artifact_type == LAUNCH_POLICY
 
 
-def test_a_launch_policy_is_read_strictly():
-    assert sign.read_launch_policy(msgspec.json.encode(LAUNCH)) == LAUNCH
-    for bad in (b"", b"{}", msgspec.json.encode(LAUNCH)[:-1] + b',"else":1}'):
-        with pytest.raises(FormatError):
-            sign.read_launch_policy(bad)
+def test_a_launch_policy_that_cannot_be_applied_is_not_attached(tmp_path):
+    shop = store(tmp_path)
+    broken = msgspec.structs.replace(LAUNCH, argv=(("re:(",),))
+    with pytest.raises(UnusableLaunchPolicy):
+        sign.attach_launch_policy(sign.target_of(shop.layout, NAME, REPOSITORY), broken, signer())
+    assert not list(shop.layout.launch_policies(shop.image))
 
 
 @pytest.mark.parametrize("kind", [one for one in SignatureFormat if one not in {COSIGN, BUNDLE}])

@@ -537,7 +537,6 @@ _BY_NAME = {
     "signature.images_policy": _images_policies,
     "signature.notation_cose": _cbor,
     "signature.notation_jws": _jws,
-    "uniquejson.parse": _images_policies,
     "cel.parse_json": _cel_json,
     "cel.parse_tlv": _cel_tlv,
     "cel.complete_tlv": _cel_tlv,

@@ -63,7 +63,6 @@ from catena.formats import (
     simplesigning,
     tcglog,
     tpm2,
-    uniquejson,
     varstore,
 )
 from catena.formats.containerpolicy import ContainerPolicy
@@ -445,10 +444,6 @@ def _base64url(data: bytes) -> None:
 def _payload(data: bytes) -> None:
     payload = notation.parse_payload(data)
     assert notation.parse_payload(payload.encode()) == payload
-
-
-def _unique(data: bytes) -> None:
-    uniquejson.parse(data, dict[str, msgspec.Raw], "an object")
 
 
 def _packets(data: bytes) -> None:
@@ -894,7 +889,6 @@ TARGETS: dict[str, Target] = {
                 Probe("jws.encode_base64url", jws.encode_base64url),
                 Probe("notation.parse_payload", _payload),
                 Probe("notation.parse_trust_policy", notation.parse_trust_policy),
-                Probe("uniquejson.parse", _unique),
                 Probe("signature.simple", parse_simple_signing),
                 Probe("signature.images_policy", _images_policy),
             ),

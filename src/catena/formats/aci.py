@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from catena.errors import FormatError
-from catena.formats import uniquejson
+from catena.formats import ijson
 from catena.formats.tar import FOLDER, HARD_LINK, OTHERS, REGULAR, Archive, Entry
 from catena.ids import ImageDigest
 
@@ -111,7 +111,7 @@ def parse(data: bytes) -> Aci:
 
 def parse_manifest(data: bytes) -> AciManifest:
     """Read an image manifest. Raises ``FormatError``."""
-    manifest = uniquejson.parse(data, AciManifest, "an image manifest")
+    manifest = ijson.decode(data, AciManifest, what="image manifest")
     names = [one.name for one in manifest.labels]
     if len(set(names)) != len(names) or "name" in names:
         raise FormatError("image manifest has a label twice, or a label `name`")

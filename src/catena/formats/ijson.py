@@ -15,10 +15,11 @@ import msgspec
 
 from catena.errors import FormatError
 
+MAX_DOCUMENT = 4 * 1024 * 1024
 T = TypeVar("T")
 
 
-def decode(data: bytes, kind: type[T], *, limit: int, what: str) -> T:
+def decode(data: bytes, kind: type[T], *, limit: int = MAX_DOCUMENT, what: str) -> T:
     """One document of at most ``limit`` bytes as ``kind``. Raises ``FormatError``."""
     if len(data) > limit:
         raise FormatError(f"{what} is too large", expected=f"at most {limit}", got=f"{len(data)}")
@@ -26,7 +27,7 @@ def decode(data: bytes, kind: type[T], *, limit: int, what: str) -> T:
         value = msgspec.json.decode(data, type=kind)
         json.loads(data, object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:  # msgspec's and json's are ValueErrors
-        raise FormatError(f"not {_article(what)}: {str(error)[:200]}") from error
+        raise FormatError(f"not {_article(what)}: {ascii(str(error)[:200])[1:-1]}") from error
     return value
 
 

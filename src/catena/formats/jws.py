@@ -15,7 +15,7 @@ import binascii
 import msgspec
 
 from catena.errors import FormatError
-from catena.formats import uniquejson
+from catena.formats import ijson
 
 MAX_ENVELOPE = 1024 * 1024
 
@@ -43,7 +43,7 @@ def parse(data: bytes) -> JwsEnvelope:
         raise FormatError(
             "JWS envelope is too large", expected=f"at most {MAX_ENVELOPE}", got=f"{len(data)}"
         )
-    envelope = uniquejson.parse(data, JwsEnvelope, "a JWS envelope")
+    envelope = ijson.decode(data, JwsEnvelope, what="JWS envelope")
     for part in (envelope.payload, envelope.protected, envelope.signature):
         decode_base64url(part)
     return envelope

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from catena.formats import uniquejson
+from catena.formats import ijson
 
 PAYLOAD_TYPE = "application/vnd.cncf.notary.payload.v1+json"
 ARTIFACT_TYPE = "application/vnd.cncf.notary.signature"
@@ -74,9 +74,9 @@ class TrustPolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 def parse_payload(data: bytes) -> Payload:
     """Read the payload of a signature. Raises ``FormatError``."""
-    return uniquejson.parse(data, Payload, "a notation payload")
+    return ijson.decode(data, Payload, what="notation payload")
 
 
 def parse_trust_policy(data: bytes) -> TrustPolicyDocument:
     """Read a trust policy document. Raises ``FormatError``."""
-    return uniquejson.parse(data, TrustPolicyDocument, "a notation trust policy")
+    return ijson.decode(data, TrustPolicyDocument, what="notation trust policy")

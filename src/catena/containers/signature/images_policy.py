@@ -42,7 +42,7 @@ import msgspec
 
 from catena.containers.signature.result import SignatureFormat
 from catena.errors import ExitCode, FormatError
-from catena.formats import openpgp, uniquejson
+from catena.formats import ijson, openpgp
 from catena.formats.containerpolicy import (
     CertificateIdentity,
     ContainerPolicy,
@@ -136,7 +136,7 @@ def read_policy_json(data: bytes, read_file: ReadFile) -> ContainerPolicy:
 
     Raises ``FormatError``, ``UnsupportedImagesPolicy``, and whatever ``read_file`` raises.
     """
-    policy = uniquejson.parse(data, _Policy, "a policy.json")
+    policy = ijson.decode(data, _Policy, what="policy.json")
     rules = _rules(policy)
     _check_rejections(rules)
     allowed = [rule for rule in rules if not rule.rejects]

@@ -30,7 +30,7 @@ import msgspec
 
 from catena.containers.signature.result import SignatureRefused
 from catena.errors import FormatError
-from catena.formats import cbor, cose, uniquejson
+from catena.formats import cbor, cose, ijson
 from catena.formats.cbor import Tag, Value
 from catena.formats.notation import PAYLOAD_TYPE
 
@@ -106,8 +106,8 @@ class _Jose(msgspec.Struct, frozen=True):
 
 def from_jws(protected: bytes) -> SignedAttributes:
     """Read a JWS protected header. Raises ``FormatError``, ``UnknownCriticalHeader``, ``WrongAttributes``."""
-    jose = uniquejson.parse(protected, _Jose, "a JWS protected header")
-    names = uniquejson.parse(protected, dict[str, msgspec.Raw], "a JWS protected header")
+    jose = ijson.decode(protected, _Jose, what="JWS protected header")
+    names = ijson.decode(protected, dict[str, msgspec.Raw], what="JWS protected header")
     times = {
         _SIGNING_TIME: jose.signing_time,
         _AUTHENTIC_TIME: jose.authentic_time,

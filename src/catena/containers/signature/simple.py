@@ -21,7 +21,7 @@ import msgspec
 
 from catena.containers.signature import openpgp
 from catena.containers.signature.notation import SignedOtherImage
-from catena.formats import uniquejson
+from catena.formats import ijson
 from catena.ids import ImageDigest
 
 _REFERENCE = (
@@ -81,7 +81,7 @@ def verify(
 
 def parse_simple_signing(payload: bytes) -> tuple[str, ImageDigest, Mapping[str, msgspec.Raw]]:
     """The reference, the manifest digest and the optional members. Raises ``FormatError``."""
-    parsed = uniquejson.parse(payload, _Payload, "a simple signing statement")
+    parsed = ijson.decode(payload, _Payload, what="simple signing statement")
     critical = parsed.critical
     return (
         critical.identity.docker_reference,
