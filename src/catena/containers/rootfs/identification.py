@@ -47,9 +47,10 @@ def identify(
 ) -> RootIdentity:
     """Which image the files at ``root`` are.
 
-    ``mountinfo`` is this process's own; ``mounts`` are the places that the container's configuration
-    mounts on, where empty files and folders may be left from an earlier start. Raises a
-    ``RootRefused``.
+    ``root`` is absolute and without links (``Path.resolve``). ``mountinfo`` is this process's own;
+    ``mounts`` are the places that the container's configuration mounts on, where empty files and
+    folders may be left from an earlier start. Raises a ``RootRefused``, or ``FormatError`` for a
+    table of mounts that is none.
     """
     listed = parse_mounts(mountinfo)
     with walk.opened(root) as descriptor:
