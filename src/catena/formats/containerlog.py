@@ -6,7 +6,7 @@ extended in order into one PCR (15 by default). Times are RFC 3339 UTC and, like
 gate's word: a verifier believes it because the boot proved the gate.
 
 ==============  =====================================================================
-``gate-start``  a gate began; ``boot`` is the kernel's boot ID, ``bank_values`` the PCR it found
+``gate-start``  a gate began; ``boot`` is the kernel's boot ID, ``banks`` the PCR it found
 ``policy``      the container policy in force from here on
 ``create``      a container was allowed to start
 ``deny``        something was refused; nothing ran
@@ -20,12 +20,16 @@ that does not leave the gate's memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from catena.errors import FormatError
+from catena.formats.cel import CelRecord
+from catena.ids import HashAlg
 
 CONTENT = 0x90
 """The content type; the values above 0x80 are free for vendors."""
@@ -36,12 +40,14 @@ Word = Annotated[str, msgspec.Meta(max_length=512)]
 Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 HexOrNone = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 Texts = Annotated[tuple[str, ...], msgspec.Meta(max_length=1024)]
+Bank = Annotated[str, msgspec.Meta(max_length=16)]
+BankValue = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2}){20,64}\Z")]
 
 
 class _Event(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"
 ):
-    at: datetime
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class GateStart(_Event, frozen=True, kw_only=True, tag="gate-start"):
@@ -49,7 +55,7 @@ class GateStart(_Event, frozen=True, kw_only=True, tag="gate-start"):
 
     boot: Word
     catena: Word
-    banks: Annotated[dict[str, str], msgspec.Meta(min_length=1, max_length=8)]
+    banks: Annotated[dict[Bank, BankValue], msgspec.Meta(min_length=1, max_length=8)]
 
 
 class PolicyInForce(_Event, frozen=True, kw_only=True, tag="policy"):
@@ -57,22 +63,24 @@ class PolicyInForce(_Event, frozen=True, kw_only=True, tag="policy"):
 
     policy: Hex
     name: Word
-    version: int
+    version: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was to be started, abridged to what fits; ``config`` is the SHA-256 of all of it.
 
-    ``env`` maps name to commitment. ``argv_total`` counts arguments that were left out, too.
+    ``env`` maps name to commitment. ``argv_total`` counts arguments that were left out, too;
+    ``abridged`` says that something was left out or shortened, wherever it was.
     """
 
     argv: Texts
-    argv_total: int
+    argv_total: Annotated[int, msgspec.Meta(ge=0)]
     user: Word = ""
     env: Annotated[dict[str, Hex], msgspec.Meta(max_length=1024)] = {}
     mounts: Texts = ()
     capabilities: Texts = ()
     config: Hex
+    abridged: bool = False
 
 
 class Create(_Event, frozen=True, kw_only=True, tag="create"):
@@ -117,7 +125,22 @@ class Exit(_Event, frozen=True, kw_only=True, tag="exit"):
     container: Word
 
 
+WORD = 512
+MAX_ITEM = 1024
+"""Characters of one argument, mount or capability that are kept."""
+
+_ITEMS = 1024
+_WIDEST = 6
+"""Bytes of one character in JSON, at most: a control character is ``\\u0000``."""
+
+_SHARES = {"argv": 0.4, "env": 0.3, "mounts": 0.2, "capabilities": 0.1}
+"""How the lists of a launch share the bytes that the rest of its event leaves."""
+
+_COMMITMENT = 70
+"""Bytes of a commitment in JSON, beside its name."""
+
 ContainerEvent = GateStart | PolicyInForce | Create | Exec | Deny | Exit
+E = TypeVar("E", bound=ContainerEvent)
 
 
 def encode(event: ContainerEvent) -> bytes:
@@ -125,6 +148,69 @@ def encode(event: ContainerEvent) -> bytes:
     data = msgspec.json.encode(event)
     parse(data)
     return data
+
+
+def abridge(event: E) -> E:
+    """The event so that ``encode`` takes it, however long its texts and lists are.
+
+    A text that is cut ends in ``…``. What is no Unicode (file names, arguments that are bytes)
+    is spelled with backslashes. An event that fits stays as it is.
+    """
+    words = {
+        name: _cut(value, WORD)
+        for name in event.__struct_fields__
+        if isinstance(value := getattr(event, name), str)
+    }
+    short = msgspec.structs.replace(event, **words)
+    if not isinstance(short, Create | Exec):
+        return short
+    whole = short.launch
+    bare = Launch(argv=(), argv_total=len(whole.argv), config=whole.config, abridged=True)
+    room = MAX_EVENT - len(msgspec.json.encode(msgspec.structs.replace(short, launch=bare)))
+    return msgspec.structs.replace(short, launch=_abridged(whole, room - WORD * _WIDEST))
+
+
+def _abridged(whole: Launch, room: int) -> Launch:
+    """The launch in ``room`` bytes: of each list as many as its share has room for."""
+    kept: dict[str, object] = {
+        name: _fitting(getattr(whole, name), room * share)
+        for name, share in _SHARES.items()
+        if name != "env"
+    }
+    kept["env"] = _fitting_env(whole.env, room * _SHARES["env"])
+    kept["user"] = _cut(whole.user, WORD)
+    total = max(whole.argv_total, len(whole.argv))
+    short = msgspec.structs.replace(whole, **kept, argv_total=total)
+    complete = short == msgspec.structs.replace(whole, argv_total=total)
+    return msgspec.structs.replace(short, abridged=whole.abridged or not complete)
+
+
+def _fitting(items: Iterable[str], room: float) -> tuple[str, ...]:
+    kept = []
+    for item in islice(items, _ITEMS):
+        text = _cut(item, MAX_ITEM)
+        room -= len(msgspec.json.encode(text)) + 1
+        if room < 0:
+            break
+        kept.append(text)
+    return tuple(kept)
+
+
+def _fitting_env(env: dict[str, str], room: float) -> dict[str, str]:
+    kept = {}
+    for name, commitment in islice(env.items(), _ITEMS):
+        text = _cut(name, MAX_ITEM)
+        room -= len(msgspec.json.encode(text)) + _COMMITMENT
+        if room < 0:
+            break
+        kept[text] = commitment
+    return kept
+
+
+def _cut(text: str, limit: int) -> str:
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    spelled = text.encode("utf-8", "backslashreplace").decode()
+    return spelled if len(spelled) <= limit else spelled[: limit - 1] + "…"
 
 
 def parse(data: bytes) -> ContainerEvent:
@@ -136,3 +222,34 @@ def parse(data: bytes) -> ContainerEvent:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"not a container event: {error}") from error
     return event
+
+
+def parse_record(record: CelRecord) -> ContainerEvent:
+    """The event in a record of a canonical event log. Raises ``FormatError`` with its offset."""
+    if record.content_type != str(CONTENT):
+        raise FormatError(
+            "record is not about containers",
+            offset=record.offset,
+            expected=f"content type {CONTENT}",
+            got=record.content_type,
+        )
+    try:
+        return parse(record.content)
+    except FormatError as error:
+        error.offset = record.offset
+        raise
+
+
+def to_record(
+    content: bytes, index: int, banks: Iterable[HashAlg], *, pcr: int | None, nv_index: int | None
+) -> CelRecord:
+    """Record ``index`` of a log, with the digests of ``content`` (an encoded event) in ``banks``."""
+    return CelRecord(
+        index=index,
+        pcr=pcr,
+        nv_index=nv_index,
+        digests={bank: bank.digest(content) for bank in banks},
+        content_type=str(CONTENT),
+        content=content,
+        offset=0,
+    )

@@ -1,0 +1,13 @@
+"""What was decided about containers, written ahead and extended into the TPM.
+
+::
+
+    replay      what a record says, proven to be unaltered: for the node and for a verifier
+    sequence    in which order events may follow each other
+    recorder    appending: write, fsync, extend, commit; recovery after a crash between any two
+    file        the record file: one writer, private, whole records only
+    commitment  what stands for the values of environment variables
+    listing     containers and refusals, as people ask for them
+
+``replay``, ``sequence`` and ``listing`` are pure.
+"""
