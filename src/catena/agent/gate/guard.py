@@ -47,14 +47,18 @@ class ForeignView(Refusal):
     """The caller sees other files under the same names than the gate does."""
 
     code = "foreign-mount-namespace"
-    remedy = "Run gate and runtime in one mount namespace: no PrivateMounts=, no chroot, no unshare."
+    remedy = (
+        "Run gate and runtime in one mount namespace: no PrivateMounts=, no chroot, no unshare."
+    )
 
 
 class TooLate(Unavailable):
     """The answer took longer than anybody waits for it."""
 
     code = "gate-too-late"
-    remedy = "Start it again; a first start reads all of the image. `request_seconds` sets the limit."
+    remedy = (
+        "Start it again; a first start reads all of the image. `request_seconds` sets the limit."
+    )
 
 
 class Defective(CatenaError):
@@ -242,10 +246,11 @@ IN_DOCUMENT = (
 
 def check_view(pid: int) -> None:
     """Refuse a process for which the same path may be another file. Raises ``ForeignView``."""
+    proc = Path(f"/proc/{pid}")
     try:
         same = os.path.samestat(
-            os.stat(f"/proc/{pid}/ns/mnt"), os.stat("/proc/self/ns/mnt")
-        ) and os.path.samestat(os.stat(f"/proc/{pid}/root/"), os.stat("/"))
+            (proc / "ns/mnt").stat(), Path("/proc/self/ns/mnt").stat()
+        ) and os.path.samestat((proc / "root").stat(), Path("/").stat())
     except OSError as error:
         raise ForeignView("cannot see what the caller sees", got=error.strerror) from error
     if not same:

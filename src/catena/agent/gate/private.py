@@ -26,6 +26,8 @@ def private_config(config: bytes, bundle: Path) -> bytes:
     root["path"] = os.fspath(bundle / root["path"])
     for mount in document.get("mounts") or ():
         source = mount.get("source")
-        if source and (mount.get("type") == "bind" or not _BINDS.isdisjoint(mount.get("options") or ())):
+        if source and (
+            mount.get("type") == "bind" or not _BINDS.isdisjoint(mount.get("options") or ())
+        ):
             mount["source"] = os.fspath(bundle / source)
     return msgspec.json.encode(document)

@@ -140,7 +140,9 @@ class Server:
                 channel, _ = self._socket.accept()
             except OSError:
                 if not self._stopped.is_set():
-                    self._stopped.wait(_TOKEN_WAIT)  # out of descriptors: others will give some back
+                    self._stopped.wait(
+                        _TOKEN_WAIT
+                    )  # out of descriptors: others will give some back
                 continue
             try:
                 self._waiting.put_nowait(channel)

@@ -1,19 +1,17 @@
 """The wrapper's second half: ask the gate about one call, then become the real runtime.
 
 ``catena-runc`` runs ``main`` in a Python without site (``-IS``) and with no path but this file's
-folder. Only built-in modules are used: every import would be paid for at every start. What the gate is asked and answers is described in ``protocol``.
+folder. Only built-in modules are used: every import would be paid for at every start of a
+container. What the gate is asked and answers is described in ``protocol``.
 
 Nothing starts unless the gate says so. ``delete`` starts nothing, so it goes on without a gate.
 """
 
-from __future__ import annotations
-
+import _signal  # type: ignore[import-not-found]  # `signal` would load enum
+import _socket
 import posix
 import sys
 import time
-
-import _signal
-import _socket
 
 MAGIC = b"catena-gate/1"
 MAX_FRAME = 1 << 20
@@ -32,7 +30,9 @@ class Refused(Exception):
         self.message = message
 
 
-def main(gate: str, runtime: str, verb: str, log: str, form: str, locale: str, *words: str) -> int:
+def main(  # noqa: PLR0917 - what the shell hands over
+    gate: str, runtime: str, verb: str, log: str, form: str, locale: str, *words: str
+) -> int:
     """Ask, then exec; returns only if nothing starts."""
     restore_surroundings(locale)
     try:
@@ -44,14 +44,21 @@ def main(gate: str, runtime: str, verb: str, log: str, form: str, locale: str, *
     try:
         posix.execv(runtime, command)
     except OSError as error:
-        return report(Refused("runtime-missing", f"cannot run {runtime}: {error.strerror}"), log, form)
+        return report(
+            Refused("runtime-missing", f"cannot run {runtime}: {error.strerror}"), log, form
+        )
 
 
 def restore_surroundings(locale: str) -> None:
-    """Undo what Python's start changes and an exec would hand on: signals and the locale."""
+    """Undo what Python's start changes and an exec would hand on: signals and the locale.
+
+    ``locale`` is what ``LC_CTYPE`` was, behind ``=``, or nothing if it was not set.
+    """
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
-    if not locale:
+    if locale:
+        posix.putenv("LC_CTYPE", locale[1:])
+    else:
         posix.unsetenv("LC_CTYPE")
 
 

@@ -194,6 +194,8 @@ def _options(
                 raise CommandRefused("an option lacks its value", got=f"--{name}")
             value = words[position]
             position += 1
+        if not value:
+            raise CommandRefused("an option has an empty value", got=f"--{name}")
         found[name] = (*found.get(name, ()), value)
     return found, words[position:]
 

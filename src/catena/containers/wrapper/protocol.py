@@ -73,7 +73,7 @@ def parse_request(data: bytes) -> Request:
 
 def allow(runtime: Path, words: Sequence[str]) -> bytes:
     """The answer to what may start: exactly this command line."""
-    return b"\0".join((_ALLOW, *map(os.fsencode, (runtime, *words))))
+    return b"\0".join((_ALLOW, os.fsencode(runtime), *map(os.fsencode, words)))
 
 
 def deny(error: CatenaError) -> bytes:
