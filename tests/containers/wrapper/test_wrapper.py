@@ -191,12 +191,12 @@ def test_log_that_cannot_be_written_changes_no_refusal(call, told, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["create", "run", "exec", "restore"])
-def test_gate_says_what_is_run(call, told, gate, runtime, tmp_path, verb):
+def test_gate_says_what_is_run(call, told, gate, runtime, verb):
     asked, answers = gate
     answers.append(allowing(runtime, verb, "--bundle=/private", "c1"))
     assert call("--log", "/dev/null", verb, "--bundle", "b \xe4", "c1").returncode == 0
     request = protocol.parse_request(asked[0])
-    assert (request.folder, request.runtime) == (tmp_path, runtime)
+    assert (request.folder, request.runtime) == (runtime.parent, runtime)
     assert request.words == ("--log", "/dev/null", verb, "--bundle", "b ä", "c1")
     assert argv(told) == [verb, "--bundle=/private", "c1"]
 

@@ -27,7 +27,10 @@ Answer = Callable[[bytes, Peer], bytes]
 _UCRED = struct.Struct("3i")
 _TALK_SECONDS = 5.0
 """How long a caller may take to ask, and to take the answer."""
-_TOKEN_WAIT = 0.5
+_RETRY_SECONDS = 0.5
+_BACKLOG = 4096
+"""Connections that the kernel keeps until they are accepted, which is at once: a full queue is
+to be told, and not to look like a gate that is gone."""
 
 
 class GateBusy(Unavailable):
@@ -101,7 +104,7 @@ class Server:
                 channel.bind(os.fspath(self.path))
             finally:
                 os.umask(mask)
-            channel.listen(self.queue_size)
+            channel.listen(_BACKLOG)
         except OSError as error:
             channel.close()
             raise SocketUnusable(f"cannot listen on {self.path}", got=error.strerror) from error
@@ -141,7 +144,7 @@ class Server:
             except OSError:
                 if not self._stopped.is_set():
                     self._stopped.wait(
-                        _TOKEN_WAIT
+                        _RETRY_SECONDS
                     )  # out of descriptors: others will give some back
                 continue
             try:
