@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import py_compile
 import re
+import tempfile
 from importlib import resources
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from catena.errors import UsageError
 
 NAME = "catena-runc"
+_LEAN = "client.py"
 PYTHON = Path("/usr/bin/python3")
 _PLAIN = re.compile(r"/[A-Za-z0-9_./+-]{1,200}\Z")
 
@@ -33,29 +36,42 @@ def shell_half(folder: Path, *, runtime: Path, python: Path, gate: Path) -> byte
 
 
 def lean_half() -> bytes:
-    """``client.py``."""
-    return _resource("client.py").encode()
+    """The client's source."""
+    return _resource(_LEAN).encode()
 
 
-def compiled(source: Path) -> Path:
-    """Compile the lean half for the Python that runs this; another one reads the source.
+def compiled() -> bytes:
+    """The lean half, compiled for the Python that runs this; another one reads the source.
 
-    Unchecked, so that a start does not look at the source: whoever may change this file may
-    change the other.
+    Unchecked, so that a start does not look at the source: whoever may change one of the two
+    files may change the other.
     """
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    made = py_compile.compile(str(source), doraise=True, optimize=0, invalidation_mode=mode)
-    return Path(str(made))
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = Path(folder) / _LEAN, Path(folder) / "made"
+        source.write_bytes(lean_half())
+        py_compile.compile(
+            str(source), str(made), _LEAN, doraise=True, optimize=0, invalidation_mode=mode
+        )
+        return made.read_bytes()
+
+
+def parts(folder: Path, *, runtime: Path, python: Path, gate: Path) -> dict[Path, bytes]:
+    """All files of the wrapper, by path. Raises ``UnusablePath``."""
+    source = folder / _LEAN
+    return {
+        folder / NAME: shell_half(folder, runtime=runtime, python=python, gate=gate),
+        source: lean_half(),
+        Path(cache_from_source(str(source))): compiled(),
+    }
 
 
 def write(folder: Path, *, runtime: Path, python: Path, gate: Path) -> Path:
     """Write the wrapper into ``folder`` and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    source = folder / "client.py"
-    source.write_bytes(lean_half())
-    compiled(source)
+    for path, content in parts(folder, runtime=runtime, python=python, gate=gate).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     wrapper = folder / NAME
-    wrapper.write_bytes(shell_half(folder, runtime=runtime, python=python, gate=gate))
     wrapper.chmod(0o755)
     return wrapper
 
