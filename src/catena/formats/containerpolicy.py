@@ -31,12 +31,15 @@ class CertificateIdentity(Document, frozen=True, kw_only=True):
 
     ``subject`` is the whole subject (RFC 4514) or empty; ``san`` one subject alternative name or
     empty; ``issuer`` the OIDC issuer extension of a Fulcio certificate or empty. At least one of the three is set.
+    ``logs`` are keys (PEM) of transparency logs: with any, a certificate counts only at the time that one of
+    them promises to have seen the signature; without, it has to be valid now.
     """
 
     roots: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=32)]
     subject: str = ""
     san: str = ""
     issuer: str = ""
+    logs: Annotated[tuple[str, ...], msgspec.Meta(max_length=32)] = ()
 
 
 class Publisher(Document, frozen=True, kw_only=True):

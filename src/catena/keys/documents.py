@@ -1,4 +1,6 @@
-"""Reference and policy documents (``formats.references``, ``formats.policies``) as signed envelopes, both ways."""
+"""Reference and policy documents (``formats.references``, ``formats.policies``, ``formats.containerpolicy``,
+``formats.launchpolicy``) as signed envelopes, both ways.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from typing import TypeVar
 import msgspec
 
 from catena.errors import FormatError
+from catena.formats.containerpolicy import CONTAINER_POLICY_TYPE, ContainerPolicy
 from catena.formats.dsse import Statement, Subject
+from catena.formats.launchpolicy import LAUNCH_POLICY_TYPE, LaunchPolicy
 from catena.formats.policies import POLICY_TYPE, PolicyDocument
 from catena.formats.references import (
     FIRMWARE_TYPE,
@@ -30,6 +34,8 @@ _PREDICATE_TYPES: dict[type[Document], str] = {
     KeySet: KEYSET_TYPE,
     FirmwareCapture: FIRMWARE_TYPE,
     PolicyDocument: POLICY_TYPE,
+    ContainerPolicy: CONTAINER_POLICY_TYPE,
+    LaunchPolicy: LAUNCH_POLICY_TYPE,
 }
 
 

@@ -39,7 +39,8 @@ class VerifiedImage:
     format signs none (then the publisher's key is bound to the scope). ``key`` is the hex SHA-256
     of the SPKI, or an OpenPGP fingerprint; ``identity`` what of the certificate the policy
     asked for. ``version`` and ``signed_at`` are the signed ones, or empty and None. ``scope`` is the rule of the policy that
-    applied, ``policy`` the digest of the whole policy document.
+    applied, ``policy`` the digest of the whole policy document. ``index`` is empty, or the digest of
+    the index that was signed instead and lists ``image``.
     """
 
     image: ImageDigest
@@ -53,3 +54,4 @@ class VerifiedImage:
     signed_at: datetime | None
     scope: str
     policy: Sha256Hex
+    index: str = ""
