@@ -1,0 +1,1 @@
+"""How a container may be started: launch policies, and the check of a start against one."""
