@@ -16,10 +16,12 @@ from fuzz_seeds import (
     variables,
 )
 
-from catena.formats import cel, efi, gpt, tcglog
+from catena.formats import cel, containerlog, efi, gpt, tcglog
 from catena.formats.tcglog import EventType
 from catena.ids import HashAlg
+from changed import replace
 from small_images import small_pe
+from small_records import LAUNCH, create, deny, gate_start, record_of
 
 _PATTERNS = (b"\0", b"\xff", b"\1", b"\0\1\2\3", b"A", b" ", b"\n", b"[", b'{"":', b'"', b"\\u0000", "\u2028".encode())  # fmt: skip
 
@@ -104,6 +106,24 @@ def _cel_tlv() -> Iterator[tuple[str, bytes]]:
         count = LIMIT_INPUT // (13 + len(tail))
         numbers = (number.to_bytes(8, "big") for number in range(count))
         yield what, b"".join(b"\0\0\0\0\x08" + number + tail for number in numbers)
+
+
+def _container_events() -> Iterator[tuple[str, bytes]]:
+    for what, launch in (
+        ("arguments", replace(LAUNCH, argv=("",) * 1024)),
+        ("names", replace(LAUNCH, env={f"{number:x}": "0" * 64 for number in range(700)})),
+        ("a long argument", replace(LAUNCH, argv=("\0" * 9_500,))),
+    ):
+        yield what, containerlog.encode(create(launch=launch))
+
+
+def _container_records() -> Iterator[tuple[str, bytes]]:
+    count = LIMIT_INPUT // len(record_of(gate_start(), banks=(HashAlg.SHA256,))) - 10
+    yield "smallest events", record_of(gate_start(), *[deny()] * count, banks=(HashAlg.SHA256,))
+    starts = [gate_start(values={bank: bytes(bank.size) for bank in (HashAlg.SHA256,)})] * count
+    yield "most gates", record_of(*starts, banks=(HashAlg.SHA256,))
+    for what, event in _container_events():
+        yield what, record_of(*[containerlog.parse(event)] * (LIMIT_INPUT // (len(event) + 200)))
 
 
 # Firmware ----------------------------------------------------------------------------------
@@ -326,6 +346,9 @@ def _signatures() -> Iterator[tuple[str, bytes]]:
 _BY_NAME = {
     "cel.parse_json": _cel_json,
     "cel.parse_tlv": _cel_tlv,
+    "cel.complete_tlv": _cel_tlv,
+    "containerlog.parse": _container_events,
+    "record.read_record": _container_records,
     "efi.parse_signature_lists": _signature_lists,
     "efi.holds_signature_lists": _signature_lists,
     "measure.signers": _signature_lists,

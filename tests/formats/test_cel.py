@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from catena.errors import FormatError
 from catena.formats import cel
-from catena.formats.cel import CelRecord, encode_tlv, parse_json, parse_tlv
+from catena.formats.cel import CelRecord, complete_tlv, encode_tlv, parse_json, parse_tlv
 from catena.ids import HashAlg
 from changed import replace
 from small_logs import CEL_JSON, CEL_RECORDS, CEL_TLV, PHASES
@@ -118,3 +118,18 @@ def test_number_and_size_of_records_are_bounded(monkeypatch):
 def test_text_of_another_content_is_the_content_itself():
     (record,) = parse_json(b"\x1e" + RECORD.replace(b'"string"', b'"words"'))
     assert record.text == record.content
+
+
+def test_the_whole_records_of_a_log_that_was_cut_anywhere():
+    ends = [record.offset for record in parse_tlv(CEL_TLV)]
+    for size in range(len(CEL_TLV)):
+        assert complete_tlv(CEL_TLV[:size]) == max(end for end in ends if end <= size)
+    assert complete_tlv(CEL_TLV) == len(CEL_TLV)
+
+
+@pytest.mark.parametrize("at", [1, 14, 23])
+def test_a_length_above_its_limit_is_no_record_cut_short(at):
+    wire = bytearray(CEL_TLV)
+    wire[at] = 0xFF
+    with pytest.raises(FormatError, match="too long"):
+        complete_tlv(bytes(wire[: at + 4]))

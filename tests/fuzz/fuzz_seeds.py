@@ -31,13 +31,14 @@ from tpm2_vectors import (
 )
 
 from catena.errors import FormatError
-from catena.formats import efi, gpt, note, pe, tpm2, varstore
+from catena.formats import containerlog, efi, gpt, note, pe, tpm2, varstore
 from catena.formats.tcglog import SPEC_ID_03, STARTUP_LOCALITY, EventType
 from catena.ids import HashAlg
 from catena.keys.signer import PrivateKeySigner
 from catena.osimage import authenticode
 from small_images import small_pe
 from small_logs import CEL_JSON, CEL_TLV, IMA_BINARY, IMA_TEXT
+from small_records import record_of, story
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
 MAX_SEED = 64 * 1024
@@ -298,6 +299,10 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
     seeds: dict[str, tuple[bytes, ...]] = {
         "cel.parse_json": (CEL_JSON,),
         "cel.parse_tlv": (CEL_TLV,),
+        "cel.complete_tlv": (CEL_TLV, record_of(*story())),
+        "containerlog.parse": tuple(map(containerlog.encode, story())),
+        "containerlog.parse_record": tuple(map(containerlog.encode, story())),
+        "record.read_record": (record_of(*story()),),
         "efi.parse_variable": variables(),
         "efi.parse_signature_entry": (efi.SignatureEntry(_OWNER, b"hash").encode(),),
         "efi.parse_signature_lists": (signature_lists(),),

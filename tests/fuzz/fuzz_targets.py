@@ -6,16 +6,19 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import get_args
 
 import msgspec
 from cryptography import x509
 from fuzz_probe import Probe, Target, check_offset, check_words
 from fuzz_seeds import db_certificate, signature_on_image
 
+from catena.containers.record import replay as record_replay
 from catena.errors import CatenaError, FormatError
 from catena.evidence import Evidence
 from catena.formats import (
     cel,
+    containerlog,
     dsse,
     efi,
     gpt,
@@ -50,6 +53,37 @@ def _cel_tlv(data: bytes) -> None:
     records = cel.parse_tlv(data)
     again = cel.parse_tlv(b"".join(map(cel.encode_tlv, records)))
     assert [replace(one, offset=0) for one in again] == [replace(one, offset=0) for one in records]
+
+
+def _cel_whole(data: bytes) -> None:
+    size = cel.complete_tlv(data)
+    assert cel.complete_tlv(data[:size]) == size <= len(data)
+    try:
+        whole = cel.parse_tlv(data)
+    except FormatError:
+        return
+    assert not whole or size == len(data)
+
+
+def _container_event(data: bytes) -> None:
+    event = containerlog.parse(data)
+    assert containerlog.parse(containerlog.encode(event)) == event
+    containerlog.encode(containerlog.abridge(event))
+
+
+def _container_content(data: bytes) -> None:
+    record = containerlog.to_record(0, data, (HashAlg.SHA256,), pcr=15, nv_index=None)
+    (read,) = record_replay.read_record(cel.encode_tlv(record))
+    assert read.event == containerlog.parse_record(record)
+
+
+def _container_record(data: bytes) -> None:
+    """A record, replayed and held to the order of events, and what a listing makes of it."""
+    events = record_replay.read_record(data)
+    if events:
+        for bank in events[0].digests:
+            assert len(record_replay.replay(events, bank)) == len(events)
+    record_replay.check_sequence(events)
 
 
 def _dsse(data: bytes) -> None:
@@ -326,6 +360,10 @@ def _fields(kind: type[msgspec.Struct]) -> Iterator[bytes]:
     yield from (f'"{name}":'.encode() for name in kind.__struct_encode_fields__)
 
 
+def _tag(kind: type[msgspec.Struct]) -> bytes:
+    return f'{{"kind":"{kind.__struct_config__.tag}",'.encode()
+
+
 _DOCUMENTS = (
     dsse.Envelope,
     dsse.Signature,
@@ -351,8 +389,31 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target(
             "cel",
-            (Probe("cel.parse_json", _cel_json), Probe("cel.parse_tlv", _cel_tlv)),
+            (
+                Probe("cel.parse_json", _cel_json),
+                Probe("cel.parse_tlv", _cel_tlv),
+                Probe("cel.complete_tlv", _cel_whole),
+            ),
             (*_JSON, cel.RECORD_SEPARATOR, b'"hashAlg":"sha256"', b'"nv_index":', *_U32),
+        ),
+        Target(
+            "containerlog",
+            (
+                Probe("containerlog.parse", _container_event),
+                Probe("containerlog.parse_record", _container_content),
+                Probe("record.read_record", _container_record, allowed=CatenaError),
+            ),
+            (
+                *_JSON,
+                *(
+                    word
+                    for kind in get_args(containerlog.ContainerEvent)
+                    for word in (*_fields(kind), _tag(kind))
+                ),
+                *_fields(containerlog.Launch),
+                containerlog.CONTENT.to_bytes(1, "big"),
+                *_U32,
+            ),
         ),
         Target(
             "documents",

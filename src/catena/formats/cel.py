@@ -26,14 +26,17 @@ from catena.errors import FormatError
 from catena.formats.reader import Reader
 from catena.ids import PCR_COUNT, HashAlg, hash_alg_from_tpm_id
 
-MAX_LOG = 4 * 1024 * 1024
-MAX_RECORDS = 16384
+MAX_LOG = 16 * 1024 * 1024
+"""As much as evidence may carry of one log."""
+MAX_RECORDS = 128 * 1024
 MAX_CONTENT = 64 * 1024
 MAX_ALGORITHMS = 8
 
 RECORD_SEPARATOR = b"\x1e"
 _RECNUM, _PCR, _NV_INDEX, _DIGESTS = range(4)
 _HEAD = 5
+_MAX_DIGESTS = 1024
+_FIELD_LIMITS = (8, 4, _MAX_DIGESTS, MAX_CONTENT)
 _SYSTEMD = "systemd"
 
 
@@ -111,6 +114,19 @@ def parse_tlv(data: bytes) -> tuple[CelRecord, ...]:
     return tuple(records)
 
 
+def complete_tlv(data: bytes) -> int:
+    """How many bytes whole records take; what follows is the beginning of one more, cut short.
+
+    For the writer of a log, who may have been interrupted. Raises ``FormatError`` for what can
+    be no beginning of a record: a length above its limit.
+    """
+    _check_size(data)
+    offset = 0
+    while (end := _record_end(data, offset)) is not None:
+        offset = end
+    return offset
+
+
 def encode_tlv(record: CelRecord) -> bytes:
     """A record in CEL-TLV; ``parse_tlv`` gives it back, numbered by its place."""
     digests = b"".join(_tlv(alg.tpm_id, value) for alg, value in record.digests.items())
@@ -150,6 +166,20 @@ def _json_record(text: bytes, index: int, offset: int) -> CelRecord:
     )
 
 
+def _record_end(data: bytes, offset: int) -> int | None:
+    """Where the record at ``offset`` ends, or None if it is cut short (or if there is none)."""
+    for limit in _FIELD_LIMITS:
+        size = int.from_bytes(data[offset + 1 : offset + _HEAD], "big")
+        if offset + _HEAD <= len(data) and size > limit:
+            raise FormatError(
+                "CEL field is too long", offset=offset, expected=f"at most {limit}", got=f"{size}"
+            )
+        offset += _HEAD + size
+        if offset > len(data):
+            return None
+    return offset
+
+
 def _tlv_record(reader: Reader, index: int) -> CelRecord:
     offset = reader.offset
     number = _number(_field(reader, _RECNUM, 8, "record number"))
@@ -163,7 +193,7 @@ def _tlv_record(reader: Reader, index: int) -> CelRecord:
     place = _number(value)
     if kind == _PCR and place >= PCR_COUNT:
         raise FormatError("CEL PCR is out of range", offset=offset, got=f"{place}")
-    digests = _tlv_digests(_field(reader, _DIGESTS, 1024, "digests"), offset)
+    digests = _tlv_digests(_field(reader, _DIGESTS, _MAX_DIGESTS, "digests"), offset)
     content_type, content = _value(reader, MAX_CONTENT, "content")
     if content_type <= _DIGESTS:
         raise FormatError("CEL record has no content", offset=offset)

@@ -153,9 +153,11 @@ def encode(event: ContainerEvent) -> bytes:
 def abridge(event: E) -> E:
     """The event so that ``encode`` takes it, however long its texts and lists are.
 
-    A text that is cut ends in ``…``. What is no Unicode (file names, arguments that are bytes)
-    is spelled with backslashes. An event that fits stays as it is.
+    An event that fits stays as it is. A text that is cut ends in ``…``; what is no Unicode (file
+    names and arguments that are bytes) is spelled with backslashes.
     """
+    if _fits(event):
+        return event
     words = {
         name: _cut(value, WORD)
         for name in event.__struct_fields__
@@ -166,8 +168,17 @@ def abridge(event: E) -> E:
         return short
     whole = short.launch
     bare = Launch(argv=(), argv_total=len(whole.argv), config=whole.config, abridged=True)
-    room = MAX_EVENT - len(msgspec.json.encode(msgspec.structs.replace(short, launch=bare)))
-    return msgspec.structs.replace(short, launch=_abridged(whole, room - WORD * _WIDEST))
+    rest = msgspec.json.encode(msgspec.structs.replace(short, launch=bare))
+    room = MAX_EVENT - len(rest) - WORD * _WIDEST
+    return msgspec.structs.replace(short, launch=_abridged(whole, room))
+
+
+def _fits(event: ContainerEvent) -> bool:
+    try:
+        encode(event)
+    except (FormatError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _abridged(whole: Launch, room: int) -> Launch:
@@ -241,7 +252,7 @@ def parse_record(record: CelRecord) -> ContainerEvent:
 
 
 def to_record(
-    content: bytes, index: int, banks: Iterable[HashAlg], *, pcr: int | None, nv_index: int | None
+    index: int, content: bytes, banks: Iterable[HashAlg], *, pcr: int | None, nv_index: int | None
 ) -> CelRecord:
     """Record ``index`` of a log, with the digests of ``content`` (an encoded event) in ``banks``."""
     return CelRecord(

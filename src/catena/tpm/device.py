@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -133,7 +133,7 @@ class Tpm:
                 return PcrQuote(attest=attest, signature=signature, values=values)
         raise UnsteadyPcrs("PCRs changed during every quote", got=f"{_ATTEMPTS} attempts")
 
-    def extend(self, pcr: int, digests: dict[HashAlg, bytes]) -> None:
+    def extend(self, pcr: int, digests: Mapping[HashAlg, bytes]) -> None:
         """Extend ``pcr`` with one digest per bank."""
         values = TPML_DIGEST_VALUES(
             [
@@ -233,6 +233,13 @@ class Tpm:
 @contextmanager
 def open_tpm(tcti: str = DEFAULT_TCTI) -> Iterator[Tpm]:
     """Open the TPM behind a TCTI string: ``device:/dev/tpmrm0``, ``swtpm:port=2321``."""
+    with connected(tcti) as esys:
+        yield Tpm(esys)
+
+
+@contextmanager
+def connected(tcti: str) -> Iterator[ESAPI]:
+    """A connection to the TPM behind a TCTI string. Raises ``TpmUnavailable``."""
     # Failures reach the reader as errors; the library would print them a second time.
     os.environ.setdefault("TSS2_LOG", "all+NONE")
     try:
@@ -240,7 +247,7 @@ def open_tpm(tcti: str = DEFAULT_TCTI) -> Iterator[Tpm]:
     except TSS2_Exception as error:
         raise TpmUnavailable("cannot open the TPM", expected=tcti[:128], got=str(error)) from error
     try:
-        yield Tpm(esys)
+        yield esys
     finally:
         esys.close()
 

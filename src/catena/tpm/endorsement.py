@@ -20,7 +20,7 @@ from tpm2_pytss.constants import TPM2_CAP, TPM2_PT_NV
 from tpm2_pytss.ESAPI import ESAPI
 
 from catena.tpm.failure import command
-from catena.tpm.loaded import released
+from catena.tpm.loaded import nv_indices, released
 
 EK_CERTIFICATE = 0x01C00002
 CHAIN_FIRST = 0x01C00100
@@ -36,9 +36,9 @@ _NV_CHUNK_LIMIT = 1024
 
 def certificates(esys: ESAPI) -> tuple[bytes, ...]:
     """DER certificates, the EK's own first; empty when the vendor stored none."""
-    if EK_CERTIFICATE not in _indices(esys, EK_CERTIFICATE, EK_CERTIFICATE):
+    if EK_CERTIFICATE not in nv_indices(esys, EK_CERTIFICATE, EK_CERTIFICATE):
         return ()
-    chain = b"".join(_read(esys, index) for index in _indices(esys, CHAIN_FIRST, CHAIN_LAST))
+    chain = b"".join(_read(esys, index) for index in nv_indices(esys, CHAIN_FIRST, CHAIN_LAST))
     leaf = list(split_der(_read(esys, EK_CERTIFICATE)))[:1]
     return (*leaf, *split_der(chain[:MAX_CHAIN]))[:MAX_CERTIFICATES]
 
@@ -60,13 +60,6 @@ def _der_size(data: bytes) -> int | None:
     if not 1 <= count <= _MAX_LENGTH_BYTES or len(data) < 2 + count:
         return None
     return 2 + count + int.from_bytes(data[2 : 2 + count], "big")
-
-
-def _indices(esys: ESAPI, first: int, last: int) -> list[int]:
-    """Defined NV indices in a range, ascending."""
-    with command("TPM2_GetCapability"):
-        _, capability = esys.get_capability(TPM2_CAP.HANDLES, first, last - first + 1)
-    return [index for handle in capability.data.handles if (index := int(handle)) <= last]
 
 
 def _read(esys: ESAPI, index: int) -> bytes:

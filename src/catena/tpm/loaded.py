@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_SE, TPMA_SESSION
+from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_CAP, TPM2_SE, TPMA_SESSION
 from tpm2_pytss.ESAPI import ESAPI
 from tpm2_pytss.TSS2_Exception import TSS2_Exception
 from tpm2_pytss.types import (
@@ -93,3 +93,10 @@ def ek_authorisation(esys: ESAPI, ek: ESYS_TR) -> Iterator[ESYS_TR]:
 def selection(bank: HashAlg, pcrs: Sequence[int]) -> TPML_PCR_SELECTION:
     """TPML_PCR_SELECTION of one bank."""
     return TPML_PCR_SELECTION([TPMS_PCR_SELECTION(hash=TPM2_ALG(bank.tpm_id), pcrs=tuple(pcrs))])
+
+
+def nv_indices(esys: ESAPI, first: int, last: int) -> list[int]:
+    """Defined NV indices in a range, ascending."""
+    with command("TPM2_GetCapability"):
+        _, capability = esys.get_capability(TPM2_CAP.HANDLES, first, last - first + 1)
+    return [index for handle in capability.data.handles if (index := int(handle)) <= last]

@@ -1,20 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from container_samples import (
-    BANKS,
-    IMAGE,
-    ZEROS,
-    create,
-    deny,
-    execute,
-    gate_start,
-    leave,
-    policy,
-    record_of,
-    story,
-    value_after,
-)
 from hostile import bit_flips
 
 from catena.containers.record.refused import (
@@ -31,6 +17,20 @@ from catena.formats import cel
 from catena.formats.containerlog import encode, to_record
 from catena.ids import HashAlg
 from changed import replace
+from small_records import (
+    BANKS,
+    IMAGE,
+    ZEROS,
+    create,
+    deny,
+    execute,
+    gate_start,
+    leave,
+    policy,
+    record_of,
+    story,
+    value_after,
+)
 
 STORY = record_of(*story())
 
@@ -89,8 +89,8 @@ def test_a_record_cut_anywhere_but_between_events_is_malformed():
 
 def with_second(**changes):
     """A record of two events, the second of which has something else about it."""
-    first = to_record(encode(gate_start()), 0, BANKS, pcr=15, nv_index=None)
-    second = to_record(encode(policy()), 1, BANKS, pcr=15, nv_index=None)
+    first = to_record(0, encode(gate_start()), BANKS, pcr=15, nv_index=None)
+    second = to_record(1, encode(policy()), BANKS, pcr=15, nv_index=None)
     return cel.encode_tlv(first) + cel.encode_tlv(replace(second, **changes))
 
 

@@ -87,7 +87,7 @@ def story():
 def record_of(*events, banks=BANKS, pcr=15, nv_index=None):
     """The bytes of a record with these events, whatever their order."""
     return b"".join(
-        cel.encode_tlv(to_record(encode(event), index, banks, pcr=pcr, nv_index=nv_index))
+        cel.encode_tlv(to_record(index, encode(event), banks, pcr=pcr, nv_index=nv_index))
         for index, event in enumerate(events)
     )
 
