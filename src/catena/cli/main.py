@@ -28,6 +28,7 @@ NOUNS = {
     "policy": "say what a boot must show before it is trusted",
     "server": "run the trust service",
     "node": "see, explain and admit machines",
+    "container": "sign, verify and fetch images, and say whose may run",
     "secret": "keep secrets for machines that prove themselves",
     "agent": "prove this machine and receive its identity",
     "audit": "verify the log of every decision",

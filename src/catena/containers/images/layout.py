@@ -20,7 +20,7 @@ import msgspec
 
 from catena.containers.images import attached
 from catena.containers.images.blobs import MissingBlob
-from catena.containers.images.folder import BlobFolder, StoreUnusable, replacing
+from catena.containers.images.folder import BlobFolder, StoreUnusable, chunks_of, replacing
 from catena.containers.images.source import MovedTag, SignatureArtifact, UnknownImage
 from catena.errors import FormatError
 from catena.formats import oci
@@ -89,11 +89,20 @@ class Layout:
         for one in self._tagged(attached.signature_tag(image)):
             manifest = self.blobs.read(one.digest, oci.MAX_MANIFEST)
             yield from attached.tagged_signatures(self.blobs, manifest, one.digest)
-        yield from attached.referring_signatures(self.blobs, self._referring(image))
+        yield from attached.referring_signatures(self.blobs, self.referring(image))
 
     def launch_policies(self, image: ImageDigest) -> Iterator[bytes]:
         """Launch policies by subject. Raises ``TooManySignatures``."""
-        return attached.launch_policies(self.blobs, self._referring(image))
+        return attached.launch_policies(self.blobs, self.referring(image))
+
+    def referring(self, image: ImageDigest) -> Iterator[tuple[str, oci.Manifest]]:
+        """Digest and manifest of everything that refers to the image."""
+        return attached.referring(self.manifest, self._referrers(image), image)
+
+    def stream(self, digest: str) -> Iterator[bytes]:
+        """Content in pieces, *unchecked*. Raises ``MissingBlob``."""
+        with self.blobs.open(digest) as file:
+            yield from chunks_of(file)
 
     def images(self) -> tuple[ImageDigest, ...]:
         """Every image of one platform that the layout has, without what is attached to images."""
@@ -158,9 +167,6 @@ class Layout:
             name = _ref_name(one)
             if name == tag or name.endswith(f":{tag}"):
                 yield one
-
-    def _referring(self, image: ImageDigest) -> Iterator[tuple[str, oci.Manifest]]:
-        return attached.referring(self.manifest, self._referrers(image), image)
 
     def _referrers(self, image: ImageDigest) -> Iterator[Descriptor]:
         """What may refer to the image: each once."""

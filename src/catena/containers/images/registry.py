@@ -23,7 +23,6 @@ from catena.formats.oci import Descriptor, Index
 from catena.ids import ImageDigest
 
 _ACCEPT = ", ".join(sorted(oci.MANIFESTS | oci.INDEXES))
-_MAX_BLOB = 16 * 1024**3
 
 
 class OtherSource(UsageError):
@@ -116,6 +115,10 @@ class Registry:
     def referring(self, image: ImageDigest) -> Iterator[tuple[str, oci.Manifest]]:
         """Digest and manifest of everything that refers to the image."""
         return attached.referring(self.manifest, self._referrers(image), image)
+
+    def stream(self, digest: str) -> Iterator[bytes]:
+        """Content in pieces, *unchecked*. Raises ``MissingBlob``."""
+        return self.blobs.stream(digest)
 
     def manifest(self, digest: str) -> bytes:
         """A manifest or index, checked. Raises ``MissingBlob``, ``AlteredBlob``."""

@@ -6,12 +6,13 @@ hints. Only content that was read by its digest is what the digest says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from catena.containers.images.blobs import Blobs
 from catena.errors import NotFound, Refusal
+from catena.formats.oci import Manifest
 from catena.ids import ImageDigest
 
 COSIGN_PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -98,8 +99,8 @@ class ImageSource(Protocol):
         """Envelopes (``formats.dsse``) of launch policies that claim to be the image's."""
 
 
-class ImageStore(ImageSource, Protocol):
-    """A source that can be written. Names are those of the source: whole references, or tags."""
+class Repository(ImageSource, Protocol):
+    """A source that can be copied from. Names are those of the source: whole references, or tags."""
 
     def manifest(self, digest: str) -> bytes:
         """A manifest or index, checked. Raises ``MissingBlob`` or ``AlteredBlob``."""
@@ -109,6 +110,16 @@ class ImageStore(ImageSource, Protocol):
 
     def sibling(self, reference: str, tag: str) -> str:
         """The name of another tag in the repository of ``reference``."""
+
+    def referring(self, image: ImageDigest) -> Iterable[tuple[str, Manifest]]:
+        """Digest and manifest of everything that refers to the image. Raises ``TooManySignatures``."""
+
+    def stream(self, digest: str) -> Iterator[bytes]:
+        """Content in pieces, *unchecked*. Raises ``MissingBlob``."""
+
+
+class ImageStore(Repository, Protocol):
+    """A source that can be written."""
 
     def add(self, content: bytes) -> ImageDigest:
         """Store content."""

@@ -29,6 +29,7 @@ from catena.formats import dsse, oci, sigstore, simplesigning
 from catena.formats.dsse import Subject
 from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.oci import Descriptor, Manifest
+from catena.formats.references import parse_predicate
 from catena.ids import ImageDigest
 from catena.keys.documents import seal_document
 from catena.keys.signer import Signer
@@ -84,6 +85,11 @@ class SignedImage:
 def target_of(store: ImageStore, name: str, repository: str) -> Target:
     """What ``name`` means in the store now, to be signed for ``repository`` (``registry/name``)."""
     return Target(store, name, store.resolve(name), repository)
+
+
+def read_launch_policy(content: bytes) -> LaunchPolicy:
+    """A launch policy in JSON, as ``catena container policy generate`` writes it. Raises ``FormatError``."""
+    return parse_predicate(content, LaunchPolicy)
 
 
 def sign_image(

@@ -1,0 +1,287 @@
+"""``catena container``: whose images may run, and how."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from catena.cli import output
+from catena.cli.connection import printable
+from catena.cli.container_access import access_options
+from catena.cli.keys import passphrase_option, read_passphrase
+from catena.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from catena.containers.images.copy import FetchedImage
+    from catena.containers.images.opening import Access
+    from catena.containers.signature.result import VerifiedImage
+
+STORE = Path("/var/lib/catena/images")
+FORMATS = ("cosign", "cosign-bundle")
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_EXITS = (ExitCode.NOT_FOUND, ExitCode.UNTRUSTED, ExitCode.MALFORMED)
+
+
+class BadAnnotation(UsageError):
+    """An annotation that is not NAME=VALUE."""
+
+    code = "bad-annotation"
+    remedy = "Give it as --annotation NAME=VALUE."
+
+
+class SignatureView(msgspec.Struct, frozen=True, kw_only=True):
+    """What was signed; ``key`` is the SHA-256 of the key's SPKI."""
+
+    image: str
+    repository: str
+    format: str
+    key: str
+    annotations: dict[str, str]
+    launch_policy: str
+
+
+class PolicyNotes(msgspec.Struct, frozen=True, kw_only=True):
+    """A container policy that compiles; ``notes`` say what it allows that may not be meant."""
+
+    name: str
+    version: int
+    sha256: str
+    publishers: int
+    scopes: int
+    notes: tuple[str, ...]
+    document: str = ""
+
+
+@click.group(cls=output.Noun, name="container")
+def noun() -> None:
+    """Say whose images may run, and how; sign, verify and fetch them."""
+
+
+@noun.command(
+    exits=_EXITS,
+    examples=(
+        "catena container sign registry.example.com/team/app:1.4 --key team.key",
+        "catena container sign oci:./app:1.4 --repository registry.example.com/team/app --key team.key",
+    ),
+)
+@click.argument("image")
+@click.option("--key", required=True, type=_FILE, help="Private key (PEM, mode 0600).")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="How to sign; both name the repository.",
+)
+@click.option("--annotation", "annotations", multiple=True, metavar="NAME=VALUE", help="Signed.")
+@click.option("--launch-policy", "launch", type=_FILE, help="Launch policy (JSON) to attach.")
+@passphrase_option
+@access_options
+@output.output_option
+def sign(
+    *,
+    image: str,
+    key: Path,
+    kind: str,
+    annotations: tuple[str, ...],
+    launch: Path | None,
+    passphrase_file: Path | None,
+    access: Access,
+    repository: str | None,
+    as_json: bool,
+) -> None:
+    """Sign IMAGE, in a registry or an OCI layout (oci:FOLDER:NAME), and store the signature there."""
+    from catena.containers.images.opening import opened
+    from catena.containers.signature import sign as signing
+    from catena.containers.signature.result import SignatureFormat
+    from catena.keys.signer import load_signer
+
+    signer = load_signer(key, read_passphrase(passphrase_file))
+    notes = _annotations(annotations)
+    policy = signing.read_launch_policy(launch.read_bytes()) if launch else None
+    with opened(image, access, repository) as found:
+        target = signing.target_of(found.store, found.name, found.repository)
+        signed = signing.sign_image(
+            target, signer, SignatureFormat(kind), annotations=notes, now=datetime.now(UTC)
+        )
+        if policy is not None:
+            signing.attach_launch_policy(target, policy, signer)
+    view = SignatureView(
+        image=signed.image,
+        repository=signed.repository,
+        format=signed.format,
+        key=signed.key,
+        annotations=dict(signed.annotations),
+        launch_policy=policy.name if policy else "",
+    )
+    output.emit(view, _render_fields, as_json=as_json)
+
+
+@noun.command(
+    exits=(*_EXITS, ExitCode.POLICY),
+    examples=(
+        "catena container verify registry.example.com/team/app:1.4 --policy containers.toml",
+        "catena container verify oci:/var/lib/catena/images:registry.example.com/team/app:1.4 --policy policy.dsse.json --policy-key release.pub -o json",
+    ),
+)
+@click.argument("image")
+@click.option("--policy", "file", required=True, type=_FILE, help="Container policy.")
+@click.option("--policy-key", type=_FILE, help="Public key that must have signed the policy.")
+@access_options
+@output.output_option
+def verify(
+    *,
+    image: str,
+    file: Path,
+    policy_key: Path | None,
+    access: Access,
+    repository: str | None,
+    as_json: bool,
+) -> None:
+    """Verify that IMAGE may run under a policy, and say who signed exactly what."""
+    from catena.containers.images.opening import opened
+    from catena.containers.signature.policyfile import load_policy
+    from catena.containers.signature.verify import verify_image
+    from catena.keys.signer import load_public_key
+
+    policy = load_policy(file, [load_public_key(policy_key)] if policy_key else [])
+    with opened(image, access, repository) as found:
+        digest = found.store.resolve(found.name)
+        verified = verify_image(found.store, digest, found.reference, policy, datetime.now(UTC))
+    output.emit(verified, _render_verified, as_json=as_json)
+
+
+@noun.command(
+    exits=_EXITS,
+    examples=("catena container fetch registry.example.com/team/app:1.4",),
+)
+@click.argument("image")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=STORE,
+    show_default=True,
+    help="Image store (an OCI layout) to copy into.",
+)
+@access_options
+@output.output_option
+def fetch(
+    *, image: str, store: Path, access: Access, repository: str | None, as_json: bool
+) -> None:
+    """Copy IMAGE with its layers, signatures and launch policies into a node's image store.
+
+    Nothing is decided: the gate verifies what runs, each time.
+    """
+    from catena.containers.images.copy import fetch as copy_image
+    from catena.containers.images.layout import Layout
+    from catena.containers.images.opening import opened
+
+    with opened(image, access, repository) as found:
+        name = (
+            found.reference
+            if found.tag
+            else f"{found.repository}@{found.store.resolve(found.name)}"
+        )
+        fetched = copy_image(found.store, found.name, Layout.create(store), name)
+    output.emit(fetched, _render_fetched, as_json=as_json)
+
+
+@noun.group(cls=output.Noun, name="policy")
+def policy_noun() -> None:
+    """Container policies: whose images may run."""
+
+
+@policy_noun.command(
+    exits=(ExitCode.NOT_FOUND, ExitCode.POLICY),
+    examples=("catena container policy check containers.toml",),
+)
+@click.argument("file", type=_FILE)
+@output.output_option
+def check(*, file: Path, as_json: bool) -> None:
+    """Check the container policy in FILE (JSON or TOML), and say what it allows beyond the obvious."""
+    output.emit(_notes(file), _render_notes, as_json=as_json)
+
+
+@policy_noun.command(
+    name="sign",
+    exits=(ExitCode.NOT_FOUND, ExitCode.POLICY, ExitCode.MALFORMED),
+    examples=("catena container policy sign containers.toml --keys ./keys --to policy.dsse.json",),
+)
+@click.argument("file", type=_FILE)
+@click.option(
+    "--keys", "folder", required=True, type=click.Path(path_type=Path), help="Key folder."
+)
+@click.option(
+    "--to", "target", required=True, type=_FILE, help="Signed policy to write; must not exist."
+)
+@passphrase_option
+@output.output_option
+def sign_policy(
+    *, file: Path, folder: Path, target: Path, passphrase_file: Path | None, as_json: bool
+) -> None:
+    """Sign the container policy in FILE with the release key. What `check` refuses is not signed."""
+    from catena.containers.signature.policyfile import load_policy, seal_policy
+    from catena.keys import hierarchy
+    from catena.keys.signer import write_new
+
+    signer = hierarchy.open_folder(folder, read_passphrase(passphrase_file)).signer(
+        hierarchy.KeyName.RELEASE
+    )
+    write_new(target, seal_policy(load_policy(file), signer), mode=0o644)
+    view = msgspec.structs.replace(_notes(file), document=str(target))
+    output.emit(view, _render_notes, as_json=as_json)
+
+
+def _annotations(words: tuple[str, ...]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    if any(not name or not equals for name, equals, _ in pairs):
+        raise BadAnnotation("annotation is not NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def _notes(file: Path) -> PolicyNotes:
+    from catena.containers.signature.policy import notes_on
+    from catena.containers.signature.policyfile import load_policy
+
+    policy = load_policy(file)
+    return PolicyNotes(
+        name=policy.document.name,
+        version=policy.document.version,
+        sha256=policy.digest,
+        publishers=len(policy.publishers),
+        scopes=len(policy.scopes),
+        notes=tuple(notes_on(policy)),
+    )
+
+
+def _render_fields(view: Any) -> None:  # noqa: ANN401 - any struct, field by field
+    for name, value in msgspec.to_builtins(view).items():
+        shown = (
+            ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
+        )
+        click.echo(f"{name.replace('_', ' '):<18} {printable(str(shown)) or '-'}")
+
+
+def _render_verified(verified: VerifiedImage) -> None:
+    _render_fields(verified)
+
+
+def _render_fetched(fetched: FetchedImage) -> None:
+    _render_fields(fetched)
+
+
+def _render_notes(view: PolicyNotes) -> None:
+    click.echo(
+        f"{view.name} version {view.version}: {view.publishers} publishers, {view.scopes} scopes, "
+        f"sha256 {view.sha256}"
+    )
+    for note in view.notes:
+        click.echo(f"note: {printable(note)}")
+    if view.document:
+        click.echo(f"signed: {printable(view.document)}")
