@@ -133,3 +133,18 @@ def test_a_length_above_its_limit_is_no_record_cut_short(at):
     wire[at] = 0xFF
     with pytest.raises(FormatError, match="too long"):
         complete_tlv(bytes(wire[: at + 4]))
+
+
+def test_the_content_of_a_record_that_was_cut_anywhere():
+    wire = encode_tlv(CEL_RECORDS[0])
+    start = len(wire) - len(PHASES[0])
+    for size in range(len(wire) + 1):
+        assert cel.cut_content(wire[:size]) == wire[start:size]
+
+
+@pytest.mark.parametrize("at", [0, 13, 22])
+def test_a_field_out_of_place_begins_no_record(at):
+    wire = bytearray(encode_tlv(CEL_RECORDS[0]))
+    wire[at] = 7
+    with pytest.raises(FormatError, match="out of place"):
+        cel.cut_content(bytes(wire))

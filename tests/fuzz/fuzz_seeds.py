@@ -300,6 +300,8 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "cel.parse_json": (CEL_JSON,),
         "cel.parse_tlv": (CEL_TLV,),
         "cel.complete_tlv": (CEL_TLV, record_of(*story())),
+        "cel.record_end": (CEL_TLV,),
+        "cel.cut_content": (CEL_TLV, CEL_TLV[:-3]),
         "containerlog.parse": tuple(map(containerlog.encode, story())),
         "containerlog.parse_record": tuple(map(containerlog.encode, story())),
         "record.read_record": (record_of(*story()),),

@@ -58,6 +58,7 @@ def _cel_tlv(data: bytes) -> None:
 def _cel_whole(data: bytes) -> None:
     size = cel.complete_tlv(data)
     assert cel.complete_tlv(data[:size]) == size <= len(data)
+    assert (cel.record_end(data) or 0) <= size
     try:
         whole = cel.parse_tlv(data)
     except FormatError:
@@ -393,6 +394,8 @@ TARGETS: dict[str, Target] = {
                 Probe("cel.parse_json", _cel_json),
                 Probe("cel.parse_tlv", _cel_tlv),
                 Probe("cel.complete_tlv", _cel_whole),
+                Probe("cel.record_end", cel.record_end),
+                Probe("cel.cut_content", cel.cut_content),
             ),
             (*_JSON, cel.RECORD_SEPARATOR, b'"hashAlg":"sha256"', b'"nv_index":', *_U32),
         ),

@@ -36,6 +36,7 @@ RECORD_SEPARATOR = b"\x1e"
 _RECNUM, _PCR, _NV_INDEX, _DIGESTS = range(4)
 _HEAD = 5
 _MAX_DIGESTS = 1024
+_FIELD_KINDS = ((_RECNUM,), (_PCR, _NV_INDEX), (_DIGESTS,), range(_DIGESTS + 1, 256))
 _FIELD_LIMITS = (8, 4, _MAX_DIGESTS, MAX_CONTENT)
 _SYSTEMD = "systemd"
 
@@ -122,9 +123,40 @@ def complete_tlv(data: bytes) -> int:
     """
     _check_size(data)
     offset = 0
-    while (end := _record_end(data, offset)) is not None:
+    while (end := record_end(data, offset)) is not None:
         offset = end
     return offset
+
+
+def record_end(data: bytes, offset: int = 0) -> int | None:
+    """Where the record at ``offset`` ends, or None if it is cut short (or if there is none).
+
+    Raises ``FormatError`` for a length above its limit.
+    """
+    for limit in _FIELD_LIMITS:
+        size = int.from_bytes(data[offset + 1 : offset + _HEAD], "big")
+        if offset + _HEAD <= len(data) and size > limit:
+            raise FormatError(
+                "CEL field is too long", offset=offset, expected=f"at most {limit}", got=f"{size}"
+            )
+        offset += _HEAD + size
+        if offset > len(data):
+            return None
+    return offset
+
+
+def cut_content(data: bytes) -> bytes:
+    """What there is of the content of a record that is cut short: maybe nothing.
+
+    Raises ``FormatError`` if what is in front of it is no beginning of a record.
+    """
+    at = 0
+    for kinds in _FIELD_KINDS:
+        if at < len(data) and data[at] not in kinds:
+            raise FormatError("CEL field is out of place", offset=at, got=f"type {data[at]}")
+        size = int.from_bytes(data[at + 1 : at + _HEAD], "big")
+        start, at = min(at + _HEAD, len(data)), min(at + _HEAD + size, len(data))
+    return data[start:at]
 
 
 def encode_tlv(record: CelRecord) -> bytes:
@@ -164,20 +196,6 @@ def _json_record(text: bytes, index: int, offset: int) -> CelRecord:
         content=bytes(record.content),
         offset=offset,
     )
-
-
-def _record_end(data: bytes, offset: int) -> int | None:
-    """Where the record at ``offset`` ends, or None if it is cut short (or if there is none)."""
-    for limit in _FIELD_LIMITS:
-        size = int.from_bytes(data[offset + 1 : offset + _HEAD], "big")
-        if offset + _HEAD <= len(data) and size > limit:
-            raise FormatError(
-                "CEL field is too long", offset=offset, expected=f"at most {limit}", got=f"{size}"
-            )
-        offset += _HEAD + size
-        if offset > len(data):
-            return None
-    return offset
 
 
 def _tlv_record(reader: Reader, index: int) -> CelRecord:

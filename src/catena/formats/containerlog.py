@@ -145,7 +145,10 @@ E = TypeVar("E", bound=ContainerEvent)
 
 def encode(event: ContainerEvent) -> bytes:
     """The event as content of a record. Raises ``FormatError`` if it is too long or breaks a limit."""
-    data = msgspec.json.encode(event)
+    try:
+        data = msgspec.json.encode(event)
+    except UnicodeEncodeError as error:
+        raise FormatError("a container event is not Unicode") from error
     parse(data)
     return data
 
@@ -176,7 +179,7 @@ def abridge(event: E) -> E:
 def _fits(event: ContainerEvent) -> bool:
     try:
         encode(event)
-    except (FormatError, UnicodeEncodeError):
+    except FormatError:
         return False
     return True
 
