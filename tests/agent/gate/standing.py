@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,12 @@ import pytest
 
 from catena.agent.gate.guard import Guard
 from catena.agent.gate.judge import Allowed
-from catena.agent.gate.private import private_config
 from catena.agent.gate.process import read_document
-from catena.agent.gate.server import Server
+from catena.agent.gate.server import Server, sole
 from catena.containers.wrapper import files
 from catena.errors import CatenaError, Refusal, Unavailable
 from catena.formats.containerlog import ContainerEvent, Create, Exec, Launch
+from catena.formats.runtime import private_copy
 
 RUNC = Path("/usr/sbin/runc")
 BUSYBOX = Path("/bin/busybox")
@@ -53,7 +53,7 @@ class OneAnswer:
     def create(self, bundle, container, *, restore):
         self.asked.append(("restore" if restore else "create", container))
         self._answer()
-        document = private_config(read_document(bundle / "config.json"), bundle)
+        document = private_copy(read_document(bundle / "config.json"), bundle)
         return Allowed(created(container), document)
 
     def exec(self, process, created):
@@ -151,14 +151,13 @@ class Standing:
             folder=self.folder / "run",
         )
         server = Server(self.socket, self.uids, self.workers, self.queue, guard.answer, guard.emit)
-        server.bind()
-        guard.start()
-        server.listen()
-        try:
-            yield self
-        finally:
-            server.stop()
-            guard.stop()
+        with sole(self.socket), closing(guard):
+            guard.start()
+            server.listen()
+            try:
+                yield self
+            finally:
+                server.stop()
 
     def call(
         self, *words: str | Path, cwd: Path | None = None, **more

@@ -218,8 +218,8 @@ def test_container_that_did_not_come_through_the_gate_cannot_be_entered(standing
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["-u", "root", "c1", "true"], "exec-malformed"),
-        (["-g", "-1", "c1", "true"], "exec-malformed"),
+        (["-u", "root", "c1", "true"], "exec-unknown-option"),
+        (["-g", "-1", "c1", "true"], "exec-unknown-option"),
         (["c1"], "exec-malformed"),
         (["--process", "/dev/zero", "c1"], "bundle-unreadable"),
         (["--process", "absent", "c1"], "bundle-unreadable"),

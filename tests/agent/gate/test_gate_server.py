@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from catena.agent.gate.guard import Peer
-from catena.agent.gate.server import GateRunning, Server, SocketUnusable
+from catena.agent.gate.server import GateRunning, Server, SocketUnusable, sole
 from catena.containers.wrapper import protocol
 
 
@@ -49,7 +49,7 @@ def serve(room, answer, told):
             emit=lambda event, **fields: told.append((event, fields)),
             **settings,
         )
-        server.bind()
+        server.path.parent.mkdir(exist_ok=True)
         server.listen()
         servers.append(server)
         return server
@@ -130,11 +130,14 @@ def test_question_that_is_too_long_is_refused_before_it_is_read(serve, answer):
         assert answered(channel).startswith(b"deny\0gate-request-malformed\0")
 
 
-def test_there_is_one_gate(serve, room):
-    serve()
-    with pytest.raises(GateRunning) as refused:
-        serve()
-    assert refused.value.code == "gate-running"
+def test_there_is_one_gate(room):
+    path = room / "run/gate.sock"
+    with sole(path):
+        with pytest.raises(GateRunning) as refused, sole(path):
+            pass
+        assert refused.value.code == "gate-running"
+    with sole(path):
+        pass
 
 
 def test_socket_that_a_dead_gate_left_is_replaced(serve, room):
@@ -149,18 +152,10 @@ def test_socket_is_root_s_alone(serve):
     assert serve().path.stat().st_mode & 0o777 == 0o600
 
 
-def test_folder_that_cannot_be_is_told(room, answer):
+def test_folder_that_cannot_be_is_told(room):
     (room / "run").write_text("a file")
-    server = Server(
-        path=room / "run/gate.sock",
-        uids=frozenset(),
-        workers=1,
-        queue_size=1,
-        answer=answer,
-        emit=print,
-    )
-    with pytest.raises(SocketUnusable):
-        server.bind()
+    with pytest.raises(SocketUnusable), sole(room / "run/gate.sock"):
+        pass
 
 
 def test_question_that_was_accepted_is_answered_before_the_end(serve, answer):

@@ -111,7 +111,7 @@ class Guard:
                 self._await(os.pidfd_open(pid), container)
         self.bundles.sweep()  # who ended in between
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End; what lives is left to the next gate."""
         self.watch.stop()
 

@@ -1,25 +1,23 @@
 """The process document of an ``exec``: what the runtime would have made of its options.
 
-``runc exec`` starts from the container's own ``process`` and changes what options say (runc 1.1.5,
-``exec.go``, getProcess); with ``--process FILE`` it takes that file and nothing else.
+The runtime is then given the document and none of the options: it has nothing left to understand in its
+own way.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from catena.containers.launch.arguments import ExecArguments
 from catena.containers.wrapper.command import RuntimeCommand
 from catena.errors import FormatError, Unavailable
+from catena.formats.runtime import parse_config
 
 MAX_DOCUMENT = 4 * 1024 * 1024
-_USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?\Z")
-_SETS = ("bounding", "effective", "permitted", "ambient")
 
 
 class DocumentUnreadable(Unavailable):
@@ -30,10 +28,10 @@ class DocumentUnreadable(Unavailable):
 
 
 class BadExec(FormatError):
-    """Options of an ``exec`` that make no process."""
+    """An ``exec`` without a command."""
 
     code = "exec-malformed"
-    remedy = "Give user and groups as numbers, and a command."
+    remedy = "Say what to run."
 
 
 def read_document(path: Path) -> bytes:
@@ -55,47 +53,27 @@ def read_document(path: Path) -> bytes:
 def process_document(folder: Path, command: RuntimeCommand, config: bytes) -> bytes:
     """The document that an ``exec`` is about; ``config`` is the container's checked one.
 
-    Raises ``DocumentUnreadable`` or ``BadExec``.
+    Raises ``DocumentUnreadable``, ``BadExec`` or ``UnknownExecOption``.
     """
     if command.value("process"):
         return read_document(folder / command.value("process"))
     if not command.arguments:
         raise BadExec("exec names no command")
-    process: dict[str, Any] = msgspec.json.decode(config)["process"]
-    process["args"] = list(command.arguments)
-    process["terminal"] = "tty" in command.options
-    for option, key in (
-        ("cwd", "cwd"),
-        ("apparmor", "apparmorProfile"),
-        ("process-label", "selinuxLabel"),
-    ):
-        if command.value(option):
-            process[key] = command.value(option)
-    if "no-new-privs" in command.options:
-        process["noNewPrivileges"] = True
-    process["env"] = [*process.get("env", ()), *command.options.get("env", ())]
-    _add_capabilities(process, command.options.get("cap", ()))
-    _set_user(process, command)
-    return msgspec.json.encode(process)
+    own = parse_config(config).started
+    asked = ExecArguments(
+        container=command.container,
+        command=command.arguments,
+        values={name: command.value(name) for name in ("cwd", "user")},
+        lists={name: command.options.get(name, ()) for name in ("env", "cap", "additional-gids")},
+        switches={"tty": "tty" in command.options} | _no_new_privileges(command),
+    ).process(own)
+    labels = {
+        "apparmor_profile": command.value("apparmor") or asked.apparmor_profile,
+        "selinux_label": command.value("process-label") or asked.selinux_label,
+    }
+    return msgspec.json.encode(msgspec.structs.replace(asked, **labels))
 
 
-def _add_capabilities(process: dict[str, Any], added: tuple[str, ...]) -> None:
-    if added:
-        held = process.get("capabilities") or {}
-        process["capabilities"] = held | {name: [*held.get(name, ()), *added] for name in _SETS}
-
-
-def _set_user(process: dict[str, Any], command: RuntimeCommand) -> None:
-    user = dict(process.get("user", {}))
-    if command.value("user"):
-        numbers = _USER.match(command.value("user"))
-        if numbers is None:
-            raise BadExec("user of an exec", expected="UID[:GID]")
-        user["uid"] = int(numbers[1])
-        if numbers[2] is not None:
-            user["gid"] = int(numbers[2])
-    for group in command.options.get("additional-gids", ()):
-        if not group.isascii() or not group.isdecimal():
-            raise BadExec("group of an exec", expected="a number")
-        user["additionalGids"] = [*user.get("additionalGids", ()), int(group)]
-    process["user"] = user
+def _no_new_privileges(command: RuntimeCommand) -> dict[str, bool]:
+    """The option can only take privileges: without it, the container's own setting stays."""
+    return {"no-new-privs": True} if "no-new-privs" in command.options else {}

@@ -14,7 +14,8 @@ import queue
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,9 +62,31 @@ class SocketUnusable(Unavailable):
     remedy = "The socket's folder must exist, or be creatable, and belong to root."
 
 
+@contextmanager
+def sole(path: Path) -> Iterator[None]:
+    """Being the one gate behind ``path``. Raises ``GateRunning`` or ``SocketUnusable``."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SocketUnusable(f"cannot use {path.parent}", got=error.strerror) from error
+    try:
+        _lock(lock, path)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise GateRunning(f"another gate serves {path}") from error
+
+
 @dataclass(slots=True)
 class Server:
-    """Serves until ``stop``. ``answer`` is called in up to ``workers`` threads."""
+    """Serves until ``stop``, for whoever is ``sole``. ``answer`` is called in up to ``workers`` threads."""
 
     path: Path
     uids: frozenset[int]
@@ -72,27 +95,12 @@ class Server:
     answer: Answer
     emit: Emit
     _socket: socket.socket | None = None
-    _lock: int = -1
     _waiting: queue.Queue[socket.socket | None] = field(init=False)
     _threads: list[threading.Thread] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self._waiting = queue.Queue(self.queue_size)
-
-    def bind(self) -> None:
-        """Take the place of the gate. Raises ``GateRunning`` or ``SocketUnusable``."""
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SocketUnusable(f"cannot use {self.path.parent}", got=error.strerror) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise GateRunning(f"another gate serves {self.path}") from error
-        self._lock = lock
 
     def listen(self) -> None:
         """Open the socket and begin to answer. Raises ``SocketUnusable``."""
@@ -127,9 +135,6 @@ class Server:
                 self._waiting.put(None)
             for thread in self._threads[1:]:
                 thread.join()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
 
     def _start(self, work: Callable[[], None], name: str) -> None:
         thread = threading.Thread(target=work, name=name, daemon=True)
