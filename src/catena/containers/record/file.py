@@ -28,8 +28,10 @@ from catena.containers.record.failure import (
     RecordUnwritable,
 )
 from catena.containers.record.refused import RecordMismatch
-from catena.formats.cel import MAX_LOG
+from catena.containers.record.replay import RecordedEvent, read_record
+from catena.formats.cel import MAX_LOG, complete_tlv
 
+DEFAULT_RECORD = Path("/var/lib/catena/record/record.cel")
 MAX_ARCHIVES = 16
 _BOOT_ID = re.compile(r"[0-9a-f-]{1,64}")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -115,6 +117,16 @@ class RecordFile:
         written = 0
         while written < len(data):
             written += os.pwrite(self._file, data[written:], self.size + written)
+
+
+def read_events(path: Path) -> tuple[RecordedEvent, ...]:
+    """The whole events in a record file, which a gate may be writing at this moment.
+
+    Raises ``OSError``, ``FormatError``, ``RecordMismatch``. Nothing here is compared with the TPM.
+    """
+    with path.open("rb") as stream:
+        data = stream.read(MAX_LOG + 1)
+    return read_record(data[: complete_tlv(data)])
 
 
 def archives(path: Path) -> list[Path]:
