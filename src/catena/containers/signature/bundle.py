@@ -103,6 +103,8 @@ def _statement(content: SignedStatement, image: ImageDigest) -> ImageStatement:
         )
     if said.sha256 != image.removeprefix(_DIGEST):
         raise OtherImage(
-            "signature is of another image", expected=image, got=ascii(said.sha256[:80])
+            "signature is of another image",
+            expected=image,
+            got=f"{_DIGEST}{ascii(said.sha256[:80])[1:-1]}",
         )
     return said

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -37,10 +37,10 @@ _HASHES: dict[type[ec.EllipticCurve], tuple[hashes.HashAlgorithm, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key; ``id`` is the hex SHA-256 of its SPKI."""
+    """A public key; ``id`` is the hex SHA-256 of its SPKI, and all there is to compare."""
 
     id: str
-    public: PublicKey
+    public: PublicKey = field(compare=False)
 
     def holds(self, signature: bytes, message: bytes) -> bool:
         """Whether the key made this signature over ``message``."""

@@ -183,7 +183,12 @@ def _check_apart(publishers: Iterable[PublisherKeys]) -> None:
     """A key that speaks for two publishers says of neither who signed."""
     owners: dict[object, str] = {}
     for one in publishers:
-        for key in (*(key.id for key in one.keys), *one.identities, *one.openpgp):
+        certified = (
+            (root, name.subject, name.san, name.issuer)
+            for name in one.identities
+            for root in name.roots
+        )
+        for key in (*(key.id for key in one.keys), *certified, *one.openpgp):
             owner = owners.setdefault(key, one.name)
             if owner != one.name:
                 raise BadContainerPolicy(
