@@ -21,7 +21,7 @@ from typing import Annotated
 import msgspec
 
 from catena.errors import FormatError
-from catena.formats.unambiguous import check_spelling, read_once
+from catena.formats.unambiguous import Spelling, check_spelling, read_once
 from catena.ids import DiffId
 
 MAX_IMAGE_CONFIG = 4 * 1024 * 1024
@@ -121,11 +121,14 @@ def parse(data: bytes) -> ImageConfig:
 
 
 def _check_keys(tree: object) -> None:
-    check_spelling(tree, _names(ImageConfig), _WHAT, AmbiguousImageConfig)
+    check_spelling(tree, _TOP, _WHAT, AmbiguousImageConfig)
     if isinstance(tree, dict):
-        for member, kind in (("config", _Settings), ("rootfs", _Layers)):
-            check_spelling(tree.get(member), _names(kind), _WHAT, AmbiguousImageConfig)
+        check_spelling(tree.get("config"), _SETTINGS, _WHAT, AmbiguousImageConfig)
+        check_spelling(tree.get("rootfs"), _LAYERS, _WHAT, AmbiguousImageConfig)
 
 
-def _names(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    return tuple(field.encode_name for field in msgspec.structs.fields(kind))
+def _names(kind: type[msgspec.Struct]) -> Spelling:
+    return Spelling(field.encode_name for field in msgspec.structs.fields(kind))
+
+
+_TOP, _SETTINGS, _LAYERS = _names(ImageConfig), _names(_Settings), _names(_Layers)

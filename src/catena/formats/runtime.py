@@ -32,7 +32,7 @@ from catena.formats.unambiguous import read_once
 MAX_CONFIG = 1024 * 1024
 NO_OPTIONS = "-"
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`(?: - at `(.*)`)?\Z", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `([^`]*)`)?\Z", re.DOTALL)
 _ESCAPED = re.compile(r"[^!-+\--\[\]-~]+")
 _OCTAL = re.compile(r"(?:\\[0-7]{3})+")
 _SANDBOX = ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID")

@@ -45,19 +45,23 @@ def read_once(
     return tree
 
 
+class Spelling:
+    """The names that an object may have, as they are spelled."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+        self.folded = frozenset(name.casefold() for name in self.names)
+
+
 def check_spelling(
     tree: object,
-    known: Iterable[str],
+    known: Spelling,
     what: str,
     refusal: Callable[[str], FormatError] = AmbiguousJson,
 ) -> None:
     """Refuse an object with a key that is one of ``known`` but for its case."""
-    if not isinstance(tree, Mapping):
-        return
-    names = frozenset(known)
-    folded = {name.casefold() for name in names}
-    for key in tree:
-        if key not in names and key.casefold() in folded:
+    for key in tree if isinstance(tree, Mapping) else ():
+        if key not in known.names and key.casefold() in known.folded:
             raise refusal(f"{what} has a key in another spelling: {key[:80]!a}")
 
 

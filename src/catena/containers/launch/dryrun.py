@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import cache
 
 import msgspec
 
@@ -27,8 +28,8 @@ from catena.containers.launch.refusals import (
     shown,
 )
 from catena.containers.launch.rules import CompiledLaunch
-from catena.errors import FormatError
-from catena.formats import cel, containerlog
+from catena.errors import FormatError, NotFound
+from catena.formats import cel, containerlog, imageconfig
 from catena.formats.containerlog import ContainerEvent, Create, Exec
 from catena.formats.imageconfig import ImageConfig
 from catena.formats.runtime import parse_mount
@@ -79,6 +80,19 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     not_checkable: tuple[Unchecked, ...]
     not_recorded: tuple[str, ...] = NOT_RECORDED
+
+
+def images_of(read: Callable[[str], bytes]) -> Images:
+    """Configurations as ``read`` finds them, each read once; those it has not are unknown."""
+
+    @cache
+    def find(digest: str) -> ImageConfig | None:
+        try:
+            return imageconfig.parse(read(digest))
+        except NotFound:
+            return None
+
+    return find
 
 
 def read_record(data: bytes) -> tuple[ContainerEvent, ...]:

@@ -149,15 +149,19 @@ def _check_rule(
 ) -> None:
     source = clean(mount.source)
     kind = "bind" if mount.is_bind else mount.type
-    there = [one for one in policy.mounts if one.rule.type == kind and one.destination(destination)]
-    matching = [one for one in there if _is_source(one, source, bind=mount.is_bind)]
-    if any(is_read_only(options) or not one.rule.read_only for one in matching):
-        return
-    if matching:
+    read_only = is_read_only(options)
+    writable = False
+    for one in policy.mounts.on(destination, kind):
+        if _is_source(one, source, bind=mount.is_bind):
+            if read_only or not one.rule.read_only:
+                return
+            writable = True
+    if writable:
         raise LaunchMount(f"a mount on {shown(destination)} is writable", expected="option ro")
+    sources = [shown(one.rule.source) for one in policy.mounts.on(destination, kind)]
     raise LaunchMount(
         f"nothing of this kind may be mounted on {shown(destination)}",
-        expected=" or ".join(shown(one.rule.source) for one in there[:3]) or None,
+        expected=" or ".join(sources[:3]) or "no mount",
         got=shown(f"{kind} {mount.source}"),
     )
 

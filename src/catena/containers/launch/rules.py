@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from catena.containers.launch.refusals import UnusableLaunchPolicy
@@ -91,6 +91,23 @@ class CompiledMount:
 
 
 @dataclass(frozen=True, slots=True)
+class MountRules:
+    """Mount rules by their destination, where that is written out."""
+
+    exact: Mapping[str, tuple[CompiledMount, ...]]
+    patterns: tuple[CompiledMount, ...]
+
+    def on(self, destination: str, kind: str) -> Iterator[CompiledMount]:
+        """The rules for mounts of type ``kind`` on ``destination``."""
+        for one in self.exact.get(destination, ()):
+            if one.rule.type == kind:
+                yield one
+        for one in self.patterns:
+            if one.rule.type == kind and one.destination(destination):
+                yield one
+
+
+@dataclass(frozen=True, slots=True)
 class EnvRules:
     """Rules for variables: by name, by patterns of names, and the image's own."""
 
@@ -126,7 +143,7 @@ class CompiledLaunch:
     users: tuple[Matcher, ...]
     image_user: bool
     groups: tuple[Matcher, ...]
-    mounts: tuple[CompiledMount, ...]
+    mounts: MountRules
     capabilities: frozenset[str]
     devices: tuple[Matcher, ...]
     sysctls: tuple[Matcher, ...]
@@ -146,7 +163,7 @@ def compile_launch(policy: LaunchPolicy) -> CompiledLaunch:
         users=_all(policy.users, IMAGE_USER),
         image_user=IMAGE_USER in policy.users,
         groups=_all(policy.groups),
-        mounts=tuple(map(_mount, policy.mounts)),
+        mounts=_mounts(policy.mounts),
         capabilities=frozenset(policy.capabilities),
         devices=_all(policy.devices),
         sysctls=_all(policy.sysctls),
@@ -189,6 +206,18 @@ def _env(rules: Mapping[str, str]) -> EnvRules:
         ),
         image=IMAGE_ENV in rules,
     )
+
+
+def _mounts(rules: Iterable[MountRule]) -> MountRules:
+    exact: dict[str, tuple[CompiledMount, ...]] = {}
+    patterns: list[CompiledMount] = []
+    for one in map(_mount, rules):
+        place = one.rule.destination
+        if _is_pattern(place):
+            patterns.append(one)
+        else:
+            exact[place] = (*exact.get(place, ()), one)
+    return MountRules(exact, tuple(patterns))
 
 
 def _mount(rule: MountRule) -> CompiledMount:
