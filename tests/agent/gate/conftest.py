@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from node import Node
 from standing import Standing, bundle_at
+
+from swtpm import SoftwareTpm, manufacture
 
 
 @pytest.fixture
@@ -34,3 +37,21 @@ def bundle(room: Path) -> Path:
 def ran(bundle: Path):
     """Whether the bundle's process has run."""
     return (bundle / "rootfs" / "ran").exists
+
+
+@pytest.fixture(scope="session")
+def chip(tmp_path_factory: pytest.TempPathFactory) -> SoftwareTpm:
+    """A TPM that is made once and switched off."""
+    return manufacture(tmp_path_factory.mktemp("tpm"), certificates=False)
+
+
+@pytest.fixture
+def node(room: Path, chip: SoftwareTpm) -> Iterator[Node]:
+    """A node that has just been switched on."""
+    chip.start()
+    try:
+        made = Node(room, chip)
+        yield made
+        made.clean()
+    finally:
+        chip.stop()
