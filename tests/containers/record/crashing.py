@@ -1,13 +1,15 @@
 """A gate that dies at one moment of its work: run as a program by the crash tests.
 
-    crashing.py RECORD TCTI MOMENT
+    crashing.py RECORD TCTI MOMENT [NAME]
 
 Recovers, begins, and appends batches of events from several threads until MOMENT, where it kills
-itself. Prints a line for each event that was acknowledged, at once.
+itself; if MOMENT is ``never``, until it is killed. Prints a line for each event that was
+acknowledged, at once; NAME is in all of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -150,7 +152,7 @@ def dying_in_recovery(moment: str, recorder: Recorder) -> None:
 
 
 def main() -> None:
-    path, tcti, moment = sys.argv[1:]
+    path, tcti, moment, *name = sys.argv[1:]
     with recorder_of(Path(path), tcti) as recorder:
         if moment in IN_RECOVERY:
             dying_in_recovery(moment, recorder)
@@ -162,8 +164,9 @@ def main() -> None:
         if arm and not first:
             arm(recorder)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for round_ in range(ROUNDS):
-                wait([pool.submit(work, recorder, f"c{round_}-{n}") for n in range(AT_ONCE)])
+            for round_ in itertools.count() if moment == "never" else range(ROUNDS):
+                names = ["-".join((*name, f"c{round_}", str(n))) for n in range(AT_ONCE)]
+                wait([pool.submit(work, recorder, one) for one in names])
 
 
 def work(recorder: Recorder, name: str) -> None:

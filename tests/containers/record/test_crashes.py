@@ -27,6 +27,7 @@ from swtpm import needs_swtpm
 pytestmark = [pytest.mark.tpm, needs_swtpm]
 
 PROGRAM = Path(crashing.__file__)
+ENVIRONMENT = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
 
 
 def killed(path, machine, moment):
@@ -37,7 +38,7 @@ def killed(path, machine, moment):
         text=True,
         timeout=60,
         check=False,
-        env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
+        env=ENVIRONMENT,
     )
     assert done.returncode == -SIGKILL, done.stderr
     return [tuple(line.split()) for line in done.stdout.splitlines()]
@@ -99,6 +100,25 @@ def test_a_recovery_that_is_killed_is_recovered_from(path, machine, before, mome
     with recorder_of(path, machine.tcti) as recorder:
         begin(recorder)
         assert set(acknowledged) <= set(told(agreed(path, recorder._tpm)))
+
+
+def test_gates_that_are_killed_under_load_again_and_again_lose_nothing(path, machine):
+    acknowledged = []
+    for life in range(5):
+        command = [sys.executable, PROGRAM, path, machine.tcti, "never", f"life{life}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as gate:
+            try:
+                lines = [gate.stdout.readline() for _ in range(20 + 7 * life)]
+            finally:
+                gate.kill()
+            lines += [line for line in gate.stdout if line.endswith("\n")]
+        acknowledged += [tuple(line.split()) for line in lines]
+    with recorder_of(path, machine.tcti) as recorder:
+        begin(recorder)
+        events = agreed(path, recorder._tpm)
+    assert set(acknowledged) <= set(told(events))
+    assert kinds(events).count("gate-start") == 6
+    assert len(acknowledged) >= 5 * 20
 
 
 # The TPM goes ------------------------------------------------------------------------------

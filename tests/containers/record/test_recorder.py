@@ -251,6 +251,28 @@ def test_a_full_record_takes_exits_but_no_launches(path, machine, monkeypatch):
         assert kinds(agreed(path, recorder._tpm)) == ["gate-start", "policy", "create", "exit"]
 
 
+def append_again_and_again(recorder, event):
+    for _ in range(100):
+        recorder.append(event)
+
+
+@pytest.mark.parametrize("event", [deny(), execute()])
+def test_refusals_and_commands_cannot_fill_a_record(path, machine, monkeypatch, event):
+    monkeypatch.setattr(cel, "MAX_LOG", recorder_module.RESERVE + 20_000)
+    share = 20_000 * recorder_module.SHARES[type(event)]
+    with gate_of(path, machine.tcti) as recorder:
+        recorder.append(create())
+        before = path.stat().st_size
+        with pytest.raises(RecordFull, match="no room for more"):
+            append_again_and_again(recorder, event)
+        assert share - 2000 < path.stat().st_size - before <= share
+    with gate_of(path, machine.tcti) as recorder:
+        with pytest.raises(RecordFull, match="no room for more"):
+            recorder.append(event)
+        recorder.append(create(container="db"))
+        agreed(path, recorder._tpm)
+
+
 def test_a_record_that_is_quite_full_takes_nothing(path, machine, monkeypatch):
     with gate_of(path, machine.tcti) as recorder:
         recorder.append(create())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,7 +104,7 @@ def test_a_record_that_would_begin_again_from_its_first_event_is_refused():
 
 
 def test_a_flipped_bit_anywhere_is_refused():
-    for bit in range(0, len(RECORD) * 8, 3):
+    for bit in range(0, len(RECORD) * 8, 5):
         wire = bytearray(RECORD)
         wire[bit // 8] ^= 1 << bit % 8
         with pytest.raises(RecordRefused):
@@ -291,3 +293,28 @@ def test_a_tpm_that_does_not_answer_keeps_the_gate_from_starting(path, machine):
             recorder.recover()
         with pytest.raises(RecorderStopped):
             recorder.append(deny())
+
+
+@pytest.mark.tpm
+@needs_swtpm
+def test_nothing_is_extended_that_is_not_durable(path, machine, monkeypatch):
+    seen = []
+    real_sync = os.fdatasync
+    monkeypatch.setattr("os.fdatasync", lambda file: (seen.append("sync"), real_sync(file))[0])
+
+    def watched(recorder):
+        real = recorder._tpm.extend
+        recorder._tpm.extend = lambda digests: (seen.append("extend"), real(digests))[1]
+
+    with gate_of(path, machine.tcti) as recorder:
+        seen.clear()
+        watched(recorder)
+        recorder.append(create())
+        assert seen == ["sync", "extend"]
+        events = [one.event for one in agreed(path, recorder._tpm)]
+    path.write_bytes(record_of(*events, deny(1e9), deny(1e9)))
+    seen.clear()
+    with recorder_of(path, machine.tcti) as recorder:
+        watched(recorder)
+        recorder.recover()
+    assert seen == ["sync", "extend", "extend"]

@@ -119,14 +119,22 @@ class RecordFile:
             written += os.pwrite(self._file, data[written:], self.size + written)
 
 
-def read_events(path: Path) -> tuple[RecordedEvent, ...]:
+def read_whole(path: Path) -> bytes:
     """The whole events in a record file, which a gate may be writing at this moment.
 
-    Raises ``OSError``, ``FormatError``, ``RecordMismatch``. Nothing here is compared with the TPM.
+    Raises ``OSError``, and ``FormatError`` for what cannot be a record.
     """
     with path.open("rb") as stream:
         data = stream.read(MAX_LOG + 1)
-    return read_record(data[: complete_tlv(data)])
+    return data[: complete_tlv(data)]
+
+
+def read_events(path: Path) -> tuple[RecordedEvent, ...]:
+    """The whole events in a record file; nothing is compared with the TPM.
+
+    Raises what ``read_whole`` does, and ``RecordMismatch`` for an event that was altered.
+    """
+    return read_record(read_whole(path))
 
 
 def archives(path: Path) -> list[Path]:

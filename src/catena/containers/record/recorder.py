@@ -16,6 +16,7 @@ Times never go back: where the clock does, events have the time of the one befor
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -49,6 +50,9 @@ from catena.ids import HashAlg
 RESERVE = 256 * 1024
 """Bytes at the end of a record for gates, policies and exits: those of about a thousand containers."""
 
+SHARES = {Deny: 1 / 4, Exec: 1 / 2}
+"""How much of a record refusals and commands may take: who can only ask for them cannot fill it."""
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -81,29 +85,45 @@ class Recovered:
 
 @dataclass(slots=True)
 class _State:
-    """Where the record stands: ``count`` events in ``size`` bytes, after which the PCR is ``values``."""
+    """Where the record stands: ``count`` events in ``size`` bytes, after which the PCR is ``values``.
+
+    ``shares`` are the bytes of the kinds in ``SHARES``.
+    """
 
     count: int = 0
     size: int = 0
     values: Values = field(default_factory=dict)
     sequence: Sequence = field(default_factory=Sequence)
+    shares: Counter[type] = field(default_factory=Counter)
     begun: bool = False
 
     def copy(self) -> _State:
-        return replace(self, sequence=self.sequence.copy())
+        return replace(self, sequence=self.sequence.copy(), shares=self.shares.copy())
 
     def take(self, event: ContainerEvent, record: CelRecord, size: int) -> None:
         """One more event. Raises ``RecordRefused`` or ``RecordFull``, and changes nothing then."""
         if not self.begun and not isinstance(event, GateStart):
             raise NoGateStart("a gate begins with gate-start", got=type(event).__name__)
-        room = cel.MAX_LOG - (RESERVE if isinstance(event, Create | Exec | Deny) else 0)
-        if self.size + size > room or self.count == cel.MAX_RECORDS:
-            raise RecordFull("the record is full", expected=f"at most {room} bytes")
+        self._check_room(event, size)
         self.sequence.advance(event, self.values)
         self.values = extended(self.values, record.digests)
         self.count += 1
         self.size += size
+        self.shares[type(event)] += size
         self.begun = True
+
+    def _check_room(self, event: ContainerEvent, size: int) -> None:
+        kind = type(event)
+        launches = cel.MAX_LOG - RESERVE
+        room = launches if isinstance(event, Create | Exec | Deny) else cel.MAX_LOG
+        if self.size + size > room or self.count == cel.MAX_RECORDS:
+            raise RecordFull("the record is full", expected=f"at most {room} bytes")
+        share = int(launches * SHARES.get(kind, 1))
+        if kind in SHARES and self.shares[kind] + size > share:
+            raise RecordFull(
+                f"the record has no room for more {kind.__name__.lower()} events",
+                expected=f"at most {share} bytes",
+            )
 
 
 class _Prepared(NamedTuple):
@@ -199,14 +219,17 @@ class Recorder:
             file.archive(str(boot))
             data = b""
         standing = recovery.stand(data, self._read(), self._place)
-        if standing.size < len(data):
-            file.cut(standing.size)
+        file.cut(standing.size)  # also makes durable what a killed gate had only written
         for event in standing.pending:
             self._tpm.extend(event.digests)
         if self._read() != standing.values:
             raise RecordMismatch("something else extends the record's PCR")
         self._state = _State(
-            standing.count, standing.size, standing.values, standing.sequence.copy()
+            standing.count,
+            standing.size,
+            standing.values,
+            standing.sequence.copy(),
+            standing.sizes.copy(),
         )
         return Recovered(
             events=standing.count,

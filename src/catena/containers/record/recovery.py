@@ -18,6 +18,7 @@ nothing in the boot log explains the value that the next gate says it found.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Place:
 class Standing:
     """What a record holds: ``count`` events in ``size`` bytes, all but ``pending`` extended.
 
-    ``values`` are the PCR's when those are extended, too.
+    ``values`` are the PCR's when those are extended, too; ``sizes`` the bytes of each kind of event.
     """
 
     size: int
@@ -59,6 +60,7 @@ class Standing:
     pending: tuple[RecordedEvent, ...]
     values: Values
     sequence: Sequence
+    sizes: Counter[type]
 
 
 def boot_of(data: bytes) -> str | None:
@@ -89,7 +91,7 @@ def stand(data: bytes, found: Mapping[HashAlg, bytes], place: Place) -> Standing
     if _is_whole(remains) or 0 in remains:
         raise RecordMismatch("what looks cut short in the record is more than an event")
     if not events:
-        return Standing(size, 0, (), dict(found), Sequence())
+        return Standing(size, 0, (), dict(found), Sequence(), Counter())
     told = Place(events[0].pcr, events[0].nv_index)
     if told != place:
         raise RecordMismatch("the record is about another PCR", expected=f"{place}", got=f"{told}")
@@ -99,7 +101,15 @@ def stand(data: bytes, found: Mapping[HashAlg, bytes], place: Place) -> Standing
         done = index if values == found else done
         values = extended(values, event.digests)
     done = len(events) if values == found else done
-    return Standing(size, len(events), _pending(events, done, values, found), values, sequence)
+    pending = _pending(events, done, values, found)
+    return Standing(size, len(events), pending, values, sequence, _sizes(events, size))
+
+
+def _sizes(events: tuple[RecordedEvent, ...], end: int) -> Counter[type]:
+    sizes: Counter[type] = Counter()
+    for event, next_offset in zip(events, (*(one.offset for one in events[1:]), end), strict=True):
+        sizes[type(event.event)] += next_offset - event.offset
+    return sizes
 
 
 def _is_whole(content: bytes) -> bool:
