@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from registries import tiny_layout
 
 from catena.containers.images.folder import BlobFolder
 from catena.containers.images.layout import Layout
@@ -32,6 +31,7 @@ from catena.formats.containerpolicy import (
 )
 from catena.ids import ImageDigest
 from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key, public_pem
+from container_images import tiny_layout
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 REPOSITORY = "registry.example.com/team/app"

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from registries import tiny_layout
 from signing import (
     BUNDLE,
     COSIGN,
@@ -37,6 +36,7 @@ from catena.errors import FormatError
 from catena.formats import dsse, oci, sigstore, simplesigning
 from catena.formats.containerpolicy import Scope
 from catena.keys.signer import KeyAlgorithm
+from container_images import tiny_layout
 
 BOTH = pytest.mark.parametrize("kind", [COSIGN, BUNDLE])
 

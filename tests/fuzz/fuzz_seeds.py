@@ -31,7 +31,18 @@ from tpm2_vectors import (
 )
 
 from catena.errors import FormatError
-from catena.formats import containerlog, efi, gpt, note, pe, tpm2, varstore
+from catena.formats import (
+    containerlog,
+    efi,
+    gpt,
+    note,
+    oci,
+    pe,
+    sigstore,
+    simplesigning,
+    tpm2,
+    varstore,
+)
 from catena.formats.tcglog import SPEC_ID_03, STARTUP_LOCALITY, EventType
 from catena.ids import HashAlg
 from catena.keys.signer import PrivateKeySigner
@@ -46,6 +57,10 @@ _IMAGE = small_pe()
 _OWNER = uuid.UUID(int=0x1234)
 _TEXTS = ("sha256", "0f" * 32)
 _NOW = datetime(2026, 1, 2, tzinfo=UTC)
+_CONSTANTS: dict[type, object] = {
+    msgspec.inspect.BoolType: True,
+    msgspec.inspect.DateTimeType: "2026-01-02T03:04:05Z",
+}
 
 
 def example(kind: type) -> bytes:
@@ -76,10 +91,8 @@ def _example(info: msgspec.inspect.Type) -> object:
             return _example(types[0])
         case msgspec.inspect.LiteralType(values=values):
             return values[0]
-        case msgspec.inspect.BoolType():
-            return True
         case _:
-            return {}
+            return _CONSTANTS.get(type(info), {})
 
 
 # Firmware ----------------------------------------------------------------------------------
@@ -292,6 +305,97 @@ def packed_policy() -> bytes:
 # Everything, by the name of the probe ------------------------------------------------------
 
 
+# Images ------------------------------------------------------------------------------------
+
+SIMPLE_SIGNING = simplesigning.encode(
+    oci.digest_of(b""), "registry.example.com/a/b:1", {"version": "1"}
+)
+
+
+def image_manifest() -> bytes:
+    """An artifact that refers to an image."""
+    content = oci.Descriptor(
+        media_type=oci.IMAGE_CONFIG, digest=oci.digest_of(b"{}"), size=2, annotations={"a": "b"}
+    )
+    return oci.Manifest(
+        schema_version=2,
+        media_type=oci.IMAGE_MANIFEST,
+        artifact_type="x/y",
+        config=content,
+        layers=(content, content),
+        subject=content,
+        annotations={"c": "d"},
+    ).encode()
+
+
+def image_index() -> bytes:
+    """Two platforms."""
+    entries = tuple(
+        oci.Descriptor(
+            media_type=oci.IMAGE_MANIFEST,
+            digest=oci.digest_of(architecture.encode()),
+            size=2,
+            platform=oci.Platform(architecture=architecture, os="linux"),
+        )
+        for architecture in ("amd64", "arm64")
+    )
+    return oci.Index(schema_version=2, media_type=oci.IMAGE_INDEX, manifests=entries).encode()
+
+
+def log_entries() -> tuple[bytes, ...]:
+    """The kinds of entries that are read."""
+    digest = {"algorithm": "sha256", "value": "0" * 64}
+    signature = {"content": b"sig", "publicKey": {"content": b"PEM"}}
+    specs = {
+        "hashedrekord": {"data": {"hash": digest}, "signature": signature},
+        "dsse": {
+            "envelopeHash": digest,
+            "payloadHash": digest,
+            "signatures": [{"signature": b"sig", "verifier": b"PEM"}],
+        },
+    }
+    return tuple(
+        msgspec.json.encode({"apiVersion": "0.0.1", "kind": kind, "spec": spec})
+        for kind, spec in specs.items()
+    )
+
+
+def log_annotation() -> bytes:
+    """A promise as cosign's older signatures carry it."""
+    body = base64.b64encode(log_entries()[0]).decode()
+    payload = {"body": body, "integratedTime": 1, "logIndex": 2, "logID": "0" * 64}
+    return msgspec.json.encode({"SignedEntryTimestamp": b"sig", "Payload": payload})
+
+
+def sigstore_bundles() -> tuple[bytes, ...]:
+    """A key's statement, and a certificate's bare signature that a log has seen."""
+    statement = sigstore.encode(sigstore.statement("0" * 64, {}), b"sig", "hint")
+    entry = {
+        "logIndex": "1",
+        "logId": {"keyId": b"log"},
+        "kindVersion": {"kind": "dsse", "version": "0.0.1"},
+        "integratedTime": "2",
+        "inclusionPromise": {"signedEntryTimestamp": b"sig"},
+        "inclusionProof": {"logIndex": "1"},
+        "canonicalizedBody": log_entries()[1],
+    }
+    material = {
+        "x509CertificateChain": {"certificates": [{"rawBytes": b"DER"}]},
+        "tlogEntries": [entry],
+        "timestampVerificationData": {},
+    }
+    message = {
+        "messageDigest": {"algorithm": "SHA2_256", "digest": bytes(32)},
+        "signature": b"sig",
+    }
+    bare = {
+        "mediaType": sigstore.BUNDLE_TYPE,
+        "verificationMaterial": material,
+        "messageSignature": message,
+    }
+    return statement, msgspec.json.encode(bare)
+
+
 def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
     """Well-formed inputs of a probe. ``kinds`` are the structs that it reads."""
     logs = (firmware_log(), firmware_log((HashAlg.SHA256,)), old_log())
@@ -321,6 +425,19 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "ima.measurements": (IMA_BINARY,),
         "ima.entries": (IMA_BINARY,),
         "ima_ascii.parse": (IMA_TEXT,),
+        "ijson.decode": (b'{"name":["value",1,null]}',),
+        "oci.parse_layout": (b'{"imageLayoutVersion":"1.0.0"}',),
+        "oci.parse_manifest": (image_manifest(),),
+        "oci.parse_index": (image_index(),),
+        "oci.parse_digest": (oci.digest_of(b"").encode(),),
+        "oci.parse_reference": (f"registry.example.com:5000/a/b:1@{oci.digest_of(b'')}".encode(),),
+        "oci.digest_of": (b"content",),
+        "simplesigning.parse": (SIMPLE_SIGNING,),
+        "sigstore.parse": sigstore_bundles(),
+        "sigstore.parse_statement": (sigstore.statement("0" * 64, {"version": "1"}),),
+        "rekor.parse_annotation": (log_annotation(),),
+        "rekor.parse_entry": log_entries(),
+        "containers.x509": (certificate(),),
         "note.parse": (signed_note(),),
         "note.parse_checkpoint": (checkpoint().encode().encode(),),
         "pcrpolicy.parse": (PCR_POLICY, packed_policy()),
@@ -354,6 +471,14 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "measure.logfile": ("eventlogs/*", "ima/*"),
     "measure.signers": ("efi/*.esl",),
     "measure.story": _LOGS,
+    "oci.parse_manifest": (
+        "containers/generated-*/*manifest.json",
+        "containers/containers+image/**/*manifest*",
+    ),
+    "oci.parse_index": ("containers/generated-*/**/*index.json",),
+    "simplesigning.parse": ("containers/generated-cosign/*payload.json",),
+    "sigstore.parse": ("containers/**/*sigstore.json",),
+    "rekor.parse_annotation": ("containers/containers+image/**/rekor-set",),
     "note.parse": ("tlog/**/*checkpoint*", "tlog/**/*note*"),
     "pe.parse": ("efi/*",),
     "tcglog.parse": _LOGS,

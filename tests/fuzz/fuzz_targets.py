@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import cache
 from typing import get_args
 
 import msgspec
 from cryptography import x509
-from fuzz_probe import Probe, Target, check_offset, check_words
-from fuzz_seeds import db_certificate, signature_on_image
+from fuzz_probe import LIMIT_INPUT, Probe, Target, check_offset, check_words
+from fuzz_seeds import certificate, db_certificate, signature_on_image
 
 from catena.containers.record import replay as record_replay
+from catena.containers.signature.x509 import Identity, present, verify_identity
 from catena.errors import CatenaError, FormatError
 from catena.evidence import Evidence
 from catena.formats import (
@@ -22,18 +25,25 @@ from catena.formats import (
     dsse,
     efi,
     gpt,
+    ijson,
     ima,
     ima_ascii,
     nodeapi,
     note,
+    oci,
     pcrpolicy,
     pe,
     policies,
     references,
+    rekor,
+    sigstore,
+    simplesigning,
     tcglog,
     tpm2,
     varstore,
 )
+from catena.formats.containerpolicy import ContainerPolicy
+from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.pattern import compile_pattern
 from catena.ids import HashAlg
 from catena.measure import difference, facts, grammar, ima_replay, logfile, replay, signers, story
@@ -235,6 +245,57 @@ def _pcr_policy(data: bytes) -> None:
             compile_pattern(rule.value).matches("set default=gnulinux")
 
 
+def _ijson(data: bytes) -> None:
+    ijson.decode(data, dict[str, msgspec.Raw], limit=LIMIT_INPUT, what="document")
+
+
+def _manifest(data: bytes) -> None:
+    manifest = oci.parse_manifest(data)
+    assert oci.parse_manifest(manifest.encode()) == manifest
+    assert isinstance(manifest.kind, str)
+
+
+def _index(data: bytes) -> None:
+    index = oci.parse_index(data, limit=oci.MAX_INDEX)
+    assert oci.parse_index(index.encode(), limit=oci.MAX_INDEX) == index
+
+
+def _text_of(read: Callable[[str], object]) -> Callable[[bytes], None]:
+    """A reader of texts; what it returns reads the same again."""
+
+    def probe(data: bytes) -> None:
+        found = read(data.decode("utf-8", "replace"))
+        assert read(str(found)) == found
+
+    return probe
+
+
+def _simple_signing(data: bytes) -> None:
+    signed = simplesigning.parse(data)
+    assert oci.parse_digest(signed.image) == signed.image
+    msgspec.json.encode((signed.reference, dict(signed.texts), signed.timestamp))
+
+
+def _bundle(data: bytes) -> None:
+    bundle = sigstore.parse(data)
+    for promise in bundle.promises:
+        promise.signed()
+        _refused(lambda one=promise: rekor.parse_entry(one.body))
+    if isinstance(bundle.content, sigstore.SignedStatement):
+        assert bundle.content.payload in bundle.content.message
+
+
+def _image_statement(data: bytes) -> None:
+    said = sigstore.parse_statement(data)
+    again = sigstore.statement(said.sha256, said.annotations)
+    assert sigstore.parse_statement(again).annotations == said.annotations
+
+
+def _log_entry(data: bytes) -> None:
+    entry = rekor.parse_entry(base64.b64encode(data).decode())
+    assert isinstance(entry.verifier, bytes)
+
+
 def _pe(data: bytes) -> None:
     image = pe.parse(data)
     image.authenticode(HashAlg.SHA256)
@@ -321,6 +382,18 @@ def _db() -> x509.Certificate:
     return db_certificate()
 
 
+@cache
+def _identity() -> Identity:
+    return Identity((_db(),), "CN=db", "", "")
+
+
+def _image_certificate(data: bytes) -> None:
+    """A certificate that came with an image's signature, and one above it."""
+    for chain in ((data,), (certificate(), data)):
+        presented = present(chain, (), b"", "")
+        verify_identity(presented, _identity(), datetime(2026, 1, 2, tzinfo=UTC))
+
+
 def _authenticode(data: bytes) -> None:
     image = pe.parse(signature_on_image(data))
     assert authenticode.verify(image, [_db()]) == _db()
@@ -372,6 +445,8 @@ _DOCUMENTS = (
     dsse.Subject,
     *references.FORMS.values(),
     policies.PolicyDocument,
+    ContainerPolicy,
+    LaunchPolicy,
     references.ExpectedEvent,
     references.Uki,
     references.VerityRoot,
@@ -425,7 +500,12 @@ TARGETS: dict[str, Target] = {
                 Probe("dsse.parse_statement", _statement, kinds=(dsse.Statement,)),
                 *(
                     Probe("references.parse_predicate", _predicate(kind), kinds=(kind,))
-                    for kind in (*references.FORMS.values(), policies.PolicyDocument)
+                    for kind in (
+                        *references.FORMS.values(),
+                        policies.PolicyDocument,
+                        ContainerPolicy,
+                        LaunchPolicy,
+                    )
                 ),
                 *(Probe("nodeapi.decode", _json_of(kind), kinds=(kind,)) for kind in _BODIES),
             ),
@@ -473,6 +553,40 @@ TARGETS: dict[str, Target] = {
                 b" 10 ",
                 b"\n",
                 *_U32,
+            ),
+        ),
+        Target(
+            "images",
+            (
+                Probe("ijson.decode", _ijson),
+                Probe("oci.parse_manifest", _manifest, kinds=(oci.Manifest,)),
+                Probe("oci.parse_index", _index, kinds=(oci.Index,)),
+                Probe("oci.parse_layout", oci.parse_layout),
+                Probe("oci.parse_digest", _text_of(oci.parse_digest)),
+                Probe("oci.parse_reference", _text_of(oci.parse_reference)),
+                Probe("oci.digest_of", lambda data: oci.parse_digest(oci.digest_of(data))),
+                Probe("simplesigning.parse", _simple_signing),
+                Probe("sigstore.parse", _bundle),
+                Probe("sigstore.parse_statement", _image_statement),
+                Probe("rekor.parse_annotation", rekor.parse_annotation),
+                Probe("rekor.parse_entry", _log_entry),
+                Probe("containers.x509", _image_certificate, CatenaError),
+            ),
+            (
+                *_JSON,
+                *_fields(oci.Manifest),
+                *_fields(oci.Index),
+                *_fields(oci.Descriptor),
+                b'"critical":',
+                b'"optional":',
+                b'"docker-reference":',
+                b'"verificationMaterial":',
+                b'"dsseEnvelope":',
+                b'"messageSignature":',
+                b"sha256:",
+                b"registry.example.com/",
+                b"\x30\x82",
+                b"\x06\x03\x55\x1d",
             ),
         ),
         Target(

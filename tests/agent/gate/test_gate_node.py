@@ -7,6 +7,10 @@ import os
 import resource
 import shutil
 import signal
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -14,6 +18,7 @@ from node import APP, LAUNCH, OTHER, PATH, UNSIGNED
 from standing import needs_runc
 
 from catena.containers.signature.sign import attach_launch_policy
+from catena.formats.containerlog import Create
 from swtpm import needs_swtpm
 
 pytestmark = [needs_runc, needs_swtpm, pytest.mark.tpm]
@@ -301,7 +306,15 @@ def test_next_gate_continues_the_record(node):
         process.send_signal(signal.SIGHUP)
         assert node.call("delete", "--force", "c1").returncode == 0
         node.await_kind("exit")
-    assert node.kinds() == ["gate-start", "policy", "create", "gate-start", "policy", "exec", "exit"]
+    assert node.kinds() == [
+        "gate-start",
+        "policy",
+        "create",
+        "gate-start",
+        "policy",
+        "exec",
+        "exit",
+    ]
     node.check_replay()
 
 
@@ -326,3 +339,45 @@ def test_images_of_other_publishers_do_not_stand_in(node):
     with node.gate():
         assert node.call("run", "--bundle", bundle, "c1").returncode == 0
     assert node.events()[2].event.publisher == "umbrella"
+
+
+def test_many_starts_while_the_gate_restarts_are_recorded_or_refused(node):
+    """200 containers, 16 at a time; the gate is killed once and ended once on the way."""
+    bundles = [node.bundle(APP, "/bin/true", name=f"b{number}") for number in range(16)]
+    started, running = Counter(), threading.Lock()
+    outcome: dict[str, int] = {}
+
+    def start(number: int) -> None:
+        words = ("run", "--bundle", bundles[number % 16], f"c{number}")
+        outcome[f"c{number}"] = node.call(*words).returncode
+        with running:
+            started["done"] += 1
+
+    def restart(after: int, number: int) -> None:
+        nonlocal gate
+        while started["done"] < after:
+            time.sleep(0.01)
+        gate.send_signal(number)
+        gate.wait(30)
+        gate = node.start_gate()
+
+    gate = node.start_gate()
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            every = [pool.submit(start, number) for number in range(200)]
+            restart(50, signal.SIGKILL)
+            restart(120, signal.SIGTERM)
+            for one in every:
+                one.result(60)
+        created = {one.event.container for one in node.events() if isinstance(one.event, Create)}
+        node.await_kind("exit", len(created))
+    finally:
+        gate.terminate()
+        gate.wait(30)
+    assert len(outcome) == 200
+    assert {name for name, code in outcome.items() if code == 0} <= created
+    assert sum(code == 0 for code in outcome.values()) > 50
+    assert sum(code != 0 for code in outcome.values()) > 0
+    assert node.kinds().count("gate-start") == 3
+    assert node.kinds().count("exit") == len(created)
+    node.check_replay()

@@ -108,9 +108,14 @@ class Transport:
         self._http.close()
 
     def get(self, path: str, *, accept: str = "*/*", limit: int) -> Answer:
-        """Read at most ``limit`` bytes. Raises ``FormatError`` beyond, ``RegistryUnreachable``, ``RegistryDenied``."""
+        """Read at most ``limit`` bytes. Raises ``FormatError`` beyond, ``RegistryUnreachable``, ``RegistryDenied``.
+
+        What a registry says in an error is not read.
+        """
         with self.stream(path, accept=accept) as response:
             body = bytearray()
+            if response.status_code != httpx.codes.OK:
+                return Answer(response.status_code, response.headers, b"")
             for chunk in response.iter_bytes():
                 body += chunk
                 if len(body) > limit:
