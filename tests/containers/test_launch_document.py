@@ -96,7 +96,7 @@ def test_another_document_of_the_same_signer_is_no_launch_policy(signer):
         b"{}",
         b'{"name":"x","version":0,"argv":[]}',
         b'{"name":"x","version":1,"argv":[],"more":1}',
-    ],  # fmt: skip
+    ],
 )
 def test_a_predicate_that_is_no_policy_is_malformed(signer, predicate):
     envelope = statement(signer, predicate=msgspec.Raw(predicate))

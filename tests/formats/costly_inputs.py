@@ -13,6 +13,7 @@ from fuzz_seeds import (
     image_load,
     image_signature,
     partition_table,
+    runtime_config,
     variables,
 )
 
@@ -79,7 +80,7 @@ def _documents(document: dict[str, object]) -> Iterator[tuple[str, bytes]]:
 def _keys(head: str, tail: str, members: dict[str, object]) -> bytes:
     """As many distinct keys as fit, each with the value of the first."""
     value = json.dumps(next(iter(members.values())), separators=(",", ":"))
-    count = (LIMIT_INPUT - len(head) - len(tail)) // (len(value) + 10)
+    count = (LIMIT_INPUT - len(head) - len(tail) - 2) // (len(value) + 10)
     inner = ",".join(f'"{number:06}":{value}' for number in range(count))
     return f"{head}{{{inner}}}{tail}".encode()
 
@@ -287,6 +288,44 @@ def _checkpoints() -> Iterator[tuple[str, bytes]]:
     yield "root", filled(b"A", b"o\n1\n", b"\n")
 
 
+# Launches ---------------------------------------------------------------------------------
+
+
+def _launches() -> Iterator[tuple[str, bytes]]:
+    """A good configuration with one list or map blown up."""
+    good = json.loads(runtime_config())
+    storage = "/" + "a" * 3000 + "-containers/" + "0f" * 32 + "/userdata/hosts"
+    bind = {"destination": "/etc/hosts", "type": "bind", "source": storage, "options": ["bind"]}
+    elements = {
+        "mounts": ("mounts", {"destination": "/proc", "type": "proc"}),
+        "bind mounts": ("mounts", bind),
+        "long values": ("process.env", "HOSTNAME=" + "a" * 30_000),
+        "short values": ("process.env", "TERM=x"),
+        "arguments": ("process.args", "a"),
+        "groups": ("process.user.additionalGids", 1),
+        "device rules": ("linux.resources.devices", {"allow": False}),
+        "masked paths": ("linux.maskedPaths", "/proc/x"),
+        "namespaces": ("linux.namespaces", {"type": "pid"}),
+        "system calls": ("linux.seccomp", {"action": "SCMP_ACT_ALLOW"}),
+    }
+    for what, (path, element) in elements.items():
+        config = json.loads(json.dumps(good))
+        place, (*way, last) = config, path.split(".")
+        for word in way:
+            place = place[word]
+        place[last] = ["@", *place.get(last, [])] if last != "seccomp" else filter_of("@")
+        head, tail = json.dumps(config).encode().split(b'"@"', 1)
+        piece = json.dumps(element).encode()
+        yield what, filled(piece + b",", head, piece + tail)
+    head, tail = json.dumps({**good, "annotations": {"@": ""}}).encode().split(b'"@": ""')
+    inner = b",".join(b'"%06d":""' % number for number in range(70_000))
+    yield "annotations", head + inner + tail
+
+
+def filter_of(element: object) -> dict[str, object]:
+    return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [element]}
+
+
 # Signatures --------------------------------------------------------------------------------
 
 
@@ -361,6 +400,8 @@ _BY_NAME = {
     "note.parse": _notes,
     "note.parse_checkpoint": _checkpoints,
     "pe.parse": _pe,
+    "runtime.parse_config": _launches,
+    "launch.check_create": _launches,
     "tcglog.parse": _logs,
     "measure.story": _logs,
     "measure.facts": _logs,

@@ -30,8 +30,10 @@ from tpm2_vectors import (
     TIME,
 )
 
+from catena.containers.launch.document import default_policy
 from catena.errors import FormatError
 from catena.formats import (
+    cel,
     containerlog,
     efi,
     gpt,
@@ -455,8 +457,49 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "measure.logfile": (*logs, IMA_BINARY, IMA_TEXT, CEL_JSON, CEL_TLV),
         "measure.signers": (signature_lists(), certificate()),
         "osimage.authenticode": (image_signature(),),
+        "runtime.parse_config": _RUNTIME_CONFIGS,
+        "runtime.parse_mount": (b"bind /a\\040b /c ro,rbind", b"proc proc /proc -"),
+        "runtime.parse_process": (json.dumps(json.loads(_RUNTIME_CONFIGS[0])["process"]).encode(),),
+        "imageconfig.parse": (IMAGE_CONFIG,),
+        "launch.read_launch_policy": (msgspec.json.encode(default_policy()),),
+        "unambiguous.read_once": (b'{"a":[{"b":null}]}',),
+        "launch.check_create": _RUNTIME_CONFIGS,
+        "launch.read_record": (container_record(),),
     }
     return (*seeds.get(name, ()), *map(example, kinds))
+
+
+_RUNTIME_CONFIGS = tuple(
+    (Path(__file__).parents[1] / "containers/launch_configs" / name).read_bytes()
+    for name in ("podman-4.3.json", "runc-1.1.json")
+)
+
+
+def runtime_config() -> bytes:
+    """What podman wrote for a container."""
+    return _RUNTIME_CONFIGS[0]
+
+
+IMAGE_CONFIG = json.dumps(
+    {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"User": "7", "Env": ["A=b"], "Cmd": ["/a"], "Volumes": {"/v": {}}},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + "0f" * 32]},
+    }
+).encode()
+
+
+def container_record() -> bytes:
+    """Two launches as a gate records them."""
+    launch = b'{"argv":["/a"],"argv_total":1,"config":"%s"}' % (b"0f" * 32)
+    known = b'"at":"2026-01-02T03:04:05Z","container":"c","image":"i","policy":"%s"' % (b"0f" * 32)
+    content = b'{"kind":"exec",%s,"launch":%s}' % (known, launch)
+    digests = {HashAlg.SHA256: bytes(32)}
+    return b"".join(
+        cel.encode_tlv(cel.CelRecord(number, 15, None, digests, "144", content, 0))
+        for number in range(2)
+    )
 
 
 _LOGS = ("eventlogs/*", "boots/*/eventlog.bin")
@@ -481,6 +524,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "rekor.parse_annotation": ("containers/containers+image/**/rekor-set",),
     "note.parse": ("tlog/**/*checkpoint*", "tlog/**/*note*"),
     "pe.parse": ("efi/*",),
+    "runtime.parse_config": ("containers/opencontainers+runtime-spec/schema/test/config/*/*.json",),
     "tcglog.parse": _LOGS,
 }
 

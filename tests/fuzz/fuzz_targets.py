@@ -8,13 +8,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import get_args
 
 import msgspec
 from cryptography import x509
 from fuzz_probe import LIMIT_INPUT, Probe, Target, check_offset, check_words
-from fuzz_seeds import certificate, db_certificate, signature_on_image
+from fuzz_seeds import MAX_SEED, certificate, db_certificate, signature_on_image
 
+from catena.containers.launch.check import check_create
+from catena.containers.launch.document import default_policy, read_launch_policy
+from catena.containers.launch.dryrun import dry_run, read_record
+from catena.containers.launch.rules import CompiledLaunch, compile_launch
 from catena.containers.record import replay as record_replay
 from catena.containers.signature.x509 import Identity, present, verify_identity
 from catena.errors import CatenaError, FormatError
@@ -28,6 +33,7 @@ from catena.formats import (
     ijson,
     ima,
     ima_ascii,
+    imageconfig,
     nodeapi,
     note,
     oci,
@@ -36,6 +42,7 @@ from catena.formats import (
     policies,
     references,
     rekor,
+    runtime,
     sigstore,
     simplesigning,
     tcglog,
@@ -45,6 +52,7 @@ from catena.formats import (
 from catena.formats.containerpolicy import ContainerPolicy
 from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.pattern import compile_pattern
+from catena.formats.unambiguous import read_once
 from catena.ids import HashAlg
 from catena.measure import difference, facts, grammar, ima_replay, logfile, replay, signers, story
 from catena.measure.describe import describe
@@ -340,6 +348,27 @@ def _tcglog(data: bytes) -> None:
         assert event.data in data
 
 
+def _runtime_config(data: bytes) -> None:
+    config = runtime.parse_config(data)
+    if len(data) < MAX_SEED:
+        copied = runtime.private_copy(data, Path("/bundle"))
+        assert runtime.private_copy(copied, Path("/other")) == copied
+        assert runtime.parse_config(copied).argv == config.argv
+    for text in config.mount_texts:
+        _refused(lambda one=text: runtime.parse_mount(one))
+
+
+def _mount(data: bytes) -> None:
+    mount = runtime.parse_mount(data.decode("utf-8", "replace"))
+    assert runtime.parse_mount(mount.text).text == mount.text
+
+
+def _image_config(data: bytes) -> None:
+    image = imageconfig.parse(data)
+    assert len(image.argv) >= len(image.entrypoint)
+    assert all(one.startswith("sha256:") for one in image.diff_ids)
+
+
 # Readers above the formats -----------------------------------------------------------------
 
 
@@ -397,6 +426,27 @@ def _image_certificate(data: bytes) -> None:
 def _authenticode(data: bytes) -> None:
     image = pe.parse(signature_on_image(data))
     assert authenticode.verify(image, [_db()]) == _db()
+
+
+@cache
+def _default_launch() -> CompiledLaunch:
+    """The shipped policy for any command, of an image of which nothing is known."""
+    any_text = ("re:.*",)
+    commands = {"argv": ((*any_text, "..."),), "cwd": any_text, "users": any_text}
+    return compile_launch(replace(default_policy(), **commands))
+
+
+def _launch(data: bytes) -> None:
+    check_create(runtime.parse_config(data), _default_launch(), None, lambda *_: False)
+
+
+def _launch_policy(data: bytes) -> None:
+    policy = read_launch_policy(data)
+    assert read_launch_policy(msgspec.json.encode(policy)) == policy
+
+
+def _dry_run(data: bytes) -> None:
+    msgspec.json.encode(dry_run(read_record(data), _default_launch(), lambda _: None))
 
 
 # The registry ------------------------------------------------------------------------------
@@ -611,6 +661,37 @@ TARGETS: dict[str, Target] = {
             "varstore",
             (Probe("varstore.parse", _varstore),),
             (b"_FVH", b"\xaa\x55\x3f\0", b"\xaa\x55\x3e\0", varstore.AUTHENTICATED.bytes_le, *_U32),
+        ),
+        Target(
+            "launch",
+            (
+                Probe("runtime.parse_config", _runtime_config),
+                Probe("runtime.parse_process", runtime.parse_process),
+                Probe("runtime.parse_mount", _mount),
+                Probe("imageconfig.parse", _image_config),
+                Probe("unambiguous.read_once", lambda data: read_once(data, "it")),
+                Probe("launch.read_launch_policy", _launch_policy),
+                Probe("launch.check_create", _launch, CatenaError),
+                Probe("launch.read_record", _dry_run),
+            ),
+            (
+                *_JSON,
+                *{
+                    word
+                    for kind in (
+                        runtime.RuntimeConfig,
+                        runtime.Process,
+                        runtime.Linux,
+                        runtime.Mount,
+                        imageconfig.ImageConfig,
+                        LaunchPolicy,
+                    )
+                    for word in _fields(kind)
+                },
+                b'"re:',
+                b'"image:',
+                b"\xc5\xbf",
+            ),
         ),
         Target("tcglog", (Probe("tcglog.parse", _tcglog),), _LOG_WORDS),
         Target(

@@ -30,6 +30,7 @@ from catena.formats.runtimespec import IdMappings, Map, Section, Texts, Uint32
 from catena.formats.unambiguous import read_once
 
 MAX_CONFIG = 1024 * 1024
+MAX_MOUNT = 64 * 1024
 NO_OPTIONS = "-"
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `([^`]*)`)?\Z", re.DOTALL)
@@ -336,7 +337,7 @@ def parse_process(data: bytes) -> Process:
 
 def parse_mount(text: str) -> Mount:
     """Read a mount back from its ``text``. Raises ``FormatError``."""
-    words = text.split(" ")
+    words = text.split(" ") if len(text) <= MAX_MOUNT else ()
     if len(words) != 4:
         raise FormatError("not a mount", expected="TYPE SOURCE DESTINATION OPTIONS")
     kind, source, destination = map(_unescape, words[:3])
