@@ -55,7 +55,8 @@ def layers(**more: bytes) -> tuple[dict, dict]:
     """Busybox at the bottom, ``more`` files on top."""
     places = {f"{name}/": folder() for name in ("bin", "dev", "etc", "proc", "sys", "tmp")}
     applets = {f"bin/{name}": link("busybox") for name in APPLETS}
-    bottom = {**places, "bin/busybox": file(BUSYBOX.read_bytes(), mode=0o755), **applets}
+    busybox = {"bin/busybox": file(BUSYBOX.read_bytes(), mode=0o755), **applets}
+    bottom = {**places, **busybox, "etc/passwd": file(b"root:x:0:0:root:/root:/bin/sh\n")}
     return bottom, {f"etc/{name}": file(content) for name, content in more.items()}
 
 
@@ -74,6 +75,7 @@ class Node:
     folder: Path
     tpm: SoftwareTpm
     settings: dict[str, object] = field(default_factory=dict)
+    launch: LaunchPolicy = LAUNCH
     keys: dict[str, PrivateKeySigner] = field(
         default_factory=lambda: {name: signer() for name in ("acme", "umbrella", "release")}
     )
@@ -104,7 +106,7 @@ class Node:
             store.image(f"{name}:1", parts, config={"Cmd": ["/bin/touch", "/ran"]})
         self.layout = Layout(self.store)
         self.sign(APP, "acme")
-        attach_launch_policy(self.target(APP), LAUNCH, self.keys["acme"])
+        attach_launch_policy(self.target(APP), self.launch, self.keys["acme"])
         self.sign(OTHER, "umbrella")
 
     def target(self, repository: str):
@@ -130,7 +132,7 @@ class Node:
                 Scope(repository=OTHER, publishers=may["other"]),
                 Scope(repository=UNSIGNED, publishers=("acme",)),
             ),
-            default_launch=LAUNCH,
+            default_launch=self.launch,
         )
         self.policy.write_bytes(seal_document(document, (), self.keys["release"]))
 
