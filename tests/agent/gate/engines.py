@@ -9,9 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from living import mounts_below
 from node import Node
 from standing import SECONDS, finished
+
+from living import mounts_below
 
 CONTAINERD = """version = 2
 root = "{0}/root"
@@ -29,6 +30,7 @@ runtime = "runc"
 [engine.runtimes]
 runc = ["{0}"]
 """
+SKOPEO = ("skopeo", "copy", "-q", "--insecure-policy")
 NEEDED = ("podman", "conmon", "containerd", "ctr", "skopeo")
 
 
@@ -72,10 +74,7 @@ class Ctr:
         """Bring an image in as ``import`` does: no verifier of containerd's looks at it."""
         archive = self.folder / "image.tar"
         archive.unlink(missing_ok=True)
-        copied = finished(
-            [*("skopeo", "copy", "-q", "--insecure-policy"), f"oci:{layout}:{name}"]
-            + [f"oci-archive:{archive}:{name}"]
-        )
+        copied = finished([*SKOPEO, f"oci:{layout}:{name}", f"oci-archive:{archive}:{name}"])
         assert copied.returncode == 0, copied.stderr
         done = self("images", "import", archive)
         assert done.returncode == 0, done.stderr
@@ -111,10 +110,7 @@ class Podman:
     def pull(self, layout: Path, name: str) -> None:
         """Copy an image into podman's storage."""
         place = f"overlay@{self.folder}/root+{self.folder}/run"
-        done = finished(
-            [*("skopeo", "copy", "-q", "--insecure-policy"), f"oci:{layout}:{name}"]
-            + [f"containers-storage:[{place}]{name}"]
-        )
+        done = finished([*SKOPEO, f"oci:{layout}:{name}", f"containers-storage:[{place}]{name}"])
         assert done.returncode == 0, done.stderr
 
     def close(self) -> None:
