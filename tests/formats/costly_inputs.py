@@ -3,7 +3,10 @@ smallest elements, deepest nesting, longest names, and well-formed input over an
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 from collections.abc import Iterator
 
 from fuzz_probe import LIMIT_INPUT, Probe
@@ -17,12 +20,14 @@ from fuzz_seeds import (
     variables,
 )
 
+from catena.containers.rootfs.tree import IMPLIED, encode
 from catena.formats import cel, containerlog, efi, gpt, tcglog
 from catena.formats.tcglog import EventType
 from catena.ids import HashAlg
 from changed import replace
 from small_images import small_pe
 from small_records import LAUNCH, create, deny, gate_start, record_of
+from small_tars import file, tar
 
 _PATTERNS = (b"\0", b"\xff", b"\1", b"\0\1\2\3", b"A", b" ", b"\n", b"[", b'{"":', b'"', b"\\u0000", "\u2028".encode())  # fmt: skip
 
@@ -326,6 +331,37 @@ def filter_of(element: object) -> dict[str, object]:
     return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [element]}
 
 
+# Layers ------------------------------------------------------------------------------------
+
+
+def _layer_tars() -> Iterator[tuple[str, bytes]]:
+    entry = tar({"a/b": file()})[:512]
+    deep = tar({"d/" * 1000 + "f": file()})[:-1024]
+    records = b"".join(b"%07d k%05d=v\n" % (18, n) for n in range(50_000))
+    yield "smallest entries", filled(entry)
+    yield "deep paths", filled(deep)
+    yield (
+        "numbered deep paths",
+        b"".join(
+            tar({f"{n}/" + "d/" * 900 + "f": file()}).rstrip(b"\0").ljust(3072, b"\0")
+            for n in range(300)
+        ),
+    )
+    yield "records", tar({"x": file(records)}).replace(b"\x000\x00", b"\x00x\x00", 1)[:LIMIT_INPUT]
+
+
+def _packed_layers() -> Iterator[tuple[str, bytes]]:
+    yield "smallest members", filled(gzip.compress(b"", mtime=0))
+    yield "zeros", gzip.compress(bytes(15 << 20), mtime=0)
+    yield "too many zeros", gzip.compress(bytes(100 << 20), 1, mtime=0)
+    yield "zeros in bzip2", bz2.compress(bytes(15 << 20))
+    yield "zeros in xz", lzma.compress(bytes(15 << 20))
+
+
+def _listings() -> Iterator[tuple[str, bytes]]:
+    yield "smallest entries", filled(encode({b"": IMPLIED}))
+
+
 # Signatures --------------------------------------------------------------------------------
 
 
@@ -383,6 +419,10 @@ def _signatures() -> Iterator[tuple[str, bytes]]:
 
 
 _BY_NAME = {
+    "layertar.parse": _layer_tars,
+    "rootfs.layer": _layer_tars,
+    "rootfs.packing": _packed_layers,
+    "rootfs.tree": _listings,
     "cel.parse_json": _cel_json,
     "cel.parse_tlv": _cel_tlv,
     "cel.complete_tlv": _cel_tlv,

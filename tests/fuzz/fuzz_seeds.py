@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import bz2
+import gzip
 import io
 import json
+import lzma
 import re
 import uuid
 import zipfile
@@ -31,12 +34,15 @@ from tpm2_vectors import (
 )
 
 from catena.containers.launch.document import default_policy
+from catena.containers.rootfs.layer import layer_tree
+from catena.containers.rootfs.tree import encode
 from catena.errors import FormatError
 from catena.formats import (
     cel,
     containerlog,
     efi,
     gpt,
+    layertar,
     note,
     oci,
     pe,
@@ -52,6 +58,7 @@ from catena.osimage import authenticode
 from small_images import small_pe
 from small_logs import CEL_JSON, CEL_TLV, IMA_BINARY, IMA_TEXT
 from small_records import record_of, story
+from small_tars import device, fifo, file, folder, hard_link, link, tar, whiteout
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
 MAX_SEED = 64 * 1024
@@ -304,6 +311,41 @@ def packed_policy() -> bytes:
     return target.getvalue()
 
 
+# Layers ------------------------------------------------------------------------------------
+
+
+@cache
+def layer() -> bytes:
+    """A layer with an entry of every kind."""
+    return tar(
+        {
+            "etc/": folder(),
+            "etc/motd": file(b"hello", xattrs={"security.capability": b"\1\0\0\2"}),
+            "etc/same": hard_link("etc/motd"),
+            "bin/sh": link("busybox"),
+            "dev/null": device(1, 3),
+            "run/pipe": fifo(),
+            "opt/.wh..wh..opq": whiteout(),
+            ".wh.gone": whiteout(),
+            "n" * 120: file(),
+        }
+    )
+
+
+def packed_layers() -> tuple[bytes, ...]:
+    """The layer as registries and ACIs carry it."""
+    return (
+        gzip.compress(layer(), mtime=0) + gzip.compress(b"", mtime=0),
+        bz2.compress(layer()),
+        lzma.compress(layer()),
+    )
+
+
+def layer_listing() -> bytes:
+    """The canonical listing of the layer."""
+    return encode(layer_tree(layertar.parse(layer())))
+
+
 # Everything, by the name of the probe ------------------------------------------------------
 
 
@@ -422,6 +464,10 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "gpt.parse": (table.encode_start(),),
         "gpt.parse_event": (table.event_data(),),
         "gpt.measured_data": (table.encode_start(),),
+        "layertar.parse": (layer(),),
+        "rootfs.layer": (layer(),),
+        "rootfs.packing": packed_layers(),
+        "rootfs.tree": (layer_listing(),),
         "varstore.parse": (variable_store(),),
         "ima.parse": (IMA_BINARY,),
         "ima.measurements": (IMA_BINARY,),
@@ -510,6 +556,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "ima.parse": ("ima/*binary*", "ima/*.bin"),
     "ima.measurements": ("ima/*.bin",),
     "ima_ascii.parse": ("ima/*ascii*", "ima/*log*"),
+    "layertar.parse": ("containers/generated-aci/*.aci",),
     "measure.facts": ("boots/*/eventlog.bin",),
     "measure.logfile": ("eventlogs/*", "ima/*"),
     "measure.signers": ("efi/*.esl",),
@@ -525,6 +572,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "note.parse": ("tlog/**/*checkpoint*", "tlog/**/*note*"),
     "pe.parse": ("efi/*",),
     "runtime.parse_config": ("containers/opencontainers+runtime-spec/schema/test/config/*/*.json",),
+    "rootfs.packing": ("containers/generated-aci/*.aci",),
     "tcglog.parse": _LOGS,
 }
 

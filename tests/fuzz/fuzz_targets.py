@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import inspect
+import io
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from catena.containers.launch.document import default_policy, read_launch_policy
 from catena.containers.launch.dryrun import dry_run, read_record
 from catena.containers.launch.rules import CompiledLaunch, compile_launch
 from catena.containers.record import replay as record_replay
+from catena.containers.rootfs import packing, tree
+from catena.containers.rootfs.layer import layer_tree
 from catena.containers.signature.x509 import Identity, present, verify_identity
 from catena.errors import CatenaError, FormatError
 from catena.evidence import Evidence
@@ -34,6 +37,7 @@ from catena.formats import (
     ima,
     ima_ascii,
     imageconfig,
+    layertar,
     nodeapi,
     note,
     oci,
@@ -224,6 +228,26 @@ def _ima_walk(data: bytes) -> None:
 
 def _ima_one_by_one(data: bytes) -> None:
     assert tuple(ima.entries(data)) == ima.parse(data)
+
+
+def _layer_tar(data: bytes) -> None:
+    for entry in layertar.parse(data):
+        parts = entry.path.split(b"/") if entry.path else []
+        assert not {b"", b".", b".."} & set(parts)
+        assert entry.size <= len(data)
+
+
+def _layer(data: bytes) -> None:
+    """A layer all the way: its tree lists and reads back the same, on top of nothing as well."""
+    found = layer_tree(layertar.entries(io.BytesIO(data)))
+    assert tree.decode(tree.encode(found)) == found
+    tree.merged([found, found])
+
+
+def _packed(data: bytes) -> None:
+    with packing.unpacked(packing.Hashed(io.BytesIO(data), limit=len(data))) as inside:
+        bounded = packing.Hashed(inside, limit=1 << 24)
+        bounded.drain()
 
 
 def _note(data: bytes) -> None:
@@ -637,6 +661,27 @@ TARGETS: dict[str, Target] = {
                 b"registry.example.com/",
                 b"\x30\x82",
                 b"\x06\x03\x55\x1d",
+            ),
+        ),
+        Target(
+            "layertar",
+            (
+                Probe("layertar.parse", _layer_tar),
+                Probe("rootfs.layer", _layer, CatenaError),
+                Probe("rootfs.packing", _packed, CatenaError),
+                Probe("rootfs.tree", tree.decode),
+            ),
+            (
+                b"ustar\x0000",
+                b"ustar  \0",
+                b".wh.",
+                b".wh..wh..opq",
+                b" path=",
+                b" SCHILY.xattr.security.capability=",
+                b"\x1f\x8b\x08",
+                b"BZh9",
+                b"\xfd7zXZ\0",
+                *_U32,
             ),
         ),
         Target(

@@ -13,7 +13,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catena.containers.images.blobs import AlteredBlob, Blobs
@@ -30,7 +30,6 @@ from catena.formats.layertar import Readable
 from catena.ids import DiffId, ImageDigest, TreeDigest
 
 _MEMORIES = 65536
-_MAX_LISTING = 1 << 30
 
 
 class UnsafeFolder(RootRefused):
@@ -40,7 +39,7 @@ class UnsafeFolder(RootRefused):
     remedy = "Give the catalog a folder that belongs to the gate's user, mode 0700."
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Chain:
     """Layers on top of each other, bottom first, and the images that consist of them.
 
@@ -53,7 +52,7 @@ class Chain:
     places: tuple[int, ...]
     tree: TreeDigest
     core: TreeDigest
-    images: set[ImageDigest] = field(default_factory=set)
+    images: frozenset[ImageDigest] = frozenset()
 
 
 class Memory:
@@ -83,7 +82,11 @@ class Memory:
 
 
 class Catalog:
-    """Known images by the files of their layers. Safe for threads."""
+    """Known images by the files of their layers.
+
+    Safe for threads: whoever looks sees what was known when it looked, and never waits for an
+    image that is being added.
+    """
 
     def __init__(self, blobs: Blobs, folder: Path | None = None) -> None:
         """``folder`` keeps listings across processes. Raises ``UnsafeFolder``."""
@@ -92,7 +95,7 @@ class Catalog:
         self._listings: dict[DiffId, bytes] = {}
         self._chains: dict[tuple[DiffId, ...], Chain] = {}
         self._adding = threading.RLock()
-        """One image is added at a time; held while its layers are read."""
+        """Guards who replaces ``_listings`` and ``_chains``; held while an image's layers are read."""
         self.memory = Memory()
         """What fits what: true whatever else is known."""
         self.refused = Memory()
@@ -107,9 +110,11 @@ class Catalog:
         ``UnreadableLayer`` and ``FormatError``; the image is not known then.
         """
         with self._adding:
-            for found in images_of(self._blobs, image):
+            images = images_of(self._blobs, image)
+            for found in images:
                 for blob, diff_id in zip(found.blobs, found.diff_ids, strict=True):
                     self._learn(blob, diff_id)
+            for found in images:
                 self._enter(found.diff_ids, image)
 
     def add_aci(self, stream: Readable) -> ImageDigest:
@@ -128,6 +133,19 @@ class Catalog:
             self._enter((DiffId(sha256),), image)
         return image
 
+    def forget(self, image: ImageDigest) -> None:
+        """Let an image go, and the layers that no other one has. An unknown one is none to lose."""
+        with self._adding:
+            left = {
+                key: replace(chain, images=chain.images - {image})
+                for key, chain in self._chains.items()
+                if chain.images != {image}
+            }
+            used = {diff_id for diff_ids in left for diff_id in diff_ids}
+            self._chains = left
+            self._listings = {key: one for key, one in self._listings.items() if key in used}
+            self.refused.clear()
+
     def layer(self, diff_id: DiffId) -> Tree:
         """The files of a known layer, with its marks."""
         return trees.decode(zlib.decompress(self._listings[diff_id]))
@@ -138,11 +156,11 @@ class Catalog:
 
     def chains(self) -> tuple[Chain, ...]:
         """Everything known, in the order of DiffIDs."""
-        return tuple(self._chains[one] for one in sorted(self._chains))
+        return tuple(self._chains.values())
 
     def layers(self) -> tuple[DiffId, ...]:
         """Every known layer."""
-        return tuple(sorted(self._listings))
+        return tuple(self._listings)
 
     def _learn(self, blob: str, diff_id: DiffId) -> None:
         if diff_id in self._listings or self._restored(diff_id):
@@ -159,7 +177,7 @@ class Catalog:
 
     def _keep(self, diff_id: DiffId, tree: Tree) -> None:
         data = zlib.compress(trees.encode(tree), 1)
-        self._listings[diff_id] = data
+        self._listings = {**self._listings, diff_id: data}
         if self._folder is not None:
             place = self._place(self._folder, diff_id)
             draft = place.with_suffix(".new")
@@ -174,7 +192,7 @@ class Catalog:
         if not place.exists():
             return False
         _check_owned(self._folder)
-        self._listings[diff_id] = place.read_bytes()
+        self._listings = {**self._listings, diff_id: place.read_bytes()}
         return True
 
     @staticmethod
@@ -185,9 +203,10 @@ class Catalog:
         chain = self._chains.get(diff_ids)
         if chain is None:
             chain = _chain(diff_ids, [self.layer(one) for one in diff_ids])
-            self._chains[diff_ids] = chain
-        chain.images.add(image)
-        self.refused.clear()
+        if image not in chain.images:
+            known = replace(chain, images=chain.images | {image})
+            self._chains = dict(sorted({**self._chains, diff_ids: known}.items()))
+            self.refused.clear()
 
 
 def _chain(diff_ids: tuple[DiffId, ...], layers: list[Tree]) -> Chain:

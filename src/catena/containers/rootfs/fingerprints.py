@@ -74,6 +74,8 @@ class Fingerprints:
         before = walk.stats(descriptor)
         with self._lock:
             fingerprint, known = self._known.get(key, (b"", None))
+            if known is not None:
+                self._known.move_to_end(key)
         if known is not None and fingerprint == before.fingerprint and not fresh:
             return known
         before = _settled(descriptor, before)
@@ -87,7 +89,6 @@ class Fingerprints:
     def _remember(self, key: _Key, fingerprint: bytes, found: Contents) -> None:
         with self._lock:
             self._known[key] = (fingerprint, replace(found, tree=None, hashed=0))
-            self._known.move_to_end(key)
             while len(self._known) > self._folders:
                 self._known.popitem(last=False)
 

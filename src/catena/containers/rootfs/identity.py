@@ -27,8 +27,10 @@ class RootRefused(Refusal):
 class RootIdentity:
     """Proven: the files at the container's root are those of ``layers``, bottom first.
 
-    ``tree`` is the digest over all of it, which records carry. ``images`` are the known images
-    with exactly these layers, at least one. ``hashed`` says how many bytes had to be read.
+    ``tree`` is the digest over all of it, which records carry; it is the same whichever way the files
+    are stored. ``images`` are the known images with exactly these files, at least one: of two that differ only
+    in times, or (in a plain folder) in how files are spread over layers, both are named, and ``layers``
+    are those of the one whose DiffIDs sort first. ``hashed`` says how many bytes had to be read.
     """
 
     kind: RootKind

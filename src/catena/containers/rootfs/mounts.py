@@ -14,6 +14,8 @@ in the super options: ``lowerdir=`` top first, separated by colons (``\:`` is on
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,17 +54,49 @@ class Overlay:
     marks: str
 
 
-def parse_mounts(text: str) -> tuple[Mount, ...]:
+@dataclass(frozen=True, slots=True)
+class MountTable:
+    """A mount namespace: its lines by number, and the places that are mounted on, sorted.
+
+    Nodes have thousands of mounts, and a start asks for a few: lines are taken apart when asked for.
+    """
+
+    lines: Mapping[int, str]
+    points: tuple[str, ...]
+
+    def mount(self, number: int) -> Mount | None:
+        """The mount of this number. Raises ``FormatError``."""
+        line = self.lines.get(number)
+        return None if line is None else _mount(line)
+
+    def first_inside(self, place: str) -> str | None:
+        """Some place below ``place`` that is mounted on."""
+        prefix = place.rstrip("/") + "/"
+        at = bisect_right(self.points, prefix)
+        found = self.points[at] if at < len(self.points) else ""
+        return found if found.startswith(prefix) else None
+
+
+def parse_mounts(text: str) -> MountTable:
     """The mounts of a mountinfo file. Raises ``FormatError``."""
     if len(text) > MAX_MOUNTINFO:
         raise FormatError("mountinfo is too long")
-    return tuple(_mount(line) for line in text.split("\n") if line)
+    lines: dict[int, str] = {}
+    points = []
+    for line in text.split("\n"):
+        if line:
+            fields = line.split(" ", 5)
+            if len(fields) != 6 or not fields[0].isdecimal():
+                raise FormatError("line of mountinfo", got=ascii(line[:64]))
+            lines[int(fields[0])] = line
+            points.append(_plain(fields[4]))
+    return MountTable(lines, tuple(sorted(points)))
 
 
 def _mount(line: str) -> Mount:
     own, dash, more = line.partition(" - ")
     fields, rest = own.split(" "), more.split(" ")
-    if not dash or len(fields) < 6 or len(rest) != 3 or not fields[0].isdecimal():
+    if not dash or len(fields) < 6 or len(rest) != 3:
         raise FormatError("line of mountinfo", got=ascii(line[:64]))
     return Mount(
         number=int(fields[0]),
@@ -76,21 +110,23 @@ def _mount(line: str) -> Mount:
 
 def _plain(text: str) -> str:
     """Text without its octal escapes."""
+    if "\\" not in text:
+        return text
     return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)
 
 
-def mount_of(descriptor: int, mounts: tuple[Mount, ...]) -> Mount:
+def mount_of(descriptor: int, mounts: MountTable) -> Mount:
     """The mount that an open file lies on. Raises ``ForeignMount`` for one that is not listed."""
     for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").splitlines():
         name, _, value = line.partition(":")
         if name == "mnt_id":
-            found = next((one for one in mounts if one.number == int(value)), None)
+            found = mounts.mount(int(value))
             if found is not None:
                 return found
     raise ForeignMount("the folder lies on a mount that this process cannot see")
 
 
-def check_folder(descriptor: int, mounts: tuple[Mount, ...]) -> None:
+def check_folder(descriptor: int, mounts: MountTable) -> None:
     """Refuse a folder that lies on no local file system, is mapped to other owners, or has mounts inside."""
     place = str(Path(f"/proc/self/fd/{descriptor}").readlink())
     mount = mount_of(descriptor, mounts)
@@ -100,10 +136,10 @@ def check_folder(descriptor: int, mounts: tuple[Mount, ...]) -> None:
         )
     if "idmapped" in mount.options:
         raise ForeignMount("the mount gives files other owners (idmapped)")
-    inside = next((one for one in mounts if one.point.startswith(place.rstrip("/") + "/")), None)
+    inside = mounts.first_inside(place)
     if inside is not None:
         raise ForeignMount(
-            "something is mounted inside the root file system", got=ascii(inside.point[-128:])
+            "something is mounted inside the root file system", got=ascii(inside[-128:])
         )
 
 

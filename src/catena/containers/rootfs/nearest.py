@@ -9,7 +9,7 @@ from typing import TypeVar
 from catena.containers.rootfs.catalog import Catalog
 from catena.containers.rootfs.fit import differences, strangers
 from catena.containers.rootfs.refusals import AlteredLayer, UnknownLayers
-from catena.containers.rootfs.tree import Tree, shown
+from catena.containers.rootfs.tree import ROOT, Tree, shown
 
 N = TypeVar("N", bound=str)
 NAMED = 5
@@ -47,11 +47,12 @@ def refuse_whole(
 
 
 def _nearest(found: Tree, known: Iterable[N], tree_of: Callable[[N], Tree]) -> N | None:
-    """Which of ``known`` has most entries in common, if that is at least half of its own."""
-    best, most = None, 0
+    """Which of ``known`` has most entries in common, if at least half of its paths are there."""
+    best, most = None, (0, 0)
     for name in known:
         tree = tree_of(name)
-        common = sum(found.get(path) == one for path, one in tree.items() if path)
-        if common > most and 2 * common >= len(tree) - 1:
-            best, most = name, common
+        paths = tree.keys() & found.keys() - {ROOT}
+        score = (sum(found[path] == tree[path] for path in paths), len(paths))
+        if score > most and 2 * len(paths) >= len(tree) - 1:
+            best, most = name, score
     return best

@@ -39,6 +39,9 @@ ATTRIBUTES = (
 )
 """What gives a program rights, or a user access."""
 
+MAX_DEPTH = 200
+MAX_FILES = 2_000_000
+
 ROOT = b""
 MTAB = b"etc/mtab"
 _FIXED = struct.Struct(">cBHIIQII")
@@ -102,9 +105,13 @@ def parent(path: bytes) -> bytes:
 
 
 def completed(entries: Mapping[bytes, Entry]) -> dict[bytes, Entry]:
-    """``entries`` with every folder on the way to them, sorted."""
+    """``entries`` with every folder on the way to them, sorted. Raises ``AmbiguousLayer`` beyond
+    ``MAX_DEPTH`` and ``MAX_FILES``, which no tree on disk may exceed either.
+    """
     whole = {ROOT: IMPLIED, **entries}
     for path in entries:
+        if path.count(b"/") >= MAX_DEPTH or len(whole) > MAX_FILES:
+            raise AmbiguousLayer("a layer of more files or deeper folders than can be unpacked")
         above = parent(path)
         while above not in whole:
             whole[above] = IMPLIED

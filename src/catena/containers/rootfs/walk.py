@@ -14,12 +14,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from catena.containers.rootfs.refusals import ForeignMount, UnknownLayers, UnsteadyTree
-from catena.containers.rootfs.tree import ATTRIBUTES, ROOT, WHITEOUT, Entry, Kind
+from catena.containers.rootfs.tree import (
+    ATTRIBUTES,
+    MAX_DEPTH,
+    MAX_FILES,
+    ROOT,
+    WHITEOUT,
+    Entry,
+    Kind,
+)
 
-MAX_DEPTH = 200
-MAX_FILES = 2_000_000
+_NAME = attrgetter("name")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _BUFFER = 1024 * 1024
@@ -73,13 +81,13 @@ def stats(descriptor: int) -> Stats:
     """
     walk = _Stating(os.fstat(descriptor).st_dev, time.time_ns())
     with _steady():
-        walk.one(".", os.fstat(descriptor))
+        walk.root(os.fstat(descriptor))
         walk.folder(descriptor, MAX_DEPTH)
     return Stats(walk.hasher.digest(), walk.unsettled, walk.entries)
 
 
 class _Stating:
-    """One walk by stat."""
+    """One walk by stat. It runs at every start of every container, so it calls little."""
 
     __slots__ = ("_device", "_from", "_to", "entries", "hasher", "unsettled")
 
@@ -90,44 +98,43 @@ class _Stating:
         self.unsettled = False
         self.entries = 0
 
-    def one(self, name: str, found: os.stat_result) -> None:
-        """Take one entry in; a name cannot have the slash that ends it."""
-        changed = found.st_ctime_ns
-        if self._from < changed < self._to:
-            self.unsettled = True
-        self.hasher.update(
-            os.fsencode(name)
-            + b"/"
-            + _STAT(
-                found.st_dev,
-                found.st_ino,
-                found.st_mode,
-                found.st_uid,
-                found.st_gid,
-                found.st_rdev,
-                found.st_size,
-                found.st_mtime_ns,
-                changed,
-            )
-        )
-
     def folder(self, descriptor: int, depth: int) -> None:
-        """Everything in a folder, in the order of names."""
+        """Everything in a folder, in the order of names; no name has the slash that parts them."""
         with os.scandir(descriptor) as scan:
-            names = sorted(scan, key=_name)
-        self.entries += len(names)
+            found = sorted(scan, key=_NAME)
+        self.entries += len(found)
         _check_bounds(self.entries, depth)
-        inside = []
-        for name in names:
-            found = name.stat(follow_symlinks=False)
-            self.one(name.name, found)
-            if stat.S_ISDIR(found.st_mode):
-                _check_device(found, self._device)
-                inside.append(name.name)
-        for one in inside:
-            with _inside(one, descriptor) as child:
-                self.hasher.update(b"//")
-                self.folder(child, depth - 1)
+        names = [one.name for one in found]
+        self._take(names, [one.stat(follow_symlinks=False) for one in found])
+        for one in found:
+            if one.is_dir(follow_symlinks=False):
+                with _inside(one.name, descriptor) as child:
+                    _check_device(os.fstat(child), self._device)
+                    self.folder(child, depth - 1)
+        self.hasher.update(b"//")
+
+    def root(self, found: os.stat_result) -> None:
+        """The folder itself."""
+        self._take([], [found])
+
+    def _take(self, names: list[str], found: list[os.stat_result]) -> None:
+        records = [
+            _STAT(
+                one.st_dev,
+                one.st_ino,
+                one.st_mode,
+                one.st_uid,
+                one.st_gid,
+                one.st_rdev,
+                one.st_size,
+                one.st_mtime_ns,
+                one.st_ctime_ns,
+            )
+            for one in found
+        ]
+        first, last = self._from, self._to
+        self.unsettled |= any(first < one.st_ctime_ns < last for one in found)
+        self.hasher.update(os.fsencode("/".join(names)) + b"//" + b"".join(records))
 
 
 # Content -----------------------------------------------------------------------------------
@@ -148,7 +155,7 @@ class Listing:
     tree: dict[bytes, Entry] = field(default_factory=dict)
     hashed: int = 0
     links: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER))
+    view: memoryview = field(default_factory=lambda: memoryview(bytearray(_BUFFER)))
 
 
 def listing(
@@ -168,21 +175,21 @@ def listing(
 
 def _list(found: Listing, descriptor: int, above: bytes, depth: int) -> None:
     with os.scandir(descriptor) as scan:
-        names = [one.name for one in scan]
-    _check_bounds(len(found.tree) + len(names), depth, found.limit)
-    for name in names:
+        inside = list(scan)
+    _check_bounds(len(found.tree) + len(inside), depth, found.limit)
+    for one in inside:
+        name = one.name
         path = above + b"/" * bool(above) + os.fsencode(name)
-        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
-        if kind is Kind.DIRECTORY:
-            _check_device(status, found.device)
+        if one.is_dir(follow_symlinks=False):
             with _inside(name, descriptor) as child:
-                found.tree[path] = _entry(found, child, os.fstat(child), kind)
+                status = os.fstat(child)
+                _check_device(status, found.device)
+                found.tree[path] = _entry(found, child, status, Kind.DIRECTORY)
                 _list(found, child, path, depth - 1)
-        elif kind is Kind.FILE and found.content:
+        elif found.content and one.is_file(follow_symlinks=False):
             found.tree[path] = _file(found, name, descriptor)
         else:
-            found.tree[path] = _special(found, name, descriptor, status, kind)
+            found.tree[path] = _special(found, name, descriptor)
 
 
 def _file(found: Listing, name: str, folder: int) -> Entry:
@@ -194,7 +201,7 @@ def _file(found: Listing, name: str, folder: int) -> Entry:
         inode = (status.st_dev, status.st_ino)
         digest = found.links.get(inode)
         if digest is None:
-            digest = _hashed(found, descriptor)
+            digest = _hashed(found, descriptor, status.st_size)
             if status.st_nlink > 1:
                 found.links[inode] = digest
         return _entry(found, descriptor, status, Kind.FILE, digest)
@@ -202,16 +209,20 @@ def _file(found: Listing, name: str, folder: int) -> Entry:
         os.close(descriptor)
 
 
-def _hashed(found: Listing, descriptor: int) -> bytes:
-    hasher, view = hashlib.sha256(), memoryview(found.buffer)
-    while size := os.readv(descriptor, (view,)):
-        hasher.update(view[:size])
+def _hashed(found: Listing, descriptor: int, left: int) -> bytes:
+    """SHA-256 of a file of ``left`` bytes; one that grows meanwhile has another ctime."""
+    hasher = hashlib.sha256()
+    while left > 0 and (size := os.readv(descriptor, (found.view,))):
+        hasher.update(found.view[:size])
         found.hashed += size
+        left -= size
     return hasher.digest()
 
 
-def _special(found: Listing, name: str, folder: int, status: os.stat_result, kind: Kind) -> Entry:
-    """What is not opened: links, devices, pipes, sockets."""
+def _special(found: Listing, name: str, folder: int) -> Entry:
+    """What is not opened: links, devices, pipes, sockets; files whose content is not asked for."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    kind = _KINDS[stat.S_IFMT(status.st_mode)]
     if kind is Kind.SYMLINK:
         target = os.fsencode(os.readlink(name, dir_fd=folder))
         return _entry(found, None, status, kind, target)
@@ -299,7 +310,3 @@ def _check_bounds(entries: int, depth: int, limit: int = MAX_FILES) -> None:
 def _check_device(found: os.stat_result, device: int) -> None:
     if found.st_dev != device:
         raise ForeignMount("another file system lies inside the root file system")
-
-
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
