@@ -19,7 +19,7 @@ from catena.lab import requirements
 
 CATENA = [sys.executable, "-m", "catena.cli.main"]
 
-SERVES = {"server run", "agent run"}
+SERVES = {"server run", "agent run", "agent gate"}
 """Verbs that run until they are told to end, and print lines instead of a document."""
 
 

@@ -74,6 +74,29 @@ def run(config_path: Path) -> None:
 
 
 @noun.command(
+    exits=[ExitCode.NOT_FOUND, ExitCode.UNTRUSTED, ExitCode.MALFORMED],
+    examples=["catena agent gate --config /etc/catena/gate.toml"],
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="/etc/catena/gate.toml",
+    show_default=True,
+    help="The gate's configuration file.",
+)
+def gate(config_path: Path) -> None:
+    """Guard the containers of this machine, until stopped; one JSON line per event.
+
+    The wrapper that `catena container install` puts before container engines asks the gate, and
+    starts nothing without its answer. SIGHUP makes it look at policy and image stores at once.
+    """
+    from catena.agent.gate.serving import serve
+
+    serve(config_path)
+
+
+@noun.command(
     exits=[
         ExitCode.NOT_FOUND,
         ExitCode.UNTRUSTED,

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from recording import agreed, begin, gate_of, kinds, now, recorder_of
 
-from catena.containers.record import batches
+from catena.containers.record import batches, room
 from catena.containers.record import recorder as recorder_module
 from catena.containers.record.failure import (
     ExposedRecord,
@@ -27,6 +27,7 @@ from catena.containers.record.refused import (
 from catena.containers.record.replay import read_record
 from catena.errors import FormatError
 from catena.formats import cel
+from catena.formats.containerlog import Exec
 from catena.ids import HashAlg
 from catena.tpm.extender import open_nv, open_pcr
 from changed import replace
@@ -243,7 +244,7 @@ def test_a_batch_is_no_longer_than_recovery_completes(path, machine, monkeypatch
 def test_a_full_record_takes_exits_but_no_launches(path, machine, monkeypatch):
     with gate_of(path, machine.tcti) as recorder:
         recorder.append(create())
-        monkeypatch.setattr(cel, "MAX_LOG", recorder_module.RESERVE + path.stat().st_size)
+        monkeypatch.setattr(cel, "MAX_LOG", room.RESERVE + path.stat().st_size)
         for event in (create(container="db"), execute(), deny()):
             with pytest.raises(RecordFull):
                 recorder.append(event)
@@ -252,14 +253,15 @@ def test_a_full_record_takes_exits_but_no_launches(path, machine, monkeypatch):
 
 
 def append_again_and_again(recorder, event):
-    for _ in range(100):
-        recorder.append(event)
+    for count in range(100):
+        launch = replace(LAUNCH, config=f"{count:064x}")
+        recorder.append(replace(event, launch=launch) if isinstance(event, Exec) else event)
 
 
 @pytest.mark.parametrize("event", [deny(), execute()])
 def test_refusals_and_commands_cannot_fill_a_record(path, machine, monkeypatch, event):
-    monkeypatch.setattr(cel, "MAX_LOG", recorder_module.RESERVE + 20_000)
-    share = 20_000 * recorder_module.SHARES[type(event)]
+    monkeypatch.setattr(cel, "MAX_LOG", room.RESERVE + 20_000)
+    share = 20_000 * room.SHARES[type(event)]
     with gate_of(path, machine.tcti) as recorder:
         recorder.append(create())
         before = path.stat().st_size
@@ -268,9 +270,69 @@ def test_refusals_and_commands_cannot_fill_a_record(path, machine, monkeypatch, 
         assert share - 2000 < path.stat().st_size - before <= share
     with gate_of(path, machine.tcti) as recorder:
         with pytest.raises(RecordFull, match="no room for more"):
-            recorder.append(event)
+            append_again_and_again(recorder, event)
         recorder.append(create(container="db"))
         agreed(path, recorder._tpm)
+
+
+def without_room_for_commands(recorder, monkeypatch):
+    recorder.append(create())
+    recorder.append(execute())
+    monkeypatch.setattr(room, "SHARES", {Exec: 0})
+    return recorder.path.stat().st_size
+
+
+def test_a_known_command_runs_when_there_is_no_room_to_record_it_again(path, machine, monkeypatch):
+    with gate_of(path, machine.tcti) as recorder:
+        size = without_room_for_commands(recorder, monkeypatch)
+        recorder.append(execute())
+        assert path.stat().st_size == size
+    with gate_of(path, machine.tcti) as recorder:
+        recorder.append(execute())
+        assert kinds(agreed(path, recorder._tpm)).count("exec") == 1
+
+
+def other_command(recorder):
+    recorder.append(execute(launch=replace(LAUNCH, config="00" * 32)))
+
+
+def other_container(recorder):
+    recorder.append(create(container="db"))
+    recorder.append(execute(container="db"))
+
+
+def other_policy(recorder):
+    recorder.append(policy(digest="00" * 32))
+    recorder.append(execute(policy="00" * 32))
+
+
+def started_again(recorder):
+    recorder.append(create())
+    recorder.append(execute())
+
+
+@pytest.mark.parametrize("change", [other_command, other_container, other_policy, started_again])
+def test_another_command_does_not(path, machine, monkeypatch, change):
+    with gate_of(path, machine.tcti) as recorder:
+        without_room_for_commands(recorder, monkeypatch)
+        with pytest.raises(RecordFull):
+            change(recorder)
+
+
+def test_a_known_command_is_refused_where_any_command_is(path, machine, monkeypatch):
+    with gate_of(path, machine.tcti) as recorder:
+        without_room_for_commands(recorder, monkeypatch)
+        recorder.append(policy(digest="00" * 32))
+        with pytest.raises(NoPolicyInForce):
+            recorder.append(execute())
+        recorder.append(policy())
+        recorder.append(leave())
+        with pytest.raises(RecordFull):
+            recorder.append(execute())
+    with recorder_of(path, machine.tcti) as recorder:
+        recorder.recover()
+        with pytest.raises(NoGateStart):
+            recorder.append(deny())
 
 
 def test_a_record_that_is_quite_full_takes_nothing(path, machine, monkeypatch):

@@ -47,7 +47,7 @@ def standing(data=RECORD, extended=STORY, place=PCR):
 
 def test_a_record_that_was_extended_stands():
     found = standing()
-    assert (found.size, found.count, found.pending) == (len(RECORD), 6, ())
+    assert (found.size, len(found.events), found.pending) == (len(RECORD), 6, ())
     assert found.values == value_after(*STORY)
     assert found.sequence.boot == BOOT
 
@@ -67,7 +67,7 @@ def test_a_gate_that_was_written_and_not_extended_is_pending():
 def test_an_empty_record_stands_wherever_the_pcr_is():
     values = {bank: b"\7" * bank.size for bank in BANKS}
     found = stand(b"", values, PCR)
-    assert (found.count, found.values, found.pending) == (0, values, ())
+    assert (found.events, found.values, found.pending) == ((), values, ())
 
 
 def test_an_event_that_was_cut_short_goes():
@@ -75,7 +75,7 @@ def test_an_event_that_was_cut_short_goes():
     for size in range(ends[0], len(RECORD)):
         count = sum(end <= size for end in ends)
         found = standing(RECORD[:size], STORY[:count])
-        assert (found.size, found.count, found.pending) == (ends[count - 1], count, ())
+        assert (found.size, len(found.events), found.pending) == (ends[count - 1], count, ())
 
 
 def test_a_cut_event_behind_others_that_wait_leaves_those():
@@ -165,7 +165,7 @@ def test_garbage_stands_only_as_nothing(data):
         found = stand(data, ZEROS, PCR)
     except RecordRefused:
         return
-    assert found.count == 0
+    assert found.events == ()
 
 
 @settings(max_examples=50)

@@ -16,7 +16,6 @@ Times never go back: where the clock does, events have the time of the one befor
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from catena.containers.record.file import RecordFile
 from catena.containers.record.recovery import Place, Values
 from catena.containers.record.refused import NoGateStart, RecordMismatch
 from catena.containers.record.replay import extended
+from catena.containers.record.room import Commands, Room
 from catena.containers.record.sequence import Sequence
 from catena.errors import CatenaError
 from catena.formats import cel, containerlog
@@ -40,18 +40,9 @@ from catena.formats.cel import CelRecord
 from catena.formats.containerlog import (
     CONTAINER_PCR,
     ContainerEvent,
-    Create,
-    Deny,
-    Exec,
     GateStart,
 )
 from catena.ids import HashAlg
-
-RESERVE = 256 * 1024
-"""Bytes at the end of a record for gates, policies and exits: those of about a thousand containers."""
-
-SHARES = {Deny: 1 / 4, Exec: 1 / 2}
-"""How much of a record refusals and commands may take: who can only ask for them cannot fill it."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -85,51 +76,36 @@ class Recovered:
 
 @dataclass(slots=True)
 class _State:
-    """Where the record stands: ``count`` events in ``size`` bytes, after which the PCR is ``values``.
+    """Where the record stands: after its last event the PCR is ``values``."""
 
-    ``shares`` are the bytes of the kinds in ``SHARES``.
-    """
-
-    count: int = 0
-    size: int = 0
     values: Values = field(default_factory=dict)
     sequence: Sequence = field(default_factory=Sequence)
-    shares: Counter[type] = field(default_factory=Counter)
+    room: Room = field(default_factory=Room)
     begun: bool = False
 
     def copy(self) -> _State:
-        return replace(self, sequence=self.sequence.copy(), shares=self.shares.copy())
+        return replace(self, sequence=self.sequence.copy(), room=self.room.copy())
+
+    def follow(self, event: ContainerEvent) -> None:
+        """Raises ``RecordRefused`` if ``event`` does not come next."""
+        if not self.begun and not isinstance(event, GateStart):
+            raise NoGateStart("a gate begins with gate-start", got=type(event).__name__)
+        self.sequence.advance(event, self.values)
+        self.begun = True
 
     def take(self, event: ContainerEvent, record: CelRecord, size: int) -> None:
         """One more event. Raises ``RecordRefused`` or ``RecordFull``, and changes nothing then."""
-        if not self.begun and not isinstance(event, GateStart):
-            raise NoGateStart("a gate begins with gate-start", got=type(event).__name__)
-        self._check_room(event, size)
-        self.sequence.advance(event, self.values)
+        self.room.check(event, size)
+        self.follow(event)
+        self.room.take(event, size)
         self.values = extended(self.values, record.digests)
-        self.count += 1
-        self.size += size
-        self.shares[type(event)] += size
-        self.begun = True
-
-    def _check_room(self, event: ContainerEvent, size: int) -> None:
-        kind = type(event)
-        launches = cel.MAX_LOG - RESERVE
-        room = launches if isinstance(event, Create | Exec | Deny) else cel.MAX_LOG
-        if self.size + size > room or self.count == cel.MAX_RECORDS:
-            raise RecordFull("the record is full", expected=f"at most {room} bytes")
-        share = int(launches * SHARES.get(kind, 1))
-        if kind in SHARES and self.shares[kind] + size > share:
-            raise RecordFull(
-                f"the record has no room for more {kind.__name__.lower()} events",
-                expected=f"at most {share} bytes",
-            )
 
 
 class _Prepared(NamedTuple):
     """An event that waits, and what is written and extended for it."""
 
     ticket: Ticket
+    event: ContainerEvent
     record: CelRecord
     wire: bytes
 
@@ -159,6 +135,7 @@ class Recorder:
         self._place = Place(pcr if nv_index is None else None, nv_index)
         self._file: RecordFile | None = None
         self._state = _State()
+        self._commands = Commands()
         self._writing = threading.Lock()
         """Held while file, TPM and ``_state`` move on together."""
         self._stopped: CatenaError | None = RecorderStopped("the record was not recovered yet")
@@ -191,6 +168,7 @@ class Recorder:
     def append(self, event: ContainerEvent) -> None:
         """Record ``event``, with the time of now; it is durable and extended when this returns.
 
+        In a full record a command that was recorded before is not recorded again (``room``).
         Raises ``RecordRefused`` if it does not follow what was recorded (``sequence``),
         ``RecordUnwritable`` or ``RecordFull`` if it was not recorded, ``FormatError`` if it is no
         event, ``RecorderStopped`` if it is not known to be recorded and extended.
@@ -224,15 +202,11 @@ class Recorder:
             self._tpm.extend(event.digests)
         if self._read() != standing.values:
             raise RecordMismatch("something else extends the record's PCR")
-        self._state = _State(
-            standing.count,
-            standing.size,
-            standing.values,
-            standing.sequence.copy(),
-            standing.sizes.copy(),
-        )
+        self._state = _State(standing.values, standing.sequence.copy(), standing.room())
+        self._commands = Commands()
+        self._commands.note(one.event for one in standing.events)
         return Recovered(
-            events=standing.count,
+            events=len(standing.events),
             extended=len(standing.pending),
             cut=len(data) - standing.size,
             live=dict(standing.sequence.live),
@@ -266,28 +240,45 @@ class Recorder:
             return
         file.append(b"".join(one.wire for one in ready))  # (2)
         self._state = state
+        self._commands.note(one.event for one in ready)
         for one in ready:  # (3)
             self._tpm.extend(one.record.digests)
             one.ticket.settle()
 
     def _prepared(self, ticket: Ticket, state: _State) -> _Prepared | None:
-        """An event that follows ``state``, which it takes on; None if it was refused."""
+        """An event that follows ``state``, which it takes on; None if nothing is written for it."""
         stamped = msgspec.structs.replace(ticket.event, at=self._time(state))
         try:
             event = containerlog.abridge(stamped)
-            record = containerlog.to_record(
-                state.count,
-                containerlog.encode(event),
-                self._banks,
-                pcr=self._place.pcr,
-                nv_index=self._place.nv_index,
-            )
+            record = self._record(event, state.room.count)
             wire = cel.encode_tlv(record)
+            if self._goes_on(event, len(wire), state):
+                ticket.settle()
+                return None
             state.take(event, record, len(wire))
         except CatenaError as error:
             ticket.settle(error)
             return None
-        return _Prepared(ticket, record, wire)
+        return _Prepared(ticket, event, record, wire)
+
+    def _goes_on(self, event: ContainerEvent, size: int, state: _State) -> bool:
+        """Whether a command that was recorded before may run without being recorded once more."""
+        try:
+            state.room.check(event, size)
+        except RecordFull:
+            if self._commands.hold(event):
+                state.follow(event)
+                return True
+        return False
+
+    def _record(self, event: ContainerEvent, index: int) -> CelRecord:
+        return containerlog.to_record(
+            index,
+            containerlog.encode(event),
+            self._banks,
+            pcr=self._place.pcr,
+            nv_index=self._place.nv_index,
+        )
 
     def _time(self, state: _State) -> datetime:
         now = self._now().astimezone(UTC)

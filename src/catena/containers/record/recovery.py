@@ -18,7 +18,6 @@ nothing in the boot log explains the value that the next gate says it found.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,6 +30,7 @@ from catena.containers.record.replay import (
     read_record,
     start_of,
 )
+from catena.containers.record.room import Room
 from catena.containers.record.sequence import Sequence
 from catena.errors import FormatError
 from catena.formats import cel, containerlog
@@ -50,17 +50,24 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a record holds: ``count`` events in ``size`` bytes, all but ``pending`` extended.
+    """What a record holds: ``events`` in ``size`` bytes, all but the last, ``pending``, extended.
 
-    ``values`` are the PCR's when those are extended, too; ``sizes`` the bytes of each kind of event.
+    ``values`` are the PCR's when those are extended, too.
     """
 
     size: int
-    count: int
+    events: tuple[RecordedEvent, ...]
     pending: tuple[RecordedEvent, ...]
     values: Values
     sequence: Sequence
-    sizes: Counter[type]
+
+    def room(self) -> Room:
+        """What the events take of the record."""
+        room = Room()
+        ends = (*(one.offset for one in self.events[1:]), self.size)
+        for one, end in zip(self.events, ends, strict=bool(self.events)):
+            room.take(one.event, end - one.offset)
+        return room
 
 
 def boot_of(data: bytes) -> str | None:
@@ -91,7 +98,7 @@ def stand(data: bytes, found: Mapping[HashAlg, bytes], place: Place) -> Standing
     if _is_whole(remains) or 0 in remains:
         raise RecordMismatch("what looks cut short in the record is more than an event")
     if not events:
-        return Standing(size, 0, (), dict(found), Sequence(), Counter())
+        return Standing(size, (), (), dict(found), Sequence())
     told = Place(events[0].pcr, events[0].nv_index)
     if told != place:
         raise RecordMismatch("the record is about another PCR", expected=f"{place}", got=f"{told}")
@@ -102,14 +109,7 @@ def stand(data: bytes, found: Mapping[HashAlg, bytes], place: Place) -> Standing
         values = extended(values, event.digests)
     done = len(events) if values == found else done
     pending = _pending(events, done, values, found)
-    return Standing(size, len(events), pending, values, sequence, _sizes(events, size))
-
-
-def _sizes(events: tuple[RecordedEvent, ...], end: int) -> Counter[type]:
-    sizes: Counter[type] = Counter()
-    for event, next_offset in zip(events, (*(one.offset for one in events[1:]), end), strict=True):
-        sizes[type(event.event)] += next_offset - event.offset
-    return sizes
+    return Standing(size, events, pending, values, sequence)
 
 
 def _is_whole(content: bytes) -> bool:

@@ -1,0 +1,125 @@
+"""Engines of a test's own, with the wrapper where they expect runc: containerd with ctr, and podman."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from node import Node
+from standing import SECONDS, finished
+
+from living import mounts_below
+
+CONTAINERD = """version = 2
+root = "{0}/root"
+state = "{0}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+[grpc]
+  address = "{0}/c.sock"
+[ttrpc]
+  address = "{0}/t.sock"
+"""
+PODMAN = """[containers]
+default_ulimits = ["nofile=1024:20000", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+[engine.runtimes]
+runc = ["{0}"]
+"""
+SKOPEO = ("skopeo", "copy", "-q", "--insecure-policy")
+NEEDED = ("podman", "conmon", "containerd", "ctr", "skopeo")
+
+
+def missing() -> str:
+    """Why engines cannot run here, or nothing."""
+    absent = [one for one in NEEDED if shutil.which(one) is None]
+    if os.geteuid() != 0 or absent:
+        return f"needs root and {', '.join(absent or NEEDED)}"
+    return "" if "overlay" in Path("/proc/filesystems").read_text() else "needs overlayfs"
+
+
+class Ctr:
+    """containerd and ``ctr``; the wrapper is the ``runc`` on containerd's PATH."""
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        self.folder = folder
+        self.namespace = f"gate-{os.getpid()}"
+        first = self.folder / "bin"
+        first.mkdir(parents=True)
+        shutil.copy(node.wrapper, first / "runc")
+        (self.folder / "config.toml").write_text(CONTAINERD.format(self.folder))
+        environment = {**os.environ, "PATH": f"{first}:{os.environ['PATH']}"}
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["containerd", "-c", self.folder / "config.toml"],
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        deadline = time.monotonic() + SECONDS
+        while self("version").returncode:
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
+            time.sleep(0.05)
+
+    def __call__(self, *words: str | Path) -> subprocess.CompletedProcess:
+        return finished(
+            ["ctr", "-a", f"{self.folder}/c.sock", "-n", self.namespace, *map(str, words)]
+        )
+
+    def pull(self, layout: Path, name: str) -> None:
+        """Bring an image in as ``import`` does: no verifier of containerd's looks at it."""
+        archive = self.folder / "image.tar"
+        archive.unlink(missing_ok=True)
+        copied = finished([*SKOPEO, f"oci:{layout}:{name}", f"oci-archive:{archive}:{name}"])
+        assert copied.returncode == 0, copied.stderr
+        done = self("images", "import", archive)
+        assert done.returncode == 0, done.stderr
+
+    def close(self) -> None:
+        """End all containers, then containerd."""
+        for task in self("task", "ls", "-q").stdout.split():
+            self("task", "rm", "-f", task)
+        self._process.terminate()
+        self._process.wait(SECONDS)
+        unmount_below(self.folder)
+        shutil.rmtree(f"/run/containerd/runc/{self.namespace}", ignore_errors=True)
+
+
+class Podman:
+    """podman with storage of its own; the wrapper is what ``runc`` means in its configuration."""
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        self.folder = folder
+        self._conf = self.folder / "containers.conf"
+        self._conf.write_text(PODMAN.format(node.wrapper))
+
+    def __call__(self, *words: str | Path) -> subprocess.CompletedProcess:
+        options = (
+            *("--root", self.folder / "root", "--runroot", self.folder / "run"),
+            *("--tmpdir", self.folder / "tmp", "--storage-driver", "overlay"),
+            *("--cgroup-manager", "cgroupfs", "--events-backend", "file", "--log-level", "error"),
+        )
+        environment = {**os.environ, "CONTAINERS_CONF": str(self._conf)}
+        command = ["podman", *map(str, options), *map(str, words)]
+        return finished(command, env=environment)
+
+    def pull(self, layout: Path, name: str) -> None:
+        """Copy an image into podman's storage."""
+        place = f"overlay@{self.folder}/root+{self.folder}/run"
+        done = finished([*SKOPEO, f"oci:{layout}:{name}", f"containers-storage:[{place}]{name}"])
+        assert done.returncode == 0, done.stderr
+
+    def close(self) -> None:
+        """Remove all containers."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self("rm", "-fa", "-t", "0")
+        unmount_below(self.folder)
+
+
+def unmount_below(folder: Path) -> None:
+    for place in reversed(mounts_below(folder)):
+        subprocess.run(["umount", "-l", place], check=False, capture_output=True, timeout=SECONDS)

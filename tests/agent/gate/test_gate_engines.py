@@ -1,0 +1,169 @@
+"""The same gate under real engines; what is shown here is what the manual prints.
+
+``CATENA_WRITE_TRANSCRIPTS=1`` writes the transcripts into the manual instead of comparing them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from engines import Ctr, Podman, missing, unmount_below
+from node import APP, UNSIGNED, Node
+from standing import needs_runc
+
+from catena.containers.launch.document import default_policy
+from catena.formats.containerlog import Create, Deny, Exec
+from swtpm import needs_swtpm
+
+MANUAL = Path(__file__).resolve().parents[3] / "docs/containers.md"
+LAUNCH = msgspec.structs.replace(
+    default_policy(),
+    name="app",
+    argv=(("/bin/echo", "re:[a-z]+"), ("/bin/sleep", "re:[0-9]+")),
+    exec=(("/bin/echo", "re:[a-z]+"),),
+)
+
+ENV = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+
+pytestmark = [
+    needs_runc,
+    needs_swtpm,
+    pytest.mark.tpm,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
+]
+
+
+@pytest.fixture
+def node(room, chip) -> Iterator[Node]:
+    chip.start()
+    try:
+        made = Node(room, chip, launch=LAUNCH)
+        yield made
+        made.clean()
+    finally:
+        chip.stop()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Outside of /dev, whose mounts no policy allows."""
+    with tempfile.TemporaryDirectory(prefix="ge-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+        unmount_below(Path(folder))
+
+
+class Told:
+    """What was typed and what came, as the manual prints it."""
+
+    def __init__(self, name: str, call: Callable) -> None:
+        self._name, self._call = name, call
+        self.text = ""
+
+    def __call__(self, *words: str, shown: tuple[str, ...] = ()):
+        done = self._call(*words)
+        said = (done.stdout + done.stderr).strip()
+        self.text += f"$ {self._name} {shlex.join(shown or words)}\n"
+        self.text += "".join(f"{plain(line)}\n" for line in said.splitlines())
+        return done
+
+
+def plain(line: str) -> str:
+    """Without what is another each time."""
+    line = re.sub(r"sha256:[0-9a-f]{64}", "sha256:…", line)
+    line = re.sub(r"\b[0-9a-f]{64}\b", "…", line)
+    return re.sub(r'time="[^"]*" ', "", line)
+
+
+def compare(name: str, text: str) -> None:
+    """The manual's transcript of ``name`` is ``text``."""
+    manual = MANUAL.read_text()
+    head, rest = manual.split(f"<!-- transcript: {name} -->\n```\n", 1)
+    shown, tail = rest.split("```\n", 1)
+    if os.environ.get("CATENA_WRITE_TRANSCRIPTS"):
+        MANUAL.write_text(f"{head}<!-- transcript: {name} -->\n```\n{text}```\n{tail}")
+    else:
+        assert shown == text
+
+
+def check_record(node: Node) -> None:
+    """One image ran twice and was entered once; four attempts were refused; all of it is in the TPM."""
+    events = [one.event for one in node.events()]
+    assert [one.repository for one in events if isinstance(one, Create)] == [APP, APP]
+    assert [one.launch.argv for one in events if isinstance(one, Exec)] == [("/bin/echo", "inside")]
+    refusals = [one.code for one in events if isinstance(one, Deny)]
+    assert refusals == ["image-unsigned", "launch-argv", "exec-not-allowed"]
+    node.check_replay()
+
+
+def test_runc(node):
+    bundle = node.bundle(APP, "/bin/echo", "hello", capabilities={}, env=ENV)
+    unsigned = node.bundle(
+        UNSIGNED, "/bin/echo", "hello", name="unsigned", capabilities={}, env=ENV
+    )
+    told = Told("runc", node.call)
+    with node.gate():
+        told("run", "--bundle", bundle, "a1", shown=("run", "--bundle", "app", "a1"))
+        told("run", "--bundle", unsigned, "a2", shown=("run", "--bundle", "unsigned", "a2"))
+        node.configure(bundle, "/bin/sh", "-c", "id", capabilities={}, env=ENV)
+        told("run", "--bundle", bundle, "a3", shown=("run", "--bundle", "app-shell", "a3"))
+        node.configure(bundle, "/bin/sleep", "60", capabilities={}, env=ENV)
+        told("run", "-d", "--bundle", bundle, "a4", shown=("run", "-d", "--bundle", "app", "a4"))
+        told("exec", "a4", "/bin/echo", "inside")
+        told("exec", "a4", "/bin/sh", "-c", "id")
+        told("delete", "--force", "a4")
+        node.await_kind("exit", 2)
+    done = node.call("run", "--bundle", bundle, "a5")
+    assert done.returncode == 1
+    told.text += f"$ systemctl stop catena-gate\n$ runc run --bundle app a5\n{done.stderr}"
+    check_record(node)
+    compare("runc", told.text)
+
+
+def test_ctr(node, place):
+    with node.gate():
+        ctr = Ctr(node, place)
+        try:
+            for name in (APP, UNSIGNED):
+                ctr.pull(node.store, f"{name}:1")
+            told = Told("ctr", ctr)
+            told("run", "--rm", f"{APP}:1", "a1", "/bin/echo", "hello")
+            told("run", "--rm", f"{UNSIGNED}:1", "a2", "/bin/echo", "hello")
+            told("run", "--rm", f"{APP}:1", "a3", "/bin/sh", "-c", "id")
+            told("run", "-d", f"{APP}:1", "a4", "/bin/sleep", "60")
+            told("task", "exec", "--exec-id", "e1", "a4", "/bin/echo", "inside")
+            told("task", "exec", "--exec-id", "e2", "a4", "/bin/sh", "-c", "id")
+            ctr("task", "rm", "--force", "a4")
+            node.await_kind("exit", 2)
+        finally:
+            ctr.close()
+    check_record(node)
+    compare("ctr", told.text)
+
+
+def test_podman(node, place):
+    with node.gate():
+        podman = Podman(node, place)
+        try:
+            for name in (APP, UNSIGNED):
+                podman.pull(node.store, f"{name}:1")
+            told = Told("podman", podman)
+            run = ("run", "--rm", "--network=none")
+            told(*run, f"{APP}:1", "/bin/echo", "hello")
+            told(*run, f"{UNSIGNED}:1", "/bin/echo", "hello")
+            told(*run, f"{APP}:1", "/bin/sh", "-c", "id")
+            told("run", "-d", "--network=none", "--name=a4", f"{APP}:1", "/bin/sleep", "60")
+            told("exec", "a4", "/bin/echo", "inside")
+            told("exec", "a4", "/bin/sh", "-c", "id")
+            podman("rm", "-f", "-t", "0", "a4")
+            node.await_kind("exit", 2)
+        finally:
+            podman.close()
+    check_record(node)
+    compare("podman", told.text)
