@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 from catena.cli import output
 from catena.cli.container_policy import noun as policy
+from catena.containers.images.layout import Layout
 from catena.containers.launch.document import read_launch_policy
 from catena.errors import CatenaError
-from catena.formats import cel, containerlog
-from catena.formats.cel import CelRecord
-from catena.formats.containerlog import CONTENT, Create, Launch
-from catena.ids import HashAlg
+from catena.formats import oci
+from catena.formats.containerlog import Create, Launch
+from small_records import gate_start, record_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NAME = "registry.example/web:1"
@@ -53,20 +53,26 @@ def layout(tmp_path):
         "config": settings,
         "rootfs": {"type": "layers", "diff_ids": []},
     }
+    written = json.dumps(config).encode()
     manifest = {
         "schemaVersion": 2,
-        "config": {"digest": stored(folder, json.dumps(config).encode())},
+        "mediaType": oci.IMAGE_MANIFEST,
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": stored(folder, written),
+            "size": len(written),
+        },
+        "layers": [],
     }
     digest = stored(folder, json.dumps(manifest).encode())
-    named = {"digest": digest, "annotations": {"org.opencontainers.image.ref.name": NAME}}
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+    Layout.create(folder).put_manifest(json.dumps(manifest).encode(), oci.IMAGE_MANIFEST, NAME)
     return folder, digest
 
 
 def test_a_policy_is_generated_by_name_or_digest_and_can_be_read_back(answer, layout):
     folder, digest = layout
-    for image in (NAME, digest, f"registry.example/web@{digest}"):
-        status, said = answer("generate", image, "--layout", folder, "--name", "web")
+    for image in (f"oci:{folder}:{NAME}", f"oci:{folder}:registry.example/web@{digest}"):
+        status, said = answer("generate", image, "--name", "web")
         assert status == 0
         written = read_launch_policy(said.encode())
         assert (written.name, written.argv, written.users) == (
@@ -74,28 +80,24 @@ def test_a_policy_is_generated_by_name_or_digest_and_can_be_read_back(answer, la
             (("/app", "--serve"),),
             ("7:8",),
         )
-        assert answer("generate", image, "--layout", folder, "--name", "web", "-o", "json") == (
-            0,
-            said,
-        )
+        assert answer("generate", image, "--name", "web", "-o", "json") == (0, said)
 
 
 @pytest.mark.parametrize(
-    ("image", "status", "code"),
-    [("other:1", 3, "no-such-image"), ("sha256:" + "ab" * 32, 3, "blob-missing")],
+    "image", ["registry.example/other:1", "registry.example/web@sha256:" + "ab" * 32]
 )
-def test_an_image_that_is_not_there_is_exit_code_3(answer, layout, image, status, code):
-    assert answer("generate", image, "--layout", layout[0]) == (status, code)
+def test_an_image_that_is_not_there_is_exit_code_3(answer, layout, image):
+    assert answer("generate", f"oci:{layout[0]}:{image}") == (3, "image-unknown")
 
 
-def test_a_folder_that_is_no_layout_is_exit_code_3(answer, tmp_path):
-    assert answer("generate", NAME, "--layout", tmp_path) == (3, "no-such-image")
+def test_a_folder_that_is_no_layout_is_refused(answer, tmp_path):
+    assert answer("generate", f"oci:{tmp_path}:{NAME}") == (1, "image-store-unusable")
 
 
 def test_content_that_was_changed_is_exit_code_10(answer, layout):
     folder, digest = layout
     (folder / "blobs/sha256" / digest.removeprefix("sha256:")).write_bytes(b"{}")
-    assert answer("generate", NAME, "--layout", folder) == (10, "blob-altered")
+    assert answer("generate", f"oci:{folder}:{NAME}") == (10, "blob-altered")
 
 
 @pytest.fixture
@@ -117,24 +119,10 @@ def record(tmp_path, layout):
             launch=launch,
         )
 
-    events = (launched("/app", "--serve"), launched("/bin/sh"))
+    events = (gate_start(), launched("/app", "--serve"), launched("/bin/sh"))
     file = tmp_path / "record.cel"
-    file.write_bytes(
-        b"".join(
-            cel.encode_tlv(
-                CelRecord(
-                    number,
-                    15,
-                    None,
-                    {HashAlg.SHA256: bytes(32)},
-                    str(CONTENT),
-                    containerlog.encode(event),
-                    0,
-                )
-            )
-            for number, event in enumerate(events)
-        )
-    )
+    file.write_bytes(record_of(*events))
+    file.chmod(0o600)
     return file
 
 
@@ -143,7 +131,7 @@ def test_a_dry_run_tells_what_would_have_been_refused_and_ends_with_10(answer, l
     told = json.loads(said)
     assert (status, told["launches"], told["refused"]) == (10, 2, 1)
     (found,) = told["findings"]
-    assert (found["code"], found["container"], found["event"]) == ("launch-argv", "web", 1)
+    assert (found["code"], found["container"], found["event"]) == ("launch-argv", "web", 2)
     status, said = answer("dry-run", record, "--layout", layout[0])
     assert said.splitlines()[0] == "2026-01-02T03:04:05+00:00 create web"
     assert said.splitlines()[-1] == "1 of 2 launches would be refused"
@@ -162,7 +150,8 @@ def test_a_dry_run_of_a_policy_that_allows_it_all_ends_with_0(answer, layout, re
 
 
 def test_another_file_is_no_record(answer, layout, tmp_path):
-    (tmp_path / "x").write_bytes(b"text")
+    (tmp_path / "x").write_bytes(b"only text, and no record at all")
+    (tmp_path / "x").chmod(0o600)
     assert answer("dry-run", tmp_path / "x", "--layout", layout[0]) == (14, "malformed")
 
 

@@ -7,13 +7,10 @@ from datetime import UTC, datetime
 import pytest
 from launch_vectors import ARGV, CANARY, STRICT, image, ordinary, parsed
 
-from catena.containers.launch.dryrun import dry_run, images_of, read_record
+from catena.containers.launch.dryrun import dry_run, images_of
 from catena.containers.launch.rules import compile_launch
-from catena.errors import FormatError, NotFound
-from catena.formats import cel, containerlog
-from catena.formats.cel import CelRecord
-from catena.formats.containerlog import CONTENT, Create, Deny, Exec, Exit, GateStart, Launch
-from catena.ids import HashAlg
+from catena.errors import NotFound
+from catena.formats.containerlog import Create, Deny, Exec, Exit, GateStart, Launch
 from changed import replace
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -134,26 +131,6 @@ def test_other_events_and_other_images_are_left_out():
     assert tried(deny, start, Exit(at=NOW, container="x")).launches == 0
     assert tried(create(), only="sha256:other").launches == 0
     assert tried(create(), only=IMAGE).launches == 1
-
-
-def wire(*contents: bytes, content_type=str(CONTENT)) -> bytes:
-    digest = {HashAlg.SHA256: bytes(32)}
-    return b"".join(
-        cel.encode_tlv(CelRecord(number, 15, None, digest, content_type, content, 0))
-        for number, content in enumerate(contents)
-    )
-
-
-def test_a_record_file_is_read():
-    events = (create(), execution())
-    assert read_record(wire(*map(containerlog.encode, events))) == events
-
-
-def test_another_log_is_no_container_record():
-    with pytest.raises(FormatError, match="not a container record"):
-        read_record(wire(b"x", content_type="5"))
-    with pytest.raises(FormatError):
-        read_record(wire(b"{}"))
 
 
 def test_no_secret_is_shown():

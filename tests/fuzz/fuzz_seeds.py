@@ -39,7 +39,6 @@ from catena.containers.rootfs.layer import layer_tree
 from catena.containers.rootfs.tree import encode
 from catena.errors import FormatError
 from catena.formats import (
-    cel,
     containerlog,
     efi,
     gpt,
@@ -551,7 +550,7 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "launch.read_launch_policy": (msgspec.json.encode(default_policy()),),
         "unambiguous.read_once": (b'{"a":[{"b":null}]}',),
         "launch.check_create": _RUNTIME_CONFIGS,
-        "launch.read_record": (container_record(),),
+        "launch.dry_run": (record_of(*story()),),
     }
     seeds |= _signature_seeds()
     return (*seeds.get(name, ()), *map(example, kinds))
@@ -576,18 +575,6 @@ IMAGE_CONFIG = json.dumps(
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + "0f" * 32]},
     }
 ).encode()
-
-
-def container_record() -> bytes:
-    """Two launches as a gate records them."""
-    launch = b'{"argv":["/a"],"argv_total":1,"config":"%s"}' % (b"0f" * 32)
-    known = b'"at":"2026-01-02T03:04:05Z","container":"c","image":"i","policy":"%s"' % (b"0f" * 32)
-    content = b'{"kind":"exec",%s,"launch":%s}' % (known, launch)
-    digests = {HashAlg.SHA256: bytes(32)}
-    return b"".join(
-        cel.encode_tlv(cel.CelRecord(number, 15, None, digests, "144", content, 0))
-        for number in range(2)
-    )
 
 
 _LOGS = ("eventlogs/*", "boots/*/eventlog.bin")

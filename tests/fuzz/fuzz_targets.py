@@ -19,7 +19,7 @@ from fuzz_seeds import MAX_SEED, certificate, db_certificate, signature_on_image
 
 from catena.containers.launch.check import check_create
 from catena.containers.launch.document import default_policy, read_launch_policy
-from catena.containers.launch.dryrun import dry_run, read_record
+from catena.containers.launch.dryrun import dry_run
 from catena.containers.launch.rules import CompiledLaunch, compile_launch
 from catena.containers.record import replay as record_replay
 from catena.containers.rootfs import packing, tree
@@ -571,7 +571,8 @@ def _launch_policy(data: bytes) -> None:
 
 
 def _dry_run(data: bytes) -> None:
-    msgspec.json.encode(dry_run(read_record(data), _default_launch(), lambda _: None))
+    events = [one.event for one in record_replay.read_record(data)]
+    msgspec.json.encode(dry_run(events, _default_launch(), lambda _: None))
 
 
 # The registry ------------------------------------------------------------------------------
@@ -819,7 +820,7 @@ TARGETS: dict[str, Target] = {
                 Probe("unambiguous.read_once", lambda data: read_once(data, "it")),
                 Probe("launch.read_launch_policy", _launch_policy),
                 Probe("launch.check_create", _launch, CatenaError),
-                Probe("launch.read_record", _dry_run),
+                Probe("launch.dry_run", _dry_run, allowed=CatenaError),
             ),
             (
                 *_JSON,

@@ -24,9 +24,9 @@ from pathlib import Path
 from cryptography import x509
 
 from catena.agent.client import LogsMissing, TrustClient
-from catena.agent.config import CONTAINER_RECORD
 from catena.agent.identity import Identity, KeyRequest, accept_certificate, new_request
 from catena.agent.logs import Log, read_boot_log, read_container_record, read_ima_log
+from catena.containers.record import DEFAULT_RECORD
 from catena.errors import Unavailable
 from catena.evidence import Evidence, qualifying_data
 from catena.formats.nodeapi import AttestResult
@@ -61,7 +61,7 @@ class Attester:
     ima_log: Path
     ca: x509.Certificate
     now: Callable[[], datetime]
-    container_record: Path = CONTAINER_RECORD
+    container_record: Path = DEFAULT_RECORD
     sent: set[str] = field(default_factory=set)
 
     def attest(self, tpm: Tpm, client: TrustClient) -> Round:

@@ -12,7 +12,7 @@ setting               default                                meaning
 ``bank``              ``sha256``                             PCR bank to quote
 ``event_log``         ``…/tpm0/binary_bios_measurements``    firmware event log
 ``ima_log``           ``…/ima/binary_runtime_measurements``  IMA log; used if it exists
-``container_record``  ``…/catena/containers/record.cel``     the gate's record; used if it exists
+``container_record``  ``/run/catena-gate/containers.cel``    the gate's record; used if it exists
 ``name_hint``         none                                   shown to the person who approves
 ``sealed_copy``       none                                   file or character device that also
                                                              receives every sealed secret
@@ -27,13 +27,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from catena.containers.record import DEFAULT_RECORD
 from catena.errors import NotFound, UsageError
 from catena.formats.nodeapi import Hint
 from catena.ids import HashAlg
 
 DEFAULT_PATH = Path("/etc/catena/agent.toml")
 _SECURITYFS = Path("/sys/kernel/security")
-CONTAINER_RECORD = Path("/var/lib/catena/containers/record.cel")
 
 
 class MissingConfig(NotFound):
@@ -62,7 +62,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     bank: Literal["sha256", "sha384", "sha512"] = "sha256"
     event_log: Path = _SECURITYFS / "tpm0/binary_bios_measurements"
     ima_log: Path = _SECURITYFS / "ima/binary_runtime_measurements"
-    container_record: Path = CONTAINER_RECORD
+    container_record: Path = DEFAULT_RECORD
     name_hint: Hint | None = None
     sealed_copy: Path | None = None
 

@@ -12,6 +12,8 @@ import msgspec
 from catena.cli import output
 from catena.cli.connection import printable
 from catena.cli.container_access import access_options
+from catena.cli.container_install import install, uninstall
+from catena.cli.container_list import list_containers
 from catena.cli.container_policy import noun as policy_noun
 from catena.cli.keys import passphrase_option, read_passphrase
 from catena.errors import ExitCode, UsageError
@@ -48,10 +50,11 @@ class SignatureView(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.group(cls=output.Noun, name="container")
 def noun() -> None:
-    """Say whose images may run, and how; sign, verify and fetch them."""
+    """Sign and verify images, say whose may run and how, guard their starts, show what ran."""
 
 
-noun.add_command(policy_noun)
+for verb in (policy_noun, install, uninstall, list_containers):
+    noun.add_command(verb)
 
 
 @noun.command(

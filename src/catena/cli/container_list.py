@@ -8,7 +8,8 @@ import click
 
 from catena.cli import output
 from catena.cli.connection import printable
-from catena.containers.record.file import DEFAULT_RECORD, read_events
+from catena.containers.record import DEFAULT_RECORD
+from catena.containers.record.file import read_events
 from catena.containers.record.listing import Row, State, rows
 from catena.errors import ExitCode
 

@@ -7,20 +7,25 @@ of images, which `catena container sign --launch-policy` signs.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from catena.cli import output
 from catena.cli.connection import printable
+from catena.cli.container_access import access_options
 from catena.cli.keys import passphrase_option, read_passphrase
 from catena.containers.launch.dryrun import DryRun
+from catena.containers.record import DEFAULT_RECORD
 from catena.errors import ExitCode
 from catena.formats.launchpolicy import LaunchPolicy
+from catena.ids import ImageDigest
+
+if TYPE_CHECKING:
+    from catena.containers.images.opening import Access
 
 IMAGES = Path("/var/lib/catena/images")
-RECORD = Path("/var/lib/catena/containers.cel")
-MAX_RECORD = 4 * 1024 * 1024
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -29,7 +34,7 @@ _layout = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=IMAGES,
     show_default=True,
-    help="OCI image layout that has the image.",
+    help="OCI image layout that has the images.",
 )
 
 
@@ -121,25 +126,37 @@ def _render_notes(view: PolicyNotes) -> None:
     exits=(ExitCode.NOT_FOUND, ExitCode.UNTRUSTED, ExitCode.MALFORMED),
     examples=(
         "catena container policy generate registry.example/web:1.2 > web.json",
-        "catena container policy generate web:1.2 --layout ./web",
+        "catena container policy generate oci:./web:1.2 --repository registry.example/web",
     ),
 )
 @click.argument("image")
-@_layout
 @click.option("--name", help="What to call the policy.  [default: IMAGE]")
 @click.option("--version", type=click.IntRange(1), default=1, show_default=True)
+@access_options
 @output.output_option
-def generate(*, image: str, layout: Path, name: str | None, version: int, as_json: bool) -> None:
+def generate(
+    *,
+    image: str,
+    name: str | None,
+    version: int,
+    access: Access,
+    repository: str | None,
+    as_json: bool,
+) -> None:
     """Write a launch policy to start from: what IMAGE's own configuration says.
 
     The policy allows the image's command, variables, user, folder and volumes, and what every
-    engine adds. Read it, narrow it, and sign it.
+    engine adds. Read it, narrow it, and sign it with `catena container sign --launch-policy`.
     """
+    from catena.containers.images.opening import opened
     from catena.containers.launch.generate import generate as policy_for
+    from catena.containers.launch.image import image_config_of
     from catena.formats import imageconfig
 
-    config = imageconfig.parse(_config(layout, image))
-    output.emit(policy_for(config, name or image, version), _render_policy, as_json=as_json)
+    with opened(image, access, repository) as found:
+        config = image_config_of(found.store.blobs, found.store.resolve(found.name))
+    policy = policy_for(imageconfig.parse(config), name or image, version)
+    output.emit(policy, _render_policy, as_json=as_json)
 
 
 @noun.command(
@@ -163,8 +180,11 @@ def dry_run(
     RECORDS are container records; without any, this node's own. Nothing is changed. Exit code 10
     says that something would have been refused.
     """
+    from catena.containers.images.folder import BlobFolder
     from catena.containers.launch import document, dryrun
+    from catena.containers.launch.image import image_config_of
     from catena.containers.launch.rules import compile_launch
+    from catena.containers.record.file import read_events
 
     tried = (
         document.default_policy()
@@ -172,21 +192,15 @@ def dry_run(
         else document.read_launch_policy(_read(file, document.MAX_POLICY))
     )
     events = [
-        event
-        for record in records or (RECORD,)
-        for event in dryrun.read_record(_read(record, MAX_RECORD))
+        recorded.event
+        for record in records or (DEFAULT_RECORD,)
+        for recorded in read_events(record)
     ]
-    images = dryrun.images_of(lambda digest: _config(layout, digest))
+    blobs = BlobFolder(layout / "blobs")
+    images = dryrun.images_of(lambda digest: image_config_of(blobs, ImageDigest(digest)))
     result = dryrun.dry_run(events, compile_launch(tried), images, image)
     output.emit(result, _render_dry_run, as_json=as_json)
     return ExitCode.UNTRUSTED if result.findings else ExitCode.OK
-
-
-def _config(layout: Path, image: str) -> bytes:
-    from catena.containers.launch.image import LayoutFolder, image_config_of
-
-    source = LayoutFolder(layout)
-    return image_config_of(source, source.resolve(image))
 
 
 def _read(file: Path, limit: int) -> bytes:

@@ -28,7 +28,8 @@ from catena.ids import HashAlg
 from catena.keys.documents import seal_document
 from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key, public_pem
 from catena.tpm.device import open_tpm
-from containers.imagebuilder import Store, file, folder, link, tar
+from containers.imagebuilder import Store
+from small_tars import file, folder, link, tar
 from swtpm import SoftwareTpm
 
 APP = "registry.example/team/app"

@@ -31,6 +31,7 @@ from typing import Annotated
 
 import msgspec
 
+from catena.containers.record import DEFAULT_RECORD
 from catena.errors import NotFound, UsageError
 
 DEFAULT_PATH = Path("/etc/catena/gate.toml")
@@ -60,7 +61,7 @@ class GateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     images: Paths = (Path("/var/lib/catena/images"),)
     socket: Path = _RUN / "gate.sock"
     runtime_dir: Path = _RUN
-    record: Path = _RUN / "containers.cel"
+    record: Path = DEFAULT_RECORD
     tcti: str = "device:/dev/tpmrm0"
     pcr: Annotated[int, msgspec.Meta(ge=8, le=15)] = 15
     runtime: Path = Path("/usr/sbin/runc")

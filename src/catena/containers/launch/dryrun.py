@@ -29,7 +29,7 @@ from catena.containers.launch.refusals import (
 )
 from catena.containers.launch.rules import CompiledLaunch
 from catena.errors import FormatError, NotFound
-from catena.formats import cel, containerlog, imageconfig
+from catena.formats import imageconfig
 from catena.formats.containerlog import ContainerEvent, Create, Exec
 from catena.formats.imageconfig import ImageConfig
 from catena.formats.runtime import parse_mount
@@ -93,21 +93,6 @@ def images_of(read: Callable[[str], bytes]) -> Images:
             return None
 
     return find
-
-
-def read_record(data: bytes) -> tuple[ContainerEvent, ...]:
-    """The events of a container record (CEL-TLV), *not replayed*. Raises ``FormatError``."""
-    events = []
-    for record in cel.parse_tlv(data):
-        if record.content_type != str(containerlog.CONTENT):
-            raise FormatError(
-                "not a container record",
-                offset=record.offset,
-                expected=f"content type {containerlog.CONTENT}",
-                got=record.content_type,
-            )
-        events.append(containerlog.parse(record.content))
-    return tuple(events)
 
 
 def dry_run(

@@ -14,3 +14,10 @@
 
 ``replay``, ``sequence`` and ``listing`` are pure.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DEFAULT_RECORD = Path("/run/catena-gate/containers.cel")
+"""The record belongs to one boot, as the PCR does: a tmpfs is the right place for it."""

@@ -31,7 +31,6 @@ from catena.containers.record.refused import RecordMismatch
 from catena.containers.record.replay import RecordedEvent, read_record
 from catena.formats.cel import MAX_LOG, complete_tlv
 
-DEFAULT_RECORD = Path("/var/lib/catena/record/record.cel")
 MAX_ARCHIVES = 16
 _BOOT_ID = re.compile(r"[0-9a-f-]{1,64}")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
