@@ -8,7 +8,7 @@ import pytest
 
 from catena.cli.main import run
 from catena.errors import FormatError
-from catena.formats import tcglog
+from catena.formats import pe, tcglog
 from catena.formats.varstore import VarstoreError
 from catena.lab.probe import make_disk
 from catena.osimage import boot_inputs as b
@@ -95,6 +95,13 @@ def test_keys_of_an_entry_may_be_followed_by_tabs(disk):
     files = {BOOT: LOADER, "/loader/entries/k.conf": entry, "/k": small_pe(), "/i": b"1"}
     (path,) = b.of_disk(disk(files), OFF).paths
     assert (path.options, path.initrds) == (r"initrd=\i a b", (b"1",))
+
+
+@pytest.mark.parametrize("entry", [b"linux /gone\n", b"linux /k\ninitrd /gone\n", b"title x\n"])
+def test_an_entry_whose_files_are_not_there_takes_no_other_with_it(disk, entry):
+    files = {BOOT: LOADER, "/EFI/Linux/a.efi": STUB, "/k": small_pe()}
+    (path,) = b.of_disk(disk({**files, "/loader/entries/k.conf": entry}), OFF).paths
+    assert path.image == pe.parse(STUB)
 
 
 def test_shim_beside_its_fallback_goes_another_way(disk):

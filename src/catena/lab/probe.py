@@ -123,13 +123,15 @@ def read_report(content: bytes, name: str, last_words: str = "") -> Report:
     rest = iter(lines)
     try:
         for line in rest:
-            word, *arguments = line.split()
-            if word == "file":
-                encoded = "".join(iter(lambda: next(rest), "end"))
-                held[arguments[0]] = base64.b64decode(encoded, validate=True)
-            elif word == "pcr":
-                bank, index, value = arguments
-                pcrs.setdefault(HashAlg(bank), {})[int(index)] = bytes.fromhex(value)
+            # Firmware may print to the same port before the system runs: no line of ours.
+            match line.split():
+                case ["file", told]:
+                    encoded = "".join(iter(lambda: next(rest), "end"))
+                    held[told] = base64.b64decode(encoded, validate=True)
+                case ["pcr", bank, index, value]:
+                    pcrs.setdefault(HashAlg(bank), {})[int(index)] = bytes.fromhex(value)
+                case ["file" | "pcr", *_]:
+                    raise ProbeGarbled(f"the report of {name} cannot be read", got=ascii(line[:80]))
         return Report(
             event_log=held["binary_bios_measurements"],
             ima_log=held["binary_runtime_measurements"],

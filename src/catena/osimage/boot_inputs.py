@@ -257,9 +257,7 @@ def _paths(esp: Esp, boot_file: str, smbios_line: str | None) -> Iterator[BootPa
         sidecar = _sidecar(esp, place, smbios_line)
         yield BootPath("", first, shim=shim, sidecar=sidecar)
         return
-    entries = list(_entries(esp, smbios_line))
-    if not entries:
-        raise NoBootFile("the boot loader has no entry to boot")
+    entries = _entries(esp, smbios_line)
     configuration = esp.find("/loader/loader.conf")
     for entry in entries:
         yield BootPath(
@@ -274,13 +272,25 @@ def _paths(esp: Esp, boot_file: str, smbios_line: str | None) -> Iterator[BootPa
         )
 
 
-def _entries(esp: Esp, smbios_line: str | None) -> Iterator[BootPath]:
-    """systemd-boot's entries: files in loader/entries (type 1), images in EFI/Linux (type 2)."""
+def _entries(esp: Esp, smbios_line: str | None) -> list[BootPath]:
+    """systemd-boot's entries: files in loader/entries (type 1), images in EFI/Linux (type 2).
+
+    An entry that names a file which is not there boots nothing: the loader does not offer it, or
+    fails before it starts anything. Raises ``NoBootFile`` if none is left.
+    """
+    found: list[BootPath] = []
+    lacking: NoBootFile | None = None
     for name, content in esp.folder("/loader/entries", ".conf"):
-        yield _type_1(esp, name, content)
+        try:
+            found.append(_type_1(esp, name, content))
+        except NoBootFile as error:
+            lacking = error
     for name, content in esp.folder("/EFI/Linux", ".efi"):
         sidecar = _sidecar(esp, f"/EFI/Linux/{name}", smbios_line)
-        yield BootPath(f"entry {name}", pe.parse(content), sidecar=sidecar)
+        found.append(BootPath(f"entry {name}", pe.parse(content), sidecar=sidecar))
+    if not found:
+        raise lacking or NoBootFile("the boot loader has no entry to boot")
+    return found
 
 
 def _type_1(esp: Esp, name: str, content: bytes) -> BootPath:
