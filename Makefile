@@ -29,7 +29,11 @@ bench: setup ## measurements, each beside its limit
 	@.venv/bin/python benchmarks/attestation.py
 	@.venv/bin/python benchmarks/eventlog.py
 	@.venv/bin/python benchmarks/appraisal.py
+	@.venv/bin/python benchmarks/containers_signature.py
 	@.venv/bin/python benchmarks/containers_rootfs.py
+	@.venv/bin/python benchmarks/launch.py
+	@.venv/bin/python benchmarks/containers_record.py
+	@.venv/bin/python benchmarks/containers_start.py
 
 setup: ## Debian packages and the virtual environment
 	@scripts/setup

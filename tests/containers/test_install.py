@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -134,6 +136,23 @@ def test_containerd_of_version_3_is_understood(root):
     install(root, Engine.CONTAINERD)
     plugins = tomllib.loads((root / CONTAINERD).read_text())["plugins"]
     runtimes = plugins["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]
+    assert runtimes["runc"]["options"]["BinaryName"] == WRAPPER
+
+
+@pytest.mark.skipif(shutil.which("containerd") is None, reason="needs containerd")
+@pytest.mark.parametrize("text", [DEBIAN, FULL])
+def test_real_containerd_reads_what_was_meant(root, text):
+    (root / CONTAINERD).write_text(text)
+    install(root, Engine.CONTAINERD)
+    done = subprocess.run(
+        ["containerd", "-c", root / CONTAINERD, "config", "dump"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    plugins = tomllib.loads(done.stdout)["plugins"]
+    runtimes = plugins["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
     assert runtimes["runc"]["options"]["BinaryName"] == WRAPPER
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from node import Node
 from standing import SECONDS, finished
 
+from catena.containers.engines import podman_drop_in
 from living import mounts_below
 
 CONTAINERD = """version = 2
@@ -23,12 +24,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 [ttrpc]
   address = "{0}/t.sock"
 """
-PODMAN = """[containers]
+LIMITS = """[containers]
 default_ulimits = ["nofile=1024:20000", "nproc=4096:4096"]
-[engine]
-runtime = "runc"
-[engine.runtimes]
-runc = ["{0}"]
 """
 SKOPEO = ("skopeo", "copy", "-q", "--insecure-policy")
 NEEDED = ("podman", "conmon", "containerd", "ctr", "skopeo")
@@ -90,12 +87,12 @@ class Ctr:
 
 
 class Podman:
-    """podman with storage of its own; the wrapper is what ``runc`` means in its configuration."""
+    """podman with storage of its own; its configuration is what ``install`` writes."""
 
     def __init__(self, node: Node, folder: Path) -> None:
         self.folder = folder
         self._conf = self.folder / "containers.conf"
-        self._conf.write_text(PODMAN.format(node.wrapper))
+        self._conf.write_text(LIMITS + podman_drop_in(node.wrapper).decode())
 
     def __call__(self, *words: str | Path) -> subprocess.CompletedProcess:
         options = (

@@ -96,7 +96,7 @@ class Node:
         )
         self._write_images()
         self.write_policy(1)
-        self._write_config()
+        self.write_config()
 
     # What is there ----------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class Node:
         )
         self.policy.write_bytes(seal_document(document, (), self.keys["release"]))
 
-    def _write_config(self) -> None:
+    def write_config(self) -> None:
         key = self.folder / "release.pub"
         key.write_text(pem(self.keys["release"]))
         settings = {
@@ -186,7 +186,9 @@ class Node:
         with (self.folder / "gate.out").open("ab") as out:
             before = out.tell()
             process = subprocess.Popen(
-                [sys.executable, "-m", "catena.agent.gate", self.config], stdout=out, stderr=out
+                [sys.executable, "-X", "faulthandler", "-m", "catena.agent.gate", self.config],
+                stdout=out,
+                stderr=out,
             )
         deadline = time.monotonic() + READY_SECONDS
         while b'"started"' not in self.said()[before:]:

@@ -19,6 +19,7 @@ import pytest
 from catena.agent.gate.guard import Guard
 from catena.agent.gate.judge import Allowed
 from catena.agent.gate.process import read_document
+from catena.agent.gate.readers import make_ready
 from catena.agent.gate.server import Server, sole
 from catena.containers.wrapper import files
 from catena.errors import CatenaError, Refusal, Unavailable
@@ -151,6 +152,7 @@ class Standing:
             folder=self.folder / "run",
         )
         server = Server(self.socket, self.uids, self.workers, self.queue, guard.answer, guard.emit)
+        make_ready()
         with sole(self.socket), closing(guard):
             guard.start()
             server.listen()

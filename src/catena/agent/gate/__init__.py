@@ -6,7 +6,10 @@
     guard      one question from its words to its answer: decide, write ahead, hand over
     decision   may this be started? asks the rooms of ``containers``
     policy     the container policy in force
-    memory     verified images, for as long as nothing changed
+    images     what is known of images, for as long as nothing changed
+    stores     all image stores as one
+    process    what an exec would run
+    readers    made ready before there are threads
     bundles    checked configurations that the real runtime gets, and who lives with which
     watch      processes whose end says that something is over
     config     gate.toml

@@ -26,6 +26,7 @@ from catena.agent.gate.bundles import Bundles, Held, started
 from catena.agent.gate.judge import Judge
 from catena.agent.gate.process import process_document
 from catena.agent.gate.watch import Watch
+from catena.containers.record.failure import RecorderStopped
 from catena.containers.record.refused import NoSuchContainer
 from catena.containers.wrapper import protocol
 from catena.containers.wrapper.command import RuntimeCommand, Verb, parse_command
@@ -95,6 +96,8 @@ class Guard:
     emit: Emit
     now: Callable[[], datetime]
     folder: Path
+    lost: Callable[[CatenaError], None] = lambda _: None
+    """Told when nothing can be recorded any more."""
     bundles: Bundles = field(init=False)
     watch: Watch = field(init=False)
 
@@ -218,7 +221,7 @@ class Guard:
         try:
             self.record.append(event)
         except CatenaError as fault:
-            self.emit("unrecorded", of="deny", code=fault.code, message=str(fault))
+            self._unrecorded("deny", fault)
 
     def _exited(self, container: str) -> None:
         """Record an exit. One that is in the record already was written by a gate that then died."""
@@ -226,8 +229,13 @@ class Guard:
             with contextlib.suppress(NoSuchContainer):
                 self.record.append(Exit(at=self.now(), container=container))
         except CatenaError as fault:
-            self.emit("unrecorded", of="exit", code=fault.code, message=str(fault))
+            self._unrecorded("exit", fault)
             raise
+
+    def _unrecorded(self, what: str, fault: CatenaError) -> None:
+        self.emit("unrecorded", of=what, code=fault.code, message=str(fault))
+        if isinstance(fault, RecorderStopped):
+            self.lost(fault)
 
 
 IN_DOCUMENT = (

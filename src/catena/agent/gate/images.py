@@ -22,7 +22,7 @@ from catena.containers.launch.rules import CompiledLaunch, compile_launch
 from catena.containers.rootfs.catalog import Catalog
 from catena.containers.rootfs.fingerprints import Fingerprints
 from catena.containers.rootfs.identification import identify
-from catena.containers.rootfs.identity import RootIdentity
+from catena.containers.rootfs.identity import RootIdentity, RootRefused
 from catena.containers.signature.policy import CompiledPolicy
 from catena.containers.signature.result import SignatureFormat, SignatureRefused, VerifiedImage
 from catena.containers.signature.verify import verify_image
@@ -70,25 +70,40 @@ class Images:
     _prints: Fingerprints = field(default_factory=Fingerprints)
     _known: set[ImageDigest] = field(default_factory=set)
     _stamp: Stamp | None = None
+    _rounds: int = 0
+    """How often the stores were read."""
     _learning: threading.Lock = field(default_factory=threading.Lock)
-    """Held while new images are read; a start that comes in between waits for them."""
+    """Held while new images are read; only a start that needs one of them waits for it."""
     _verified: OrderedDict[tuple[object, ...], Runnable] = field(default_factory=OrderedDict)
     _remembering: threading.Lock = field(default_factory=threading.Lock)
 
     def learn(self) -> None:
-        """Read the images that are new in the stores. One that cannot be read is reported."""
-        stamp = self.stores.stamp()
-        if stamp == self._stamp:
-            return
+        """Read the images that are new in the stores, and forget those that left.
+
+        An image that cannot be read is reported, and tried again when the stores change.
+        """
         with self._learning:
-            for image in self.stores.images():
-                if image not in self._known:
-                    self._add(image)
-            self._stamp = stamp
+            stamp = self.stores.stamp()
+            if stamp != self._stamp:
+                self._read(set(self.stores.images()))
+                self._stamp = stamp
+                self._rounds += 1
 
     def identify(self, root: Path, mounts: tuple[str, ...]) -> RootIdentity:
-        """Which images the files at ``root`` are. Raises a ``RootRefused``."""
-        self.learn()
+        """Which images the files at ``root`` are. Raises a ``RootRefused``.
+
+        Only for files of no known image the stores are read: others do not wait for that.
+        """
+        rounds = self._rounds
+        try:
+            return self._identify(root, mounts)
+        except RootRefused:
+            self.learn()
+            if rounds == self._rounds:
+                raise
+        return self._identify(root, mounts)
+
+    def _identify(self, root: Path, mounts: tuple[str, ...]) -> RootIdentity:
         return identify(
             root,
             mountinfo=_MOUNTINFO.read_text(),
@@ -112,13 +127,17 @@ class Images:
                 self._remember(question, known)
         return known
 
-    def _add(self, image: ImageDigest) -> None:
-        try:
-            self.catalog.add(image)
-        except CatenaError as error:
-            self.emit("image-unreadable", image=image, code=error.code, message=str(error))
-        else:
-            self._known.add(image)
+    def _read(self, images: set[ImageDigest]) -> None:
+        for image in self._known - images:
+            self.catalog.forget(image)
+        self._known &= images
+        for image in sorted(images - self._known):
+            try:
+                self.catalog.add(image)
+            except CatenaError as error:
+                self.emit("image-unreadable", image=image, code=error.code, message=str(error))
+            else:
+                self._known.add(image)
 
     def _remember(self, question: tuple[object, ...], known: Runnable) -> None:
         with self._remembering:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 
 from catena import __version__
 from catena.agent.delivery import is_memory_backed
@@ -28,6 +28,7 @@ from catena.agent.gate.decision import Decision
 from catena.agent.gate.guard import Guard
 from catena.agent.gate.images import Images
 from catena.agent.gate.policy import PolicyFile
+from catena.agent.gate.readers import make_ready
 from catena.agent.gate.server import Server, sole
 from catena.agent.gate.stores import Stores
 from catena.containers.record.commitment import boot_key
@@ -54,39 +55,33 @@ class Gate:
 
     def refresh(self) -> None:
         """Look at policy and stores now and not at the next start; failures are reported."""
-        try:
-            self.policy.current()
-        except CatenaError as error:
-            self.emit("no-policy", code=error.code, message=str(error))
-        self.images.learn()
+        for event, look in (("no-policy", self.policy.current), ("no-images", self.images.learn)):
+            try:
+                look()
+            except CatenaError as error:
+                self.emit(event, code=error.code, message=str(error))
 
 
 def serve(config_path: Path) -> None:
     """Guard until SIGTERM or SIGINT; SIGHUP makes the gate look at policy and stores at once.
 
-    Raises what ``standing`` raises.
+    Raises what ``standing`` raises, and ``RecorderStopped`` when nothing can be recorded any more:
+    a service manager then starts a gate that recovers the record, or cannot serve.
     """
-    stop, wake = threading.Event(), threading.Event()
-    again = threading.Event()
-
-    def told(number: int, _frame: object) -> None:
-        (again if number == signal.SIGHUP else stop).set()
-        wake.set()
-
+    told: SimpleQueue[int | CatenaError] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, told)
+        signal.signal(number, lambda number, _frame: told.put(number))
     emit = json_lines(sys.stdout, _now)
     with standing(configuration.load(config_path), emit, _now) as gate:
+        gate.guard.lost = told.put
         emit("started", policy=gate.policy.digest(), images=len(gate.images.catalog.chains()))
         notify("READY=1")
-        while not stop.is_set():
-            wake.wait()
-            wake.clear()
-            if again.is_set():
-                again.clear()
-                gate.refresh()
+        while (what := told.get()) == signal.SIGHUP:
+            gate.refresh()
         notify("STOPPING=1")
     emit("stopped")
+    if isinstance(what, CatenaError):
+        raise what
 
 
 @contextmanager
@@ -97,6 +92,7 @@ def standing(config: GateConfig, emit: Emit, now: Callable[[], datetime]) -> Ite
     and the TPM raise.
     """
     with sole(config.socket), open_pcr(config.tcti, config.pcr) as extender:  # (1)
+        make_ready()
         _prepare(config.runtime_dir)
         recorder = Recorder(config.record, extender, now, pcr=config.pcr)
         recorder.recover()  # (2)
