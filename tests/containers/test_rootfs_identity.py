@@ -137,6 +137,20 @@ def test_layers_without_files_may_come_and_go(lab):
     assert lab.identify(lab.overlay(lowers)).images == (lab.image,)
 
 
+def test_layers_on_a_file_system_without_attributes_are_identified(lab):
+    disk, place = lab.folder / "layers.squashfs", lab.folder / "layers"
+    place.mkdir()
+    pack = ["mksquashfs", *lab.lowers, disk, "-no-xattrs", "-no-progress", "-quiet"]
+    subprocess.run(pack, check=True, capture_output=True)
+    mount = ["mount", "-t", "squashfs", "-o", "ro,loop", disk, place]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine has no loop devices")
+    with pytest.raises(OSError, match="not supported"):
+        os.listxattr(place / lab.lowers[0].name)
+    lowers = [place / lower.name for lower in lab.lowers]
+    assert lab.identify(lab.overlay(lowers)).images == (lab.image,)
+
+
 def test_images_that_differ_in_nothing_that_is_compared_are_all_named(lab):
     twin = lab.store.image("example.org/twin:1", [LOWER, UPPER], config={"Cmd": ["/twin"]})
     lab.catalog.add(twin)

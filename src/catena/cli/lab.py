@@ -86,7 +86,7 @@ def noun() -> None:
 @partial(workspace_options, interval=DEMO_INTERVAL)
 @output.output_option
 def demo(folder: Path, cache: Path, interval: int, *, as_json: bool) -> None:
-    """Tell the main job end to end, then five attacks; starts from an empty lab folder.
+    """Tell the main job end to end, then a dozen attacks; starts from an empty lab folder.
 
     Ends with 0 only if every step and every attack ended as it must.
     """
@@ -232,20 +232,19 @@ def boot(machine: str, folder: Path, cache: Path, interval: int, *, as_json: boo
 def attack(name: str, folder: Path, cache: Path, interval: int, *, as_json: bool) -> None:
     """Run the attack NAME, or `all`, against a lab that is up and whose machine has joined.
 
-    The machine is switched off first and stays off. Ends with 10 if an attack got through.
+    Attacks with containers are on the machine as it runs, or boot it first; then it is switched
+    off and stays off. Ends with 10 if an attack got through.
     """
     from rich.console import Console
 
     from catena.lab import attacks
     from catena.lab.narration import Narrator
     from catena.lab.story import attack_all
-    from catena.lab.workspace import NODE
 
     _, lab = _open(folder, cache, interval)
     gallery = attacks.named(name)
     lab.require_up()
     with lab.claimed():
-        lab.unit(NODE).stop()
         told = attack_all(lab, Narrator(Console(stderr=True, highlight=False)), gallery)
 
     def render(_: object) -> None:

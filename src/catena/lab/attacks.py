@@ -1,28 +1,28 @@
 """The attack gallery: what an attacker with the machine in hand tries, and where it ends.
 
-Every attack boots a real machine of the lab. It *holds* if the chain stopped it at the
-expected place **and** the log shows that no certificate was issued and no secret was released
-because of it.
+Every attack is on a real machine of the lab. One that boots something else *holds* if the chain
+stopped it at the expected place **and** the log shows that no certificate was issued and no
+secret was released because of it.
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
 
-from catena.errors import CatenaError, NotFound, Refusal
+from catena.errors import CatenaError, NotFound
 from catena.formats import gpt, pe
 from catena.formats.nodeapi import SealedSecret
 from catena.ids import HashAlg
 from catena.keys.hierarchy import open_folder
 from catena.keys.varstore import disable_secure_boot
-from catena.lab import esp, swtpm
+from catena.lab import container_attacks, esp, swtpm
+from catena.lab.outcomes import Attack, Outcome, Where, require
 from catena.lab.running import Lab, Node
 from catena.lab.workspace import AGENT_STARTED, NODE
 from catena.osimage.disk import ROOT_X86_64_TYPE
@@ -38,35 +38,8 @@ _UKI_PATH = "EFI/BOOT/BOOTX64.EFI"
 _GRANTS = ("certificate", "secret-release")
 
 
-class AttackSucceeded(Refusal):
-    """The chain did not stop an attack where it must."""
-
-    code = "attack-succeeded"
-    remedy = "Do not use this build. Keep the lab folder and report what the line above says."
-
-
 _first_machine = threading.Lock()
 """Attacks may run side by side; there is only one first machine, with one TPM."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attack ended: the place it was stopped at, and the words seen there."""
-
-    attack: str
-    stopped_by: str
-    seen: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attack:
-    """One entry of the gallery."""
-
-    name: str
-    does: str
-    expected: str
-    run: Callable[[Lab], Outcome]
-    on_first_machine: bool = True
 
 
 def _unsigned_uki(lab: Lab) -> Outcome:
@@ -86,8 +59,8 @@ def _unsigned_uki(lab: Lab) -> Outcome:
     finally:
         lab.unit(machine).stop()
     spoke = any(said in lab.console(machine) for said in _KERNEL_SPEAKS)
-    _require(not spoke, "an unsigned kernel image booted")
-    _require(_never_attested(lab, machine), "the machine came up")
+    require("an unsigned kernel image booted", held=not spoke)
+    require("the machine came up", held=_never_attested(lab, machine))
     return Outcome("unsigned-uki", "firmware", _line_with(console, _FIRMWARE_REFUSAL))
 
 
@@ -111,11 +84,13 @@ def _flipped_bit(lab: Lab) -> Outcome:
             seconds=_BOOT_SECONDS,
             what="answer of the kernel",
         )
-        _require(_CORRUPTED in console, "the kernel read a changed block")
+        require("the kernel read a changed block", held=_CORRUPTED in console)
         lab.wait_off(machine, seconds=_BOOT_SECONDS)
     finally:
         lab.unit(machine).stop()
-    _require(_never_attested(lab, machine), "the machine came up from a changed root file system")
+    require(
+        "the machine came up from a changed root file system", held=_never_attested(lab, machine)
+    )
     return Outcome("flipped-bit", "kernel (dm-verity)", _line_with(console, (_CORRUPTED,)))
 
 
@@ -128,7 +103,7 @@ def _unreleased_uki(lab: Lab) -> Outcome:
     digest = pe.parse(rogue).authenticode(HashAlg.SHA256).hex()
     node = _boot_until_untrusted(lab, disk=disk)
     named = [found for found in node["reasons"] if found.get("digest") == digest]
-    _require(bool(named), "the verdict does not name the unreleased image's digest")
+    require("the verdict does not name the unreleased image's digest", held=bool(named))
     return Outcome("unreleased-uki", "attestation", f"{named[0]['message']} ({digest[:12]}…)")
 
 
@@ -139,7 +114,7 @@ def _secure_boot_off(lab: Lab) -> Outcome:
     disable_secure_boot(lab.workspace.varstore, varstore)
     node = _boot_until_untrusted(lab, varstore=varstore)
     named = [found for found in node["reasons"] if "SecureBoot" in found["message"]]
-    _require(bool(named), "no reason names the variable SecureBoot")
+    require("no reason names the variable SecureBoot", held=bool(named))
     # The sentence about the variable itself, not the one about the key set as a whole.
     closest = next((found for found in named if found["code"] == "unclaimed-event"), named[0])
     return Outcome("secure-boot-off", "attestation", str(closest["message"]))
@@ -154,13 +129,15 @@ def _moved_disk(lab: Lab) -> Outcome:
         stranger = lab.wait_stranger(machine, known, seconds=_BOOT_SECONDS)
     finally:
         lab.unit(machine).stop()
-    _require(stranger["state"] != "trusted", "an unknown TPM was trusted")
-    _require(stranger["certificate_expires"] is None, "an unknown TPM got a certificate")
+    require("an unknown TPM was trusted", held=stranger["state"] != "trusted")
+    require("an unknown TPM got a certificate", held=stranger["certificate_expires"] is None)
     elsewhere = _try_to_open(lab, machine)
     with _first_machine:
         at_home_unbooted = _try_to_open(lab, NODE)
-    _require(elsewhere == "sealed-elsewhere", f"the other TPM answered {elsewhere}")
-    _require(at_home_unbooted == "wrong-boot-state", f"the TPM on the bench: {at_home_unbooted}")
+    require(f"the other TPM answered {elsewhere}", held=elsewhere == "sealed-elsewhere")
+    require(
+        f"the TPM on the bench: {at_home_unbooted}", held=at_home_unbooted == "wrong-boot-state"
+    )
     seen = (
         f"new TPM waits for approval; secret: {elsewhere} there, "
         f"{at_home_unbooted} in its own TPM without the boot"
@@ -168,20 +145,20 @@ def _moved_disk(lab: Lab) -> Outcome:
     return Outcome("moved-disk", "enrolment and TPM", seen)
 
 
-GALLERY = (
+MACHINES = (
     Attack(
         "unsigned-uki",
         "put an unsigned kernel image on the ESP",
         "firmware refuses it, nothing boots",
         _unsigned_uki,
-        on_first_machine=False,
+        where=Where.ELSEWHERE,
     ),
     Attack(
         "flipped-bit",
         "flip one bit of the root partition",
         "the kernel refuses the block, the node never attests",
         _flipped_bit,
-        on_first_machine=False,
+        where=Where.ELSEWHERE,
     ),
     Attack(
         "unreleased-uki",
@@ -200,9 +177,13 @@ GALLERY = (
         "move the disk to a machine with another TPM",
         "not enrolled, no certificate, sealed secret stays shut",
         _moved_disk,
-        on_first_machine=False,
+        where=Where.ELSEWHERE,
     ),
 )
+
+
+GALLERY = (*container_attacks.GALLERY, *MACHINES)
+"""Every attack; those on the first machine while it runs come first."""
 
 
 class NoSuchAttack(NotFound):
@@ -223,27 +204,46 @@ def named(name: str) -> tuple[Attack, ...]:
 def run(attack: Attack, lab: Lab) -> Outcome:
     """Run one attack against a lab whose server runs and whose first node has joined.
 
-    Raises ``AttackSucceeded`` if the chain did not hold.
+    For an attack on the first machine it must run (``first_machine_on``). Raises
+    ``AttackSucceeded`` if the chain did not hold.
     """
-    before = _grants(lab)
-    with _first_machine if attack.on_first_machine else nullcontext():
+    if attack.where is Where.ON_FIRST:  # trusted until it is attacked, and granted what it asks
+        return attack.run(lab)
+    on_first = attack.where is Where.INSTEAD_OF_FIRST
+    before = _grants(lab, to_first=on_first)
+    with _first_machine if on_first else nullcontext():
         outcome = attack.run(lab)
-    granted = _grants(lab)
-    _require(granted == before, f"the log shows grants: {before} before, {granted} after")
+    granted = _grants(lab, to_first=on_first)
+    require(f"the log shows grants: {before} before, {granted} after", held=granted == before)
     return outcome
 
 
-def _require(held: bool, otherwise: str) -> None:
-    if not held:
-        raise AttackSucceeded(otherwise)
+@contextmanager
+def first_machine_on(lab: Lab) -> Iterator[None]:
+    """The first machine, running and attested; off afterwards."""
+    unit = lab.unit(NODE)
+    with _first_machine:
+        if not unit.running():
+            before = lab.last_attested(NODE)
+            lab.start_machine(NODE)
+            lab.wait_attested(NODE, since=before, seconds=_BOOT_SECONDS)
+        try:
+            yield
+        finally:
+            unit.stop()
 
 
-def _grants(lab: Lab) -> dict[str, int]:
-    """How many certificates and secrets the log has recorded as handed out."""
-    summary = lab.operator.run(
-        *("audit", "verify", lab.workspace.log, "--key", lab.workspace.keys / "log.pub")
+def _grants(lab: Lab, *, to_first: bool) -> int:
+    """How many certificates and secrets the log has recorded as handed out.
+
+    Either to the first machine or to all others: machines are attacked side by side.
+    """
+    words = ("--key", lab.workspace.keys / "log.pub", "--entries")
+    listed = lab.operator.run("audit", "verify", lab.workspace.log, *words)
+    return sum(
+        entry["kind"] in _GRANTS and (entry["node"] == NODE) is to_first
+        for entry in listed["entries"]
     )
-    return {kind: summary["kinds"].get(kind, 0) for kind in _GRANTS}
 
 
 def _boot_until_untrusted(
@@ -256,8 +256,8 @@ def _boot_until_untrusted(
     finally:
         lab.unit(NODE).stop()
     node = lab.node(NODE) or listed
-    _require(node["last_verdict"] == "untrusted", "the changed machine was found trusted")
-    _require(node["state"] == "untrusted", "the changed machine keeps its standing")
+    require("the changed machine was found trusted", held=node["last_verdict"] == "untrusted")
+    require("the changed machine keeps its standing", held=node["state"] == "untrusted")
     return node
 
 

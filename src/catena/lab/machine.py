@@ -6,6 +6,7 @@ Nothing leaves the host: the guest's network is restricted, and its one door is 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Hardware:
 
     ``server_port`` is None for a machine without a network; ``report`` is where its second serial
     port goes; ``smbios`` are qemu's ``-smbios`` options; ``banks`` the TPM's PCR banks.
+    ``data_disk`` is a second disk; ``orders`` the pipe behind a port that takes orders.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Hardware:
     server_port: int | None
     memory_mib: int = 1024
     sealed_copy: Path | None = None
+    data_disk: Path | None = None
+    orders: Path | None = None
     report: Path | None = None
     smbios: tuple[str, ...] = ()
     banks: str = swtpm.BANKS
@@ -73,6 +77,9 @@ class Machine:
         shutil.copyfile(hardware.varstore, variables)
         hardware.console.write_bytes(b"")
         control = hardware.folder / "tpm.sock"
+        if hardware.orders is not None:
+            hardware.orders.unlink(missing_ok=True)
+            os.mkfifo(hardware.orders, 0o600)
         self._tpm = swtpm.start_for_machine(
             hardware.tpm_state, control, hardware.folder / "swtpm.log"
         )
@@ -151,13 +158,30 @@ def _qemu_command(hardware: Hardware, variables: Path, control: Path) -> list[st
         command += _network(hardware.server_port)
     if hardware.report is not None:
         command += ["-serial", f"file:{_quoted(hardware.report)}"]
+    return command + _ports(hardware) + _data_disk(hardware)
+
+
+def _ports(hardware: Hardware) -> list[str]:
+    ports = []
     if hardware.sealed_copy is not None:
-        command += [
-            *("-device", "virtio-serial-pci"),
+        ports += [
             *("-chardev", f"file,id=sealed,path={_quoted(hardware.sealed_copy)},append=on"),
             *("-device", "virtserialport,chardev=sealed,name=catena.sealed"),
         ]
-    return command
+    if hardware.orders is not None:
+        ports += [
+            *("-chardev", f"pipe,id=orders,path={_quoted(hardware.orders)}"),
+            *("-device", "virtserialport,chardev=orders,name=catena.orders"),
+        ]
+    return ["-device", "virtio-serial-pci", *ports] if ports else []
+
+
+def _data_disk(hardware: Hardware) -> list[str]:
+    """Last of all devices, and nothing that firmware boots from: disks before it keep their names."""
+    if hardware.data_disk is None:
+        return []
+    drive = f"file={_quoted(hardware.data_disk)},format=raw,if=none,id=data,readonly=on"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=data"]
 
 
 def _network(port: int) -> list[str]:

@@ -12,6 +12,7 @@ from catena.errors import UsageError
 from catena.lab import swtpm, tree
 from catena.lab.narration import Narrator
 from catena.lab.operator import Operator
+from catena.lab.publishing import make_policy, publish
 from catena.lab.workspace import (
     RELEASE,
     ROLE,
@@ -50,6 +51,12 @@ def prepare(
         _keys(workspace, operator, narrator)
     if not workspace.keyset.exists():
         _firmware(workspace, operator, narrator)
+    if not workspace.container_policy.exists():
+        with narrator.step("container policy signed") as step:
+            make_policy(workspace, operator, step)
+    if not workspace.data_disk.exists():
+        with narrator.step("images published") as step:
+            publish(workspace, operator, step)
     if not workspace.release.exists():
         _release(workspace, operator, narrator)
     if not workspace.server.exists():
@@ -86,7 +93,8 @@ def _release(workspace: Workspace, operator: Operator, narrator: Narrator) -> No
                 server_url=guest_server_url(),
                 cluster_ca=(workspace.keys / "ca.crt").read_bytes(),
                 interval=workspace.interval,
-                workload_secret=SECRET,
+                container_policy=workspace.container_policy.read_bytes(),
+                release_key=(workspace.keys / "release.pub").read_bytes(),
                 sealed_copy=SEALED_PORT,
             ),
             step.doing,
@@ -146,7 +154,11 @@ def _server(workspace: Workspace, operator: Operator, narrator: Narrator, mode: 
 def accept_references(workspace: Workspace, operator: Operator, narrator: Narrator) -> None:
     """Tell the running server what may boot, and give it the lab's secret."""
     with narrator.step("references accepted") as step:
-        for path in (workspace.keyset, workspace.release / "release.dsse.json"):
+        for path in (
+            workspace.keyset,
+            workspace.release / "release.dsse.json",
+            workspace.container_policy,
+        ):
             document = operator.run("reference", "import", path)
             step.checked(f"{document['kind']} {document['name']}")
     if not operator.run("secret", "list"):

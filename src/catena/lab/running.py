@@ -123,7 +123,9 @@ class Lab:
                     vendor=str(hardware.vendor.folder),
                     server_port=hardware.server_port,
                     memory_mib=hardware.memory_mib,
-                    sealed_copy=str(hardware.sealed_copy) if hardware.sealed_copy else None,
+                    sealed_copy=_text(hardware.sealed_copy),
+                    data_disk=_text(hardware.data_disk),
+                    orders=_text(hardware.orders),
                 ),
             )
         )
@@ -253,6 +255,10 @@ class Lab:
             if time.monotonic() > deadline:
                 raise _late(what, seconds, text)
             time.sleep(0.1)
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None
 
 
 def _late(what: str, seconds: float, console: str) -> MachineTimeout:

@@ -60,8 +60,14 @@ def _hardware(name: str, spec: MachineSpec) -> Hardware:
         vendor=Vendor(Path(spec.vendor)),
         server_port=spec.server_port,
         memory_mib=spec.memory_mib,
-        sealed_copy=Path(spec.sealed_copy) if spec.sealed_copy else None,
+        sealed_copy=_path(spec.sealed_copy),
+        data_disk=_path(spec.data_disk),
+        orders=_path(spec.orders),
     )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
 
 
 def _on_signal(number: int, _frame: object) -> None:

@@ -22,12 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import catena
+from catena.containers.engines import Engine
+from catena.containers.install import RECORD, Installer
 from catena.lab import tools
 from catena.osimage.tool import ToolFailed
 
 SUITE = "bookworm"
 PACKAGES = (
     "busybox",
+    "containerd",
     "cryptsetup-bin",
     "iproute2",
     "kmod",
@@ -38,13 +41,14 @@ PACKAGES = (
     "libtss2-tctildr0",
     "libtss2-tcti-device0",
     "python3",
+    "runc",
     "systemd",
     "systemd-sysv",
 )
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 AGENT_LIBRARIES = ("click", "cryptography", "msgspec", "tpm2-pytss")
 AGENT_ROOMS = ("__init__.py", "errors.py", "ids.py", "evidence.py")
-AGENT_ROOM_FOLDERS = ("formats", "tpm", "keys", "agent")
+AGENT_ROOM_FOLDERS = ("formats", "tpm", "keys", "containers", "agent")
 AGENT_COMMANDS = ("__init__.py", "main.py", "output.py", "agent.py")
 
 _DEBOOTSTRAP_SECONDS = 900.0
@@ -100,6 +104,15 @@ MASKED_GENERATORS = (
     "systemd-sysv-generator",
     "systemd-veritysetup-generator",
 )
+
+RUNC = Path("/usr/sbin/runc")
+GATE_SOCKET = Path("/run/catena-gate/gate.sock")
+CONTAINER_RECORD = Path("/run/catena-gate/containers.cel")
+UNUSED_PROGRAMS = (
+    "usr/bin/containerd-shim",
+    "usr/bin/containerd-shim-runc-v1",
+)
+"""Parts of containerd that no node needs: shims of older protocols."""
 
 Progress = Callable[[str], None]
 
@@ -195,7 +208,8 @@ class NodeSettings:
     server_url: str
     cluster_ca: bytes
     interval: int
-    workload_secret: str
+    container_policy: bytes
+    release_key: bytes
     sealed_copy: str | None = None
 
 
@@ -233,7 +247,14 @@ def _install_agent(root: Path) -> None:
                 _copy(source, packages / "catena" / source.relative_to(home))
     for name in AGENT_COMMANDS:
         _copy(home / "cli" / name, packages / "catena/cli" / name)
+    _install_wrapper(root)
     _compile(root, packages)
+
+
+def _install_wrapper(root: Path) -> None:
+    """The gate's wrapper before runc, for containerd and everybody else who looks on the PATH."""
+    Installer(root).install((Engine.CONTAINERD,), runtime=RUNC, gate=GATE_SOCKET)
+    shutil.rmtree(root / RECORD.relative_to("/"))  # a release is never undone in place
 
 
 def _compile(root: Path, packages: Path) -> None:
@@ -303,21 +324,28 @@ def _configure(root: Path, settings: NodeSettings) -> None:
         (generators / generator).symlink_to("/dev/null")
     (systemd / "default.target").unlink(missing_ok=True)
     (systemd / "default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")
-    agent_unit = Path(catena.__file__).parent / "agent/catena-agent.service"
-    _copy(agent_unit, systemd / "catena-agent.service")
-    _copy(here / "10-lab.conf", systemd / "catena-agent.service.d/10-lab.conf")
-    for unit in ("lab-workload.service", "lab-workload.path"):
+    for name in ("agent", "gate"):
+        unit = f"catena-{name}.service"
+        _copy(Path(catena.__file__).parent / "agent" / unit, systemd / unit)
+        _copy(here / f"10-lab-{name}.conf", systemd / f"{unit}.d/10-lab.conf")
+    for unit in ("lab-orders.service", "lab-orders.path"):
         _copy(here / unit, systemd / unit)
-    _copy(here / "workload.py", root / "usr/lib/catena-lab/workload.py")
+    _copy(here / "orders.py", root / "usr/lib/catena-lab/orders.py")
     _copy(here / "50-lab.network", root / "etc/systemd/network/50-lab.network")
     _enable(root, "multi-user.target", "catena-agent.service")
-    _enable(root, "multi-user.target", "lab-workload.path")
+    _enable(root, "multi-user.target", "catena-gate.service")
+    _enable(root, "multi-user.target", "lab-orders.path")
     _enable(root, "multi-user.target", "systemd-networkd.service", vendor=True)
+    for unused in UNUSED_PROGRAMS:
+        (root / unused).unlink()
+    (systemd / "multi-user.target.wants/containerd.service").unlink()
     catena_etc = root / "etc/catena"
-    catena_etc.mkdir()
+    (catena_etc / "containers").mkdir(parents=True)
+    (catena_etc / "containers/policy.dsse.json").write_bytes(settings.container_policy)
+    (catena_etc / "containers/release.pub").write_bytes(settings.release_key)
+    _copy(here / "gate.toml", catena_etc / "gate.toml")
     (catena_etc / "cluster-ca.pem").write_bytes(settings.cluster_ca)
     (catena_etc / "agent.toml").write_text(_agent_toml(settings))
-    (catena_etc / "lab-workload").write_text(settings.workload_secret + "\n")
     # Empty: systemd makes a transient id; nothing on a read-only root can hold one.
     (root / "etc/machine-id").write_text("")
     (root / "etc/hostname").write_text("catena-node\n")
@@ -332,6 +360,7 @@ def _agent_toml(settings: NodeSettings) -> str:
         f'server = "{settings.server_url}"',
         'ca = "/etc/catena/cluster-ca.pem"',
         f"interval = {settings.interval}",
+        f'container_record = "{CONTAINER_RECORD}"',
     ]
     if settings.sealed_copy is not None:
         lines.append(f'sealed_copy = "{settings.sealed_copy}"')

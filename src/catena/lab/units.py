@@ -43,6 +43,8 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     server_port: int | None
     memory_mib: int
     sealed_copy: str | None
+    data_disk: str | None = None
+    orders: str | None = None
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@
     ├── firmware/    variable stores and the key set reference
     ├── tree/        the root file system before it became a release
     ├── release/     the signed release: manifest, UKI, disk
+    ├── containers/  publishers' keys, the container policy, images, the data disk
     ├── vendor/      the authority that certifies the lab's TPMs
     ├── server/      the trust service: settings, database, transparency log
     ├── machines/    one folder a machine: TPM state, variables, console
@@ -116,6 +117,21 @@ class Workspace:
         return self.release / "disk.img"
 
     @property
+    def containers(self) -> Path:
+        """Publishers' keys, the container policy, and the images on the data disk."""
+        return self.folder / "containers"
+
+    @property
+    def container_policy(self) -> Path:
+        """The signed container policy, which the release holds too."""
+        return self.containers / "policy.dsse.json"
+
+    @property
+    def data_disk(self) -> Path:
+        """The second disk of every machine; never written to by one."""
+        return self.containers / "data.img"
+
+    @property
     def server(self) -> Path:
         """The trust service's folder."""
         return self.folder / "server"
@@ -150,6 +166,10 @@ class Workspace:
         """Where a machine's sealed secrets (ciphertext) are copied for exercises."""
         return self.machine_folder(name) / "sealed.json"
 
+    def orders(self, name: str) -> Path:
+        """The pipe that leads to a running machine's port for orders."""
+        return self.machine_folder(name) / "orders"
+
     def hardware(
         self, name: str, port: int, *, disk: Path | None = None, varstore: Path | None = None
     ) -> Hardware:
@@ -162,6 +182,8 @@ class Workspace:
             vendor=self.vendor,
             server_port=port,
             sealed_copy=self.sealed_copy(name).absolute(),
+            data_disk=self.data_disk.absolute(),
+            orders=self.orders(name).absolute(),
         )
 
 

@@ -6,6 +6,7 @@ following links, so that no link leads out of the tree, whoever swaps what meanw
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -261,7 +262,12 @@ def _attributes(
     if place is None:
         return (), False
     link = {} if isinstance(place, int) else {"follow_symlinks": False}
-    names = os.listxattr(place, **link)
+    try:
+        names = os.listxattr(place, **link)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        names = []  # squashfs says so of an image in which no file has any
     if not names:
         return (), False
     opaque = False
