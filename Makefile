@@ -31,7 +31,7 @@ bench: setup ## measurements, each beside its limit
 	@.venv/bin/python benchmarks/appraisal.py
 	@.venv/bin/python benchmarks/containers_signature.py
 	@.venv/bin/python benchmarks/containers_rootfs.py
-	@.venv/bin/python benchmarks/launch.py
+	@.venv/bin/python benchmarks/containers_launch.py
 	@.venv/bin/python benchmarks/containers_record.py
 	@.venv/bin/python benchmarks/containers_start.py
 

@@ -4,7 +4,7 @@ The configurations are those that podman, containerd and runc wrote (``tests/con
 other container IDs, as no two starts have the same. The policy is compiled and the image's
 configuration parsed beforehand; the configuration is read anew each time.
 
-    python benchmarks/launch.py [-o json] [--rounds N]
+    python benchmarks/containers_launch.py [-o json] [--rounds N]
 
 Ends with 1 if a limit is missed.
 """
