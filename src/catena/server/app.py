@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from catena.formats.structs import make_ready
 from catena.server import admin, nodes
 from catena.server.access import AccessLog, Write, to_stderr
 from catena.server.answer import Desk, reply
@@ -20,6 +21,7 @@ from catena.service.trust import TrustService
 
 def build_app(service: TrustService, config: Config, write: Write = to_stderr) -> ASGIApp:
     """The application over one service; ``write`` takes log lines."""
+    make_ready()  # requests are worked on in threads
     bodies = BodyReader(config.max_body, config.body_budget, config.body_timeout)
     desk = Desk(bodies, CapacityLimiter(config.workers), write)
 

@@ -19,12 +19,12 @@ import pytest
 from catena.agent.gate.guard import Guard
 from catena.agent.gate.judge import Allowed
 from catena.agent.gate.process import read_document
-from catena.agent.gate.readers import make_ready
 from catena.agent.gate.server import Server, sole
 from catena.containers.wrapper import files
 from catena.errors import CatenaError, Refusal, Unavailable
 from catena.formats.containerlog import ContainerEvent, Create, Exec, Launch
 from catena.formats.runtime import private_copy
+from catena.formats.structs import make_ready
 
 RUNC = Path("/usr/sbin/runc")
 BUSYBOX = Path("/bin/busybox")

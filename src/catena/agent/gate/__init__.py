@@ -9,7 +9,6 @@
     images     what is known of images, for as long as nothing changed
     stores     all image stores as one
     process    what an exec would run
-    readers    made ready before there are threads
     bundles    checked configurations that the real runtime gets, and who lives with which
     watch      processes whose end says that something is over
     config     gate.toml

@@ -28,7 +28,6 @@ from catena.agent.gate.decision import Decision
 from catena.agent.gate.guard import Guard
 from catena.agent.gate.images import Images
 from catena.agent.gate.policy import PolicyFile
-from catena.agent.gate.readers import make_ready
 from catena.agent.gate.server import Server, sole
 from catena.agent.gate.stores import Stores
 from catena.containers.record.commitment import boot_key
@@ -37,6 +36,7 @@ from catena.containers.rootfs.catalog import Catalog
 from catena.containers.signature.policy import CompiledPolicy
 from catena.errors import CatenaError
 from catena.formats.containerlog import PolicyInForce
+from catena.formats.structs import make_ready
 from catena.keys.signer import load_public_key
 from catena.tpm.extender import open_pcr
 

@@ -3,15 +3,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from fuzz_seeds import runtime_config
+
 CRASH = """
-import json, sys, threading
-from standing import config_for
-from catena.agent.gate.readers import make_ready
+import sys, threading
+from catena.formats.structs import make_ready
 from catena.formats.runtime import parse_config
 
 sys.setswitchinterval(1e-6)
-make_ready()
-data = json.dumps(config_for()).encode()
+READY
+data = bytes.fromhex(sys.argv[1])
 together = threading.Barrier(16)
 
 def read():
@@ -27,8 +28,7 @@ for one in threads: one.join()
 def test_first_documents_may_come_in_many_threads_at_once():
     for _ in range(5):
         done = subprocess.run(
-            [sys.executable, "-c", CRASH],
-            cwd=__file__.rpartition("/")[0],
+            [sys.executable, "-c", CRASH.replace("READY", "make_ready()"), runtime_config().hex()],
             capture_output=True,
             timeout=60,
             check=False,
