@@ -127,7 +127,7 @@ class Catena(click.Group):
         )
 
 
-@click.group(cls=Catena, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Catena, context_settings={"help_option_names": output.HELP_OPTIONS})
 @click.version_option(__version__, prog_name="catena")
 def catena() -> None:
     """A chain of trust from firmware keys to every container and cluster."""

@@ -34,6 +34,9 @@ _EXIT_MEANING = {
 }
 
 
+HELP_OPTIONS = ["-h", "--help"]
+
+
 class Verb(click.Command):
     """A command whose help ends with its exit codes and examples."""
 
@@ -44,6 +47,8 @@ class Verb(click.Command):
         examples: Sequence[str] = (),
         **kwargs: Any,  # noqa: ANN401 - as above
     ) -> None:
+        # A verb can be called without the nouns above it, whose settings it would inherit.
+        kwargs.setdefault("context_settings", {"help_option_names": HELP_OPTIONS})
         super().__init__(*args, **kwargs)
         self.exits = tuple(
             sorted({ExitCode.OK, ExitCode.INTERNAL, ExitCode.USAGE, *exits}, key=int)
