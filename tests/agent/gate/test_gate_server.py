@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import socket
@@ -82,7 +83,8 @@ def test_caller_is_who_the_kernel_says(serve, answer):
 
 def test_user_who_is_not_listed_gets_no_answer(serve, answer, told):
     with connected(serve(uids=frozenset({12345}))) as channel:
-        channel.sendall(protocol.frame(b"hello"))
+        with contextlib.suppress(BrokenPipeError):  # the answer may be there before the question
+            channel.sendall(protocol.frame(b"hello"))
         assert answered(channel).startswith(b"deny\0gate-peer-refused\0")
     assert not answer.peers
     assert told[0][1]["code"] == "gate-peer-refused"

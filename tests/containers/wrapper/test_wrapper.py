@@ -211,6 +211,25 @@ def test_refusal_reaches_log_and_terminal(call, told, gate, tmp_path):
     assert not (told / "argv").exists()
 
 
+def test_refusal_of_a_gate_that_does_not_even_read_is_told(call, told, tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "gate.sock"))
+        listener.listen()
+
+        def turn_away():
+            channel, _ = listener.accept()
+            with channel:
+                channel.sendall(protocol.frame(protocol.deny(Refusal("too many"))))
+
+        listener.settimeout(20)
+        thread = threading.Thread(target=turn_away)
+        thread.start()
+        done = call("run", "--bundle", "x" * 100_000, "c1")
+        thread.join()
+    assert (done.returncode, done.stderr) == (1, "catena refused: too many [refused]\n")
+    assert not (told / "argv").exists()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
