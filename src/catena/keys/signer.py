@@ -202,7 +202,7 @@ def load_signer(path: Path, passphrase: bytes | None = None) -> PrivateKeySigner
     Key files that cosign made are opened as well (``keys.cosignkey``). Raises ``MissingKey``,
     ``ExposedKey``, ``WrongPassphrase`` or ``UnusableKey``.
     """
-    pem = _read_private(path)
+    pem = read_private(path)
     if cosignkey.is_cosign_key(pem):
         return PrivateKeySigner(_cosign_key(path, pem, passphrase or b""))
     try:
@@ -237,8 +237,11 @@ def _usable(path: Path, key: object) -> PrivateKey:
     return key
 
 
-def _read_private(path: Path) -> bytes:
-    """Read a key file through one descriptor, so that what was checked is what is read."""
+def read_private(path: Path) -> bytes:
+    """Read a key file through one descriptor, so that what was checked is what is read.
+
+    Raises ``MissingKey``, ``ExposedKey``, ``KeyUnreadable`` or ``UnusableKey``.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:

@@ -3,6 +3,7 @@
 =========================  ==============================================================
 ``registry/name:tag``      in a registry; ``@sha256:…`` instead of or beside the tag
 ``oci:FOLDER:NAME``        in an OCI layout; NAME as it is there, a whole reference or a tag
+``aci:FILE``               an ACI, its signature in ``FILE.asc``
 =========================  ==============================================================
 """
 
@@ -16,17 +17,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 
+from catena.containers.images.acifile import AciFile
 from catena.containers.images.layout import Layout
 from catena.containers.images.registry import Registry
-from catena.containers.images.source import ImageStore
+from catena.containers.images.source import ImageSource, ImageStore
 from catena.containers.images.transport import Credentials, Transport
 from catena.errors import FormatError, Refusal, UsageError
 from catena.formats import oci
 
 LAYOUT = "oci:"
+ACI = "aci:"
 MAX_AUTH_FILE = 256 * 1024
 
 
@@ -60,11 +64,14 @@ class Access:
     ca: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenImage:
-    """A store, the image's name in it, and the repository and tag that are meant."""
+S_co = TypeVar("S_co", bound=ImageSource, covariant=True)
 
-    store: ImageStore
+
+@dataclass(frozen=True, slots=True)
+class OpenImage(Generic[S_co]):
+    """A source, the image's name in it, and the repository and tag that are meant."""
+
+    store: S_co
     name: str
     repository: str
     tag: str
@@ -76,8 +83,24 @@ class OpenImage:
 
 
 @contextmanager
-def opened(image: str, access: Access, repository: str | None = None) -> Iterator[OpenImage]:
-    """Open what the table of this module says; ``repository`` is for layouts.
+def opened_source(
+    image: str, access: Access, repository: str | None = None
+) -> Iterator[OpenImage[ImageSource]]:
+    """Open what the table of this module says, to be read. Raises as ``opened``."""
+    if image.startswith(ACI):
+        file = AciFile(Path(image.removeprefix(ACI)))
+        meant = oci.parse_reference(repository or file.name)
+        yield OpenImage(file, image, meant.repository, meant.tag)
+        return
+    with opened(image, access, repository) as found:
+        yield OpenImage(found.store, found.name, found.repository, found.tag)
+
+
+@contextmanager
+def opened(
+    image: str, access: Access, repository: str | None = None
+) -> Iterator[OpenImage[ImageStore]]:
+    """Open a registry or a layout, to be written as well; ``repository`` is for layouts.
 
     Raises ``NoRepository``, ``FormatError``, or what opening a registry raises.
     """
@@ -98,7 +121,7 @@ def opened(image: str, access: Access, repository: str | None = None) -> Iterato
         yield OpenImage(store, name, repository or reference.repository, tag)
 
 
-def _in_layout(layout: Layout, name: str, repository: str | None) -> OpenImage:
+def _in_layout(layout: Layout, name: str, repository: str | None) -> OpenImage[ImageStore]:
     if repository is not None:
         meant = oci.parse_reference(repository)
         return OpenImage(layout, name, meant.repository, meant.tag)

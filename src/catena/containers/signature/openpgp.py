@@ -163,6 +163,12 @@ def fingerprints(keys: Sequence[bytes]) -> tuple[str, ...]:
     return tuple(_sequoia().read_keys(keys))
 
 
+def secret_fingerprint(secret_key: bytes) -> str:
+    """The fingerprint of a secret key's public half. Raises ``UnusableOpenPgpKey``."""
+    fingerprint: str = _sequoia().secret_fingerprint(secret_key)
+    return fingerprint
+
+
 def sign_detached(data: bytes, secret_key: bytes, passphrase: str | None = None) -> bytes:
     """An armored detached signature over ``data``. Raises ``UnusableOpenPgpKey``."""
     signature: bytes = _sequoia().sign_detached(data, secret_key, passphrase)

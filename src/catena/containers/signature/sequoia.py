@@ -162,6 +162,14 @@ def sign_detached(data: bytes, secret_key: bytes, passphrase: str | None) -> byt
         raise UnusableOpenPgpKey(f"OpenPGP key cannot sign: {_words(error)}") from None
 
 
+def secret_fingerprint(secret_key: bytes) -> str:
+    """``openpgp.secret_fingerprint``."""
+    try:
+        return str(Tsk.from_bytes(secret_key).extract_certificate().fingerprint)
+    except (RuntimeError, ValueError) as error:
+        raise UnusableOpenPgpKey(f"not an OpenPGP secret key: {_words(error)}") from None
+
+
 def _read(packet: Packet) -> tuple[Sig, _Stated]:
     """A signature and what it says: the library refuses some of that only when asked for it."""
     try:

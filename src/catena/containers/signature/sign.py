@@ -1,38 +1,44 @@
-"""Signing images in cosign's two formats, and attaching launch policies.
+"""Signing images in the formats of cosign and notation, and attaching launch policies.
 
-Whatever is written here the real ``cosign`` verifies. Both formats name the repository, so that the
-signature does not count elsewhere; cosign's bundles have no place for it but an annotation. The time
-of signing goes along as ``org.opencontainers.image.created``.
+Whatever is written here the real ``cosign`` or ``notation`` verifies. Cosign's formats name the
+repository, so that the signature does not count elsewhere; its bundles have no place for it but an
+annotation. The time of signing goes along as ``org.opencontainers.image.created``. Notation's name
+no repository.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
+from cryptography import x509
 
 from catena.containers.images import attached
 from catena.containers.images.source import (
     COSIGN_PAYLOAD,
     LAUNCH_POLICY,
+    NOTATION_COSE,
+    NOTATION_JWS,
     SIGSTORE_BUNDLE,
     ImageStore,
 )
 from catena.containers.launch.document import seal_launch_policy
-from catena.containers.signature import cosign
+from catena.containers.signature import cosign, notation
 from catena.containers.signature.proof import REPOSITORY
 from catena.containers.signature.result import SignatureFormat
 from catena.errors import UsageError
 from catena.formats import dsse, ijson, oci, sigstore, simplesigning
+from catena.formats import notation as documents
 from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.oci import Descriptor, Manifest
 from catena.ids import ImageDigest
 from catena.keys.signer import Signer
 
 MAX_ANNOTATIONS = 64
+_THUMBPRINTS = "io.cncf.notary.x509chain.thumbprint#S256"
 _NEVER = "0001-01-01T00:00:00Z"
 _CONTENT = "dev.sigstore.bundle.content"
 _PREDICATE = "dev.sigstore.bundle.predicateType"
@@ -50,6 +56,13 @@ class TooManyAnnotations(UsageError):
 
     code = "too-many-annotations"
     remedy = f"Give at most {MAX_ANNOTATIONS}."
+
+
+class NoChain(UsageError):
+    """A format that needs certificates, and a key alone."""
+
+    code = "no-certificate-chain"
+    remedy = "Give the chain, from the key's own certificate to its root: --certificates FILE."
 
 
 class NoImage(UsageError):
@@ -92,8 +105,13 @@ def sign_image(
     *,
     annotations: Mapping[str, str],
     now: datetime,
+    chain: Sequence[x509.Certificate] = (),
 ) -> SignedImage:
-    """Sign an image. Raises ``UnsupportedFormat``, ``TooManyAnnotations``, or what the store raises."""
+    """Sign an image; ``chain``, from the signer's certificate to its root, is for notation's formats.
+
+    Raises ``UnsupportedFormat``, ``NoChain``, ``TooManyAnnotations``, ``UnsupportedSigner``, or what the
+    store raises.
+    """
     if len(annotations) > MAX_ANNOTATIONS:
         raise TooManyAnnotations("too many annotations", got=f"{len(annotations)}")
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -104,6 +122,9 @@ def sign_image(
         case SignatureFormat.COSIGN_BUNDLE:
             signed = {REPOSITORY: target.repository, **signed}
             _sign_statement(target, signed, signer)
+        case SignatureFormat.NOTATION_JWS | SignatureFormat.NOTATION_COSE:
+            signed = dict(annotations)
+            _sign_envelope(target, kind, signed, signer, chain, now=now)
         case _:
             raise UnsupportedFormat(f"images are not signed as {kind} here")
     return SignedImage(target.image, target.repository, kind, signer.key_id, signed)
@@ -163,20 +184,47 @@ def _sign_statement(target: Target, annotations: Mapping[str, str], signer: Sign
     _attach(target, sigstore.encode(payload, signature, hint), SIGSTORE_BUNDLE, notes)
 
 
-def _attach(target: Target, content: bytes, kind: str, notes: Mapping[str, str]) -> None:
+def _sign_envelope(
+    target: Target,
+    kind: SignatureFormat,
+    annotations: dict[str, str],
+    signer: Signer,
+    chain: Sequence[x509.Certificate],
+    *,
+    now: datetime,
+) -> None:
+    """Notation's envelope over the image's descriptor, in a manifest that says so by its config."""
+    if not chain:
+        raise NoChain("notation signs with a certificate")
+    subject = _subject(target)
+    covered = documents.Descriptor(subject.media_type, target.image, subject.size, annotations)
+    if kind is SignatureFormat.NOTATION_JWS:
+        media_type, content = NOTATION_JWS, notation.sign_jws(signer, chain, covered, now)
+    else:
+        media_type, content = NOTATION_COSE, notation.sign_cose(signer, chain, covered, now)
+    notes = {_THUMBPRINTS: notation.thumbprints(chain)}
+    _attach(target, content, media_type, notes, config=documents.ARTIFACT_TYPE)
+
+
+def _attach(
+    target: Target, content: bytes, kind: str, notes: Mapping[str, str], config: str = ""
+) -> None:
+    """A manifest about the image. The type of the artifact is ``config``'s, if one is given."""
     store = target.store
     manifest = Manifest(
         schema_version=2,
         media_type=oci.IMAGE_MANIFEST,
-        artifact_type=kind,
+        artifact_type="" if config else kind,
         config=Descriptor(
-            media_type=oci.EMPTY, digest=store.add(oci.EMPTY_CONTENT), size=len(oci.EMPTY_CONTENT)
+            media_type=config or oci.EMPTY,
+            digest=store.add(oci.EMPTY_CONTENT),
+            size=len(oci.EMPTY_CONTENT),
         ),
         layers=(Descriptor(media_type=kind, digest=store.add(content), size=len(content)),),
         subject=_subject(target),
         annotations=dict(notes) or None,
     )
-    store.attach(target.name, target.image, manifest.encode(), kind)
+    store.attach(target.name, target.image, manifest.encode(), config or kind)
 
 
 def _subject(target: Target) -> Descriptor:
