@@ -197,7 +197,8 @@ def named(store, manifest):
 
 
 def manifest_of(store, diff_ids, layers, kind="layers"):
-    config = {"rootfs": {"type": kind, "diff_ids": diff_ids}}
+    config = {"architecture": "amd64", "os": "linux"}
+    config["rootfs"] = {"type": kind, "diff_ids": diff_ids}
     return {
         "schemaVersion": 2,
         "config": store.descriptor(json.dumps(config).encode(), OCI_CONFIG),

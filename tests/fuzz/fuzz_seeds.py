@@ -517,6 +517,7 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "oci.parse_layout": (b'{"imageLayoutVersion":"1.0.0"}',),
         "oci.parse_manifest": (image_manifest(),),
         "oci.parse_index": (image_index(),),
+        "oci.parse_document": (image_index(),),
         "oci.parse_digest": (oci.digest_of(b"").encode(),),
         "oci.parse_reference": (f"registry.example.com:5000/a/b:1@{oci.digest_of(b'')}".encode(),),
         "oci.digest_of": (b"content",),

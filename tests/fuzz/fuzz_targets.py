@@ -735,6 +735,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "images",
             (
+                Probe("oci.parse_document", oci.parse_document),
                 Probe("ijson.decode", _ijson),
                 Probe("oci.parse_manifest", _manifest, kinds=(oci.Manifest,)),
                 Probe("oci.parse_index", _index, kinds=(oci.Index,)),

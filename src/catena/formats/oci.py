@@ -169,6 +169,12 @@ def parse_index(data: bytes, *, limit: int = MAX_MANIFEST) -> Index:
     return index
 
 
+def parse_document(data: bytes) -> Manifest | Index:
+    """Read a manifest or an index, whichever it is by its members. Raises ``FormatError``."""
+    members = ijson.decode(data, dict[str, msgspec.Raw], limit=MAX_MANIFEST, what="image manifest")
+    return parse_index(data) if "manifests" in members else parse_manifest(data)
+
+
 def parse_layout(data: bytes) -> None:
     """Check the ``oci-layout`` file (image-spec, "image-layout.md"). Raises ``FormatError``."""
     layout = ijson.decode(data, _Layout, limit=1024, what="oci-layout file")

@@ -1,48 +1,20 @@
-"""What of an OCI image is needed to find its layers (image-spec 1.1: manifest.md, config.md, image-index.md).
-
-The specification lets these documents carry members of any kind: unknown ones are ignored, doubled
-ones are refused, so that no two readers see different layers.
-"""
+"""Which layers an image consists of, from its documents (``formats.oci``, ``formats.imageconfig``)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from catena.containers.images.blobs import Blobs, MissingBlob
 from catena.containers.rootfs.refusals import UnfitImage
+from catena.errors import FormatError
+from catena.formats import imageconfig, oci
+from catena.formats.oci import Manifest
 from catena.ids import DiffId, ImageDigest
 
-MAX_DOCUMENT = 8 * 1024 * 1024
-MAX_LAYERS = 512
-MAX_MANIFESTS = 1024
-_Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
-
-
-T = TypeVar("T", bound=msgspec.Struct)
-
-
-class _Descriptor(msgspec.Struct, frozen=True):
-    digest: _Digest
-
-
-class _RootFs(msgspec.Struct, frozen=True):
-    type: str
-    diff_ids: Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1, max_length=MAX_LAYERS)]
-
-
-class _Config(msgspec.Struct, frozen=True):
-    rootfs: _RootFs
-
-
-class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
-    schema_version: int
-    config: _Descriptor | None = None
-    layers: Annotated[tuple[_Descriptor, ...], msgspec.Meta(max_length=MAX_LAYERS)] = ()
-    manifests: Annotated[tuple[_Descriptor, ...], msgspec.Meta(max_length=MAX_MANIFESTS)] = ()
+T = TypeVar("T")
 
 
 class ImageLayers(msgspec.Struct, frozen=True):
@@ -58,10 +30,10 @@ def images_of(blobs: Blobs, image: ImageDigest) -> tuple[ImageLayers, ...]:
 
     Raises ``UnfitImage``, ``MissingBlob`` and ``AlteredBlob``.
     """
-    manifest = _decode(blobs.read(image, MAX_DOCUMENT), _Manifest)
-    if not manifest.manifests:
-        return (_layers(blobs, image, manifest),)
-    found = tuple(_present(blobs, [one.digest for one in manifest.manifests]))
+    document = _read(oci.parse_document, blobs.read(image, oci.MAX_MANIFEST))
+    if isinstance(document, Manifest):
+        return (_layers(blobs, image, document),)
+    found = tuple(_present(blobs, [one.digest for one in document.manifests]))
     if not found:
         raise MissingBlob("no image of the index is here", got=image)
     return found
@@ -72,35 +44,25 @@ def _present(blobs: Blobs, digests: Sequence[str]) -> list[ImageLayers]:
     found = []
     for digest in digests:
         try:
-            manifest = _decode(blobs.read(digest, MAX_DOCUMENT), _Manifest)
+            manifest = _read(oci.parse_manifest, blobs.read(digest, oci.MAX_MANIFEST))
             found.append(_layers(blobs, ImageDigest(digest), manifest))
         except (MissingBlob, UnfitImage):
             continue
     return found
 
 
-def _layers(blobs: Blobs, image: ImageDigest, manifest: _Manifest) -> ImageLayers:
-    if manifest.schema_version != 2 or manifest.config is None or manifest.manifests:
-        raise UnfitImage("not a manifest of an image")
-    config = _decode(blobs.read(manifest.config.digest, MAX_DOCUMENT), _Config)
-    if config.rootfs.type != "layers" or len(config.rootfs.diff_ids) != len(manifest.layers):
+def _layers(blobs: Blobs, image: ImageDigest, manifest: Manifest) -> ImageLayers:
+    written = blobs.read(manifest.config.digest, imageconfig.MAX_IMAGE_CONFIG)
+    diff_ids = _read(imageconfig.parse, written).diff_ids
+    if not diff_ids or len(diff_ids) != len(manifest.layers):
         raise UnfitImage("manifest and configuration do not name the same layers")
     return ImageLayers(
-        manifest=image,
-        blobs=tuple(one.digest for one in manifest.layers),
-        diff_ids=tuple(DiffId(one) for one in config.rootfs.diff_ids),
+        manifest=image, blobs=tuple(one.digest for one in manifest.layers), diff_ids=diff_ids
     )
 
 
-def _decode(data: bytes, kind: type[T]) -> T:
+def _read(parse: Callable[[bytes], T], data: bytes) -> T:
     try:
-        json.loads(data, object_pairs_hook=_once)
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UnfitImage(f"not a document of an image: {error}"[:200]) from error
-
-
-def _once(members: list[tuple[str, object]]) -> None:
-    names = {name for name, _ in members}
-    if len(names) != len(members):
-        raise UnfitImage("a document of an image has a member twice")
+        return parse(data)
+    except FormatError as error:
+        raise UnfitImage(f"not a document of an image: {error.message}"[:200]) from error
