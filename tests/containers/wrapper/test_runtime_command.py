@@ -8,7 +8,7 @@ from catena.containers.wrapper.command import CommandRefused, Verb, parse_comman
 
 ID = "c-1"
 FLAGS = {
-    Verb.CREATE: {"--no-pivot", "--no-new-keyring"},
+    Verb.CREATE: {"--no-new-keyring"},
     Verb.RUN: {"--detach", "-d", "--keep", "--no-subreaper"},
     Verb.EXEC: {"--tty", "-t", "--detach", "--no-new-privs", "--ignore-paused"},
     Verb.RESTORE: {"--tcp-established", "--lazy-pages"},
@@ -86,7 +86,9 @@ def test_everything_behind_the_container_belongs_to_the_executed_command():
         ["create", "-bundle", "/b", ID],
         ["create", "--b", "/b", ID],
         ["create", "--detach", ID],
-        ["create", "--no-pivot=false", ID],
+        ["create", "--no-new-keyring=false", ID],
+        ["create", "--no-pivot", ID],
+        ["--criu", "/bin/sh", "create", ID],
         ["create", "--unknown", ID],
         ["--root"],
         ["--root", "", "create", ID],
@@ -127,7 +129,7 @@ def test_words_are_read_or_refused_and_what_is_read_is_read_the_same_again(words
 
 @given(
     st.sampled_from(list(Verb)),
-    st.dictionaries(st.sampled_from(["root", "log", "criu"]), st.text("-=/a ", min_size=1)),
+    st.dictionaries(st.sampled_from(["root", "log", "rootless"]), st.text("-=/a ", min_size=1)),
     st.text("-=/a ", min_size=1),
 )
 def test_values_that_look_like_options_stay_values(verb, options, value):

@@ -3,7 +3,8 @@
 #
 # It stands where runc is expected and hands every call on to the real runtime. What can start a
 # process (create, run, exec, restore) goes through the gate first, in lean Python; `delete` tells
-# it. What cannot start one goes straight on. Whatever is not known is refused.
+# it. What cannot start one goes straight on. Whatever is not known is refused, and so is `--criu`,
+# which names a program to run.
 set -u
 runtime='@RUNTIME@'
 python='@PYTHON@'
@@ -29,8 +30,8 @@ for word do
         --log=*) log=${word#*=} ;;
         --log-format) wanted=format ;;
         --log-format=*) format=${word#*=} ;;
-        --root | --criu | --rootless) wanted=value ;;
-        --root=* | --criu=* | --rootless=* | --debug | --systemd-cgroup) ;;
+        --root | --rootless) wanted=value ;;
+        --root=* | --rootless=* | --debug | --systemd-cgroup) ;;
         create | run | exec | restore | delete)
             # LC_CTYPE is told because Python may set it, and the real runtime must not notice.
             exec "$python" -ISBc "$start" "$gate" "$runtime" "$word" "$log" "$format" \
