@@ -95,7 +95,7 @@ def exchange(gate: str, seconds: float, request: bytes) -> bytes:
     if int.from_bytes(peer[4:8], sys.byteorder) != 0:
         raise OSError("the gate is not root's")
     try:  # noqa: SIM105  contextlib would have to be imported
-        channel.sendall(len(request).to_bytes(4, "big") + request)
+        channel.sendall(len(request).to_bytes(4, "big") + request, _socket.MSG_NOSIGNAL)
     except (BrokenPipeError, ConnectionResetError):
         pass  # a gate that refuses at once does not read the question; its answer says why
     size = int.from_bytes(receive(channel, 4), "big")
