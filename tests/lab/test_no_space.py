@@ -133,10 +133,13 @@ def test_up_that_is_stopped_midway_leaves_no_process_and_no_mount(tmp_path, stan
     lab, cache = tmp_path / "lab", tmp_path / "cache"
     command = [*CATENA, "lab", "up", "--dir", str(lab), "--cache", str(cache), "-o", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as up:
-        await_that((tmp_path / "busy").exists, "debootstrap at work")
-        assert len(processes_naming(cache)) >= 3
-        up.send_signal(number)
-        answer, _ = up.communicate(timeout=20)
+        try:
+            await_that((tmp_path / "busy").exists, "debootstrap at work")
+            await_that(lambda: len(processes_naming(cache)) >= 3, "its own process at work")
+            up.send_signal(number)
+            answer, _ = up.communicate(timeout=20)
+        finally:
+            up.kill()  # or leaving the block would wait for ever
     await_that(lambda: processes_naming(tmp_path) == {}, "nothing runs")
     assert mounts_below(tmp_path) == []
     if number == SIGKILL:
