@@ -81,7 +81,7 @@ def test_lab_folder_without_room_for_the_system_keeps_no_half_of_it(
     cache = tmp_path / "cache"
     Cache(cache).packages(lambda _: None)
     words = ("--dir", str(tmp_path / "disk/lab"), "--cache", str(cache))
-    status, error, left = up_with_small_disk(tmp_path, "5m", *words)
+    status, error, left = up_with_small_disk(tmp_path, "11m", *words)
     assert (status, error["code"]) == (1, "tool-failed")
     assert "./big: " in error["got"]
     assert "full disk" in error["remedy"]
