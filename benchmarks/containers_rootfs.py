@@ -32,7 +32,7 @@ from catena.containers.rootfs.fingerprints import Fingerprints
 from catena.containers.rootfs.identification import identify
 from catena.containers.rootfs.layer import layer_tree
 from catena.containers.rootfs.packing import Hashed, unpacked
-from catena.formats import layertar
+from catena.formats import layertar, oci
 from catena.ids import ImageDigest
 from figures import Figure, cheapest, command, milliseconds, peak
 
@@ -119,11 +119,14 @@ class OneLayer:
         self.tar = out.getvalue()
         self.packed = gzip.compress(self.tar, _LEVEL, mtime=0)
         self._blobs = {_digest(self.packed): self.packed}
-        config = {"rootfs": {"type": "layers", "diff_ids": [_digest(self.tar)]}}
+        root = {"type": "layers", "diff_ids": [_digest(self.tar)]}
+        config = {"architecture": "amd64", "os": "linux", "rootfs": root}
         manifest = {
             "schemaVersion": 2,
-            "config": {"digest": self._put(config)},
-            "layers": [{"digest": _digest(self.packed)}],
+            "config": {"mediaType": oci.IMAGE_CONFIG, "digest": self._put(config), "size": 0},
+            "layers": [
+                {"mediaType": "x", "digest": _digest(self.packed), "size": len(self.packed)}
+            ],
         }
         self.image = ImageDigest(self._put(manifest))
 
