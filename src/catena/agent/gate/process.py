@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from catena.containers.launch.arguments import ExecArguments
+from catena.containers.launch.arguments import ExecArguments, check_cgroup
 from catena.containers.wrapper.command import RuntimeCommand
 from catena.errors import FormatError, Unavailable
 from catena.formats.runtime import parse_config
@@ -53,8 +53,10 @@ def read_document(path: Path) -> bytes:
 def process_document(folder: Path, command: RuntimeCommand, config: bytes) -> bytes:
     """The document that an ``exec`` is about; ``config`` is the container's checked one.
 
-    Raises ``DocumentUnreadable``, ``BadExec`` or ``UnknownExecOption``.
+    Raises ``DocumentUnreadable``, ``BadExec``, ``UnknownExecOption`` or ``LaunchPrivileges``.
     """
+    for cgroup in command.options.get("cgroup", ()):
+        check_cgroup(cgroup)
     if command.value("process"):
         return read_document(folder / command.value("process"))
     if not command.arguments:

@@ -100,9 +100,14 @@ def parse_exec(arguments: Sequence[str]) -> ExecArguments:
     container = _next(words, "CONTAINER")
     if words[:1] == ["--"]:
         words.pop(0)
-    if ".." in values.get("cgroup", "").rpartition(":")[2].split("/"):
-        raise LaunchPrivileges("a cgroup that is not the container's", got=shown(values["cgroup"]))
+    check_cgroup(values.get("cgroup", ""))
     return ExecArguments(container, tuple(words), values, lists, switches)
+
+
+def check_cgroup(value: str) -> None:
+    """``--cgroup`` stays below the container's own. Raises ``LaunchPrivileges``."""
+    if ".." in value.rpartition(":")[2].split("/"):
+        raise LaunchPrivileges("a cgroup that is not the container's", got=shown(value))
 
 
 def _next(words: list[str], name: str) -> str:
