@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from catena.agent.client import WrongTime
 from catena.errors import FormatError, Refusal
+from catena.formats.certificate import CERTIFICATE_FAULTS
 
 
 class ForeignCertificate(Refusal):
@@ -74,13 +75,13 @@ def accept_certificate(
     try:
         leaf = x509.load_pem_x509_certificates(certificate.encode())[0]
         public_key = leaf.public_key()
-    except ValueError as error:
+    except CERTIFICATE_FAULTS as error:
         raise FormatError("the issued certificate is not PEM") from error
     if public_key != request.key.public_key():
         raise MismatchedCertificate("the issued certificate is for another key")
     try:
         leaf.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (InvalidSignature, *CERTIFICATE_FAULTS) as error:
         raise ForeignCertificate("the issued certificate is not from the cluster CA") from error
     if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
         raise WrongTime(
@@ -99,5 +100,5 @@ def load_ca(pem: bytes) -> x509.Certificate:
     """The cluster CA's certificate. Raises ``FormatError``."""
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except CERTIFICATE_FAULTS as error:
         raise FormatError("the cluster CA is no PEM certificate") from error

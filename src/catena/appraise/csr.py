@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from catena.appraise.refusal import UnauthenticatedRefusal
 from catena.errors import FormatError
+from catena.formats.certificate import CERTIFICATE_FAULTS
 
 
 class UnprovenCsrKey(UnauthenticatedRefusal):
@@ -44,7 +45,7 @@ def read_csr(der: bytes) -> RequestedKey:
     try:
         csr = x509.load_der_x509_csr(der)
         key = csr.public_key()
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+    except CERTIFICATE_FAULTS as error:
         raise FormatError("not a certificate request") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
         raise WrongCsrKey("the certificate request is not for a P-256 key")
@@ -56,7 +57,7 @@ def read_csr(der: bytes) -> RequestedKey:
 def _check_possession(csr: x509.CertificateSigningRequest) -> None:
     try:
         holds = csr.is_signature_valid
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except (InvalidSignature, *CERTIFICATE_FAULTS):
         holds = False
     if not holds:
         raise UnprovenCsrKey("the certificate request is not signed by its own key")

@@ -30,6 +30,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from catena.errors import NotFound
+from catena.formats.certificate import CERTIFICATE_FAULTS
 from catena.keys import authority
 from catena.keys.signer import (
     KeyAlgorithm,
@@ -177,7 +178,7 @@ def load_certificate(path: Path) -> x509.Certificate:
         raise NoKeyFolder(f"cannot read certificate {path.name}", got=str(path)) from error
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except CERTIFICATE_FAULTS as error:
         raise UnusableKey(f"{path.name} is not a PEM certificate") from error
 
 

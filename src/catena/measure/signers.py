@@ -12,6 +12,7 @@ from cryptography import x509
 
 from catena.errors import FormatError
 from catena.formats import efi
+from catena.formats.certificate import CERTIFICATE_FAULTS
 from catena.measure.escape import escape
 
 MAX_SUBJECT = 256
@@ -67,7 +68,7 @@ def _subject(certificate: bytes) -> str:
         with vendors_tolerated():
             name = x509.load_der_x509_certificate(certificate).subject
         return escape(name.rfc4514_string(), MAX_SUBJECT) or "unnamed"
-    except (ValueError, x509.InvalidVersion):
+    except CERTIFICATE_FAULTS:
         return UNREADABLE
 
 

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from catena.formats import efi
+from catena.formats.certificate import CERTIFICATE_FAULTS
 from catena.formats.efi import EFI_CERT_SHA256, EFI_CERT_X509, SignatureEntry
 from catena.formats.pe import PKCS_SIGNED_DATA, PeImage
 from catena.ids import HashAlg
@@ -72,13 +73,13 @@ def _chain(content: bytes) -> _Chain:
         carried = [_load(one.chosen.dump()) for one in signed["certificates"]]
         signer = signed["signer_infos"][0]["sid"].chosen
         issuer, serial = signer["issuer"].dump(), signer["serial_number"].native
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        chain = [
+            one
+            for one in carried
+            if one.serial_number == serial and one.issuer.public_bytes() == issuer
+        ][:1]
+    except (*CERTIFICATE_FAULTS, KeyError, IndexError, AttributeError):
         return ()
-    chain = [
-        one
-        for one in carried
-        if one.serial_number == serial and one.issuer.public_bytes() == issuer
-    ][:1]
     while chain and len(chain) < _MAX_CHAIN:
         above = [one for one in carried if one not in chain and _issued(chain[-1], one)][:1]
         if not above:
@@ -91,7 +92,7 @@ def _leads_to(chain: Sequence[x509.Certificate], root: bytes) -> bool:
     """Whether one of the chain is this certificate, or was issued by it."""
     try:
         authority = _load(root)
-    except ValueError:
+    except CERTIFICATE_FAULTS:
         return False
     return any(one == authority or _issued(one, authority) for one in chain)
 
@@ -113,7 +114,7 @@ def _is_revoked(chain: _Chain, dbx: bytes) -> bool:
 def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
     try:
         child.verify_directly_issued_by(parent)
-    except (ValueError, TypeError, InvalidSignature):
+    except (InvalidSignature, *CERTIFICATE_FAULTS):
         return False
     return True
 

@@ -28,6 +28,7 @@ from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
 from catena.appraise.policy import compile_policy, default_policy_text
 from catena.audit.log import TransparencyLog
 from catena.errors import LogInconsistent, UsageError
+from catena.formats.certificate import CERTIFICATE_FAULTS
 from catena.keys.hierarchy import load_certificate
 from catena.keys.signer import (
     ExposedKey,
@@ -150,17 +151,16 @@ def split_root(text: str) -> tuple[EndorsementKind, Path]:
 def read_roots(kind: EndorsementKind, path: Path) -> tuple[TrustRoot, ...]:
     """The certificates of a PEM bundle. Raises ``BadRoot``."""
     try:
-        certificates = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadRoot(f"{path} holds no PEM certificates") from error
-    return tuple(
-        TrustRoot(
-            name=one.subject.rfc4514_string()[:200],
-            kind=kind,
-            certificate=one.public_bytes(Encoding.DER),
+        return tuple(
+            TrustRoot(
+                name=one.subject.rfc4514_string()[:200],
+                kind=kind,
+                certificate=one.public_bytes(Encoding.DER),
+            )
+            for one in x509.load_pem_x509_certificates(path.read_bytes())
         )
-        for one in certificates
-    )
+    except (OSError, *CERTIFICATE_FAULTS) as error:
+        raise BadRoot(f"{path} holds no PEM certificates") from error
 
 
 def load_roots(folder: Path, config: Config) -> TrustRoots:

@@ -24,14 +24,14 @@ from itertools import pairwise
 from typing import ClassVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from catena.containers.signature.result import SignatureRefused
 from catena.errors import FormatError
+from catena.formats.certificate import CERTIFICATE_FAULTS
 
 MAX_CHAIN = 8
 MAX_CERTIFICATES = 64
@@ -49,18 +49,6 @@ _OTHER_USES = frozenset(
         ExtendedKeyUsageOID.OCSP_SIGNING,
     }
 )
-_FAULTS = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    CryptographyDeprecationWarning,
-)
-"""What the library raises where a certificate is malformed, as late as the part at fault is read; of a
-serial number below 1 it only warns, so far.
-"""
 _KNOWN = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -145,7 +133,7 @@ def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
             found = x509.load_pem_x509_certificates(data)
         else:
             found = [x509.load_der_x509_certificate(one) for one in _sequences(data)]
-    except _FAULTS as error:
+    except CERTIFICATE_FAULTS as error:
         raise MalformedCertificate("file holds no certificates") from error
     if not 1 <= len(found) <= MAX_CERTIFICATES:
         raise MalformedCertificate(
@@ -169,7 +157,7 @@ def parse_chain(ders: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
         positive = all(one.serial_number > 0 for one in chain)
         for one in chain:
             one.subject.rfc4514_string()
-    except _FAULTS as error:
+    except CERTIFICATE_FAULTS as error:
         raise MalformedCertificate("signature carries something else than certificates") from error
     if not positive:
         raise MalformedCertificate("certificate has a serial number below 1")
@@ -185,7 +173,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
     """Whether the certificate says that it may issue others."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, *_FAULTS):
+    except (x509.ExtensionNotFound, *CERTIFICATE_FAULTS):
         return False
     return constraints.value.ca
 
@@ -209,14 +197,14 @@ def check_chain(
         _check_strength(one)  # (2, 3)
         try:
             _check_extensions(one, below)  # (4, 5, 6)
-        except _FAULTS as error:
+        except CERTIFICATE_FAULTS as error:
             raise UnknownExtension("certificate has malformed extensions", got=_name(one)) from error  # fmt: skip
 
 
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *_FAULTS):
+    except (InvalidSignature, *CERTIFICATE_FAULTS):
         return False
     return True
 
@@ -234,7 +222,7 @@ def _check_validity(certificate: x509.Certificate, at: datetime) -> None:
 def _check_strength(certificate: x509.Certificate) -> None:
     try:
         key, algorithm = certificate.public_key(), certificate.signature_hash_algorithm
-    except _FAULTS as error:
+    except CERTIFICATE_FAULTS as error:
         raise WeakCertificate("certificate has an unknown algorithm") from error
     match key:
         case rsa.RSAPublicKey():

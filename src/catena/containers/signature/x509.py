@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
@@ -39,6 +39,7 @@ from catena.containers.signature.refusals import (
 )
 from catena.errors import FormatError
 from catena.formats import rekor
+from catena.formats.certificate import CERTIFICATE_FAULTS
 from catena.formats.rekor import Promise
 from catena.keys.signer import UnusableKey
 
@@ -60,15 +61,6 @@ _JUDGED = frozenset(
     }
 )
 """Extensions that may be critical: judged here, or without effect on the path."""
-
-_DAMAGE = (
-    ValueError,
-    TypeError,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-    UnsupportedAlgorithm,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +103,7 @@ def present(
     leaf, *others = map(parse_certificate, certificates)
     try:
         key = key_of(leaf.public_key())
-    except _DAMAGE as error:
+    except CERTIFICATE_FAULTS as error:
         raise UnusableKey("certificate has a key of another kind") from error
     return Presented(leaf, tuple(others), key, tuple(promises), signature, sha256)
 
@@ -120,7 +112,7 @@ def parse_certificate(der: bytes) -> x509.Certificate:
     """Read a DER certificate, nothing behind it. Raises ``FormatError``."""
     try:
         return x509.load_der_x509_certificate(der)
-    except _DAMAGE as error:
+    except CERTIFICATE_FAULTS as error:
         raise FormatError("not a certificate") from error
 
 
@@ -128,7 +120,7 @@ def pem_certificates(pem: str) -> tuple[x509.Certificate, ...]:
     """Read one or more PEM certificates. Raises ``FormatError``."""
     try:
         return tuple(x509.load_pem_x509_certificates(pem.encode()))
-    except _DAMAGE as error:
+    except CERTIFICATE_FAULTS as error:
         raise FormatError("no PEM certificates") from error
 
 
@@ -142,7 +134,7 @@ def verify_identity(presented: Presented, identity: Identity, now: datetime) -> 
         chain = _chain(presented, identity.roots)  # (1)
         _check_leaf(presented.leaf)  # (2)
         _check_identity(presented.leaf, identity)  # (3)
-    except _DAMAGE as error:
+    except CERTIFICATE_FAULTS as error:
         raise UntrustedCertificate("certificate cannot be judged", got=str(error)[:80]) from error
     logged = _logged(presented, identity.logs) if identity.logs else None  # (4)
     _check_validity(chain, logged or now)  # (5)
@@ -179,7 +171,7 @@ def _issued(issuer: x509.Certificate, issued: x509.Certificate, below: int) -> b
         return False
     try:
         issued.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *_DAMAGE):
+    except (InvalidSignature, *CERTIFICATE_FAULTS):
         return False
     return True
 
