@@ -1,0 +1,16 @@
+"""What reading a log needs of the place it lies in: a folder, a database, a bucket, a URL."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class LogReader(Protocol):
+    """Reads a log's files by their path below its root (``audit.tiles``)."""
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """The content of a file, None if it is not there; at most ``limit`` + 1 bytes of it.
+
+        Whoever asks refuses what is longer than ``limit``. Raises ``LogUnreadable``.
+        """
+        ...
