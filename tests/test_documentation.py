@@ -115,7 +115,6 @@ def reasons() -> Iterator[str]:
         "appraise/containerclaims.py",
         "appraise/containers.py",
         "appraise/explanation.py",
-        "containers/wrapper/client.py",
         "service/states.py",
     ):
         for node in ast.walk(ast.parse((PROJECT / "src/catena" / path).read_text())):
@@ -123,6 +122,8 @@ def reasons() -> Iterator[str]:
                 r"[a-z]+(-[a-z]+)+", str(node.value)
             ):
                 yield node.value
+    client = (PROJECT / "src/catena/containers/wrapper/gate-client.c").read_text()
+    yield from re.findall(r'["\[]([a-z]+(?:-[a-z]+)+)["\]]', client)
 
 
 # Commands and exit codes -------------------------------------------------------------------

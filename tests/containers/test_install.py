@@ -252,7 +252,10 @@ def test_installation_that_was_cut_short_can_be_undone(root):
     [
         (lambda root: (root / "usr/sbin/runc").unlink(), NoRealRuntime),
         (lambda root: (root / "usr/sbin/runc").chmod(0o644), NoRealRuntime),
-        (lambda root: put(root / "usr/sbin/runc", "#!/bin/sh\n# catena-runc: x"), NoRealRuntime),
+        (
+            lambda root: put(root / "usr/sbin/runc", "#!/usr/lib/catena/gate-client /r /g\n"),
+            NoRealRuntime,
+        ),
         (lambda root: put(root / "usr/local/sbin/runc", "a runc"), FileTaken),
         (lambda root: put(root / WRAPPER[1:], "other"), FileTaken),
         (lambda root: install(root, Engine.CONTAINERD), AlreadyInstalled),

@@ -52,9 +52,6 @@ _root_option = click.option(
     show_default=True,
     help="The gate's socket.",
 )
-@click.option(
-    "--python", type=_PATH, default="/usr/bin/python3", show_default=True, help="For the wrapper."
-)
 @_root_option
 @output.output_option
 def install(
@@ -62,7 +59,6 @@ def install(
     engines: tuple[str, ...],
     real_runc: Path,
     gate: Path,
-    python: Path,
     root: Path,
     as_json: bool,
 ) -> None:
@@ -73,7 +69,7 @@ def install(
     """
     from catena.containers.install import Installer
 
-    done = Installer(root).install(_chosen(engines), runtime=real_runc, gate=gate, python=python)
+    done = Installer(root).install(_chosen(engines), runtime=real_runc, gate=gate)
     output.emit(done, _print_installed, as_json=as_json)
 
 

@@ -27,7 +27,7 @@ RECORD = Path("/var/lib/catena/container-install")
 FOLDER = Path("/usr/lib/catena")
 _LEDGER = "ledger.json"
 _EDITED = frozenset({".toml", ".json"})
-_OWN_FOLDERS = frozenset({"catena", "__pycache__"})
+_OWN_FOLDERS = frozenset({"catena"})
 
 
 class AlreadyInstalled(UsageError):
@@ -106,24 +106,23 @@ class Installer:
         *,
         runtime: Path,
         gate: Path,
-        python: Path = files.PYTHON,
     ) -> Installed:
         """Point engines at the wrapper.
 
-        Raises ``AlreadyInstalled``, ``NoRealRuntime``, ``FileTaken``, ``ConfigNotUnderstood`` or
-        ``UnusablePath``; then nothing has been changed.
+        Raises ``AlreadyInstalled``, ``NoRealRuntime``, ``FileTaken``, ``ConfigNotUnderstood``,
+        ``UnusablePath`` or ``ClientMissing``; then nothing has been changed.
         """
         ledger = self._ledger()
         for engine in engines:
             if ledger.of(engine):
                 raise AlreadyInstalled(f"{engine} starts the wrapper already")
-        parts = files.parts(self.folder, runtime=runtime, python=python, gate=gate)
+        parts = files.parts(self.folder, runtime=runtime, gate=gate)
         self._check_real(runtime)
         wrapper = self.folder / files.NAME
         contents: dict[Path, bytes] = {}
         missed: list[str] = []
         for engine in engines:
-            own = [new_file(path, content) for path, content in parts.items()]
+            own = [new_file(path, content, 0o755) for path, content in parts.items()]
             for edit in (*own, *edits(engine, wrapper, parts[wrapper])):
                 ledger = self._planned(ledger, engine, edit, contents)
                 if edit.path.suffix in _EDITED:
@@ -179,7 +178,7 @@ class Installer:
             path=str(edit.path),
             before=None if old is None else _sha256(old),
             after=_sha256(new),
-            mode=0o755 if edit.path.name == files.NAME else edit.mode,
+            mode=edit.mode,
         )
         if old is None:
             return change
@@ -192,7 +191,7 @@ class Installer:
         place = self._place(runtime)
         if not os.access(place, os.X_OK) or not place.is_file():
             raise NoRealRuntime("cannot run the real runtime", got=str(runtime))
-        if b"catena-runc" in place.read_bytes()[:200]:
+        if files.is_wrapper(place.read_bytes()):
             raise NoRealRuntime("the real runtime is the wrapper", got=str(runtime))
 
     # Files ----------------------------------------------------------------------------------

@@ -91,9 +91,7 @@ class Node:
         self.policy = self.folder / "policy.dsse"
         self.store = self.folder / "images"
         self.run.mkdir(mode=0o700)
-        self.wrapper = files.write(
-            self.folder / "lib", runtime=RUNC, python=files.PYTHON, gate=self.socket
-        )
+        self.wrapper = files.write(self.folder / "lib", runtime=RUNC, gate=self.socket)
         self._write_images()
         self.write_policy(1)
         self.write_config()

@@ -134,9 +134,7 @@ class Standing:
         self.socket = self.folder / "run" / "gate.sock"
         self.root = self.folder / "state"
         self.log = self.folder / "runc.log"
-        self.wrapper = files.write(
-            self.folder / "lib", runtime=self.runtime, python=files.PYTHON, gate=self.socket
-        )
+        self.wrapper = files.write(self.folder / "lib", runtime=self.runtime, gate=self.socket)
 
     @contextmanager
     def up(self) -> Iterator[Standing]:

@@ -1,1 +1,1 @@
-"""The OCI runtime that asks: ``catena-runc.sh``, its lean client, and what the gate reads of it."""
+"""The OCI runtime that asks: ``catena-runc``, its native client, and what the gate reads of it."""

@@ -1,80 +1,76 @@
-"""The wrapper as files: the shell half with its settings filled in, the lean half compiled beside it."""
+"""The wrapper as files: the program that asks, and the one line that names its settings."""
 
 from __future__ import annotations
 
-import py_compile
 import re
-import tempfile
 from importlib import resources
-from importlib.util import cache_from_source
 from pathlib import Path
 
-from catena.errors import UsageError
+from catena.errors import NotFound, UsageError
 
 NAME = "catena-runc"
-_LEAN = "client.py"
-PYTHON = Path("/usr/bin/python3")
+CLIENT = "gate-client"
+MAX_LINE = 255
+"""Linux reads no more of a program's first line (``BINPRM_BUF_SIZE``), and says nothing."""
 _PLAIN = re.compile(r"/[A-Za-z0-9_./+-]{1,200}\Z")
 
 
 class UnusablePath(UsageError):
-    """A path that does not go into a shell script as it is."""
+    """A path that cannot stand in the wrapper's line."""
 
     code = "wrapper-path-unusable"
-    remedy = "Give an absolute path of letters, digits, and `_./+-`."
+    remedy = "Give short absolute paths of letters, digits, and `_./+-`."
 
 
-def shell_half(folder: Path, *, runtime: Path, python: Path, gate: Path) -> bytes:
+class ClientMissing(NotFound):
+    """The program that asks the gate was not built into this installation."""
+
+    code = "gate-client-missing"
+    remedy = "Install catena from a wheel, or run `python setup.py build_ext --inplace` with gcc."
+
+
+def line(folder: Path, *, runtime: Path, gate: Path) -> bytes:
     """``catena-runc`` for these places. Raises ``UnusablePath``."""
-    text = _resource(f"{NAME}.sh")
-    places = {"RUNTIME": runtime, "PYTHON": python, "GATE": gate, "FOLDER": folder}
+    places = {"client": folder / CLIENT, "runtime": runtime, "gate": gate}
     for name, place in places.items():
         if not _PLAIN.match(str(place)):
-            raise UnusablePath(f"{name.lower()} is no usable path", got=ascii(str(place)[:80]))
-        text = text.replace(f"@{name}@", str(place))
+            raise UnusablePath(f"{name} is no usable path", got=ascii(str(place)[:80]))
+    text = f"#!{' '.join(map(str, places.values()))}\n"
+    if len(text) > MAX_LINE:
+        raise UnusablePath(
+            "the wrapper's paths are too long together",
+            expected=f"at most {MAX_LINE} characters",
+            got=f"{len(text)}",
+        )
     return text.encode()
 
 
-def lean_half() -> bytes:
-    """The client's source."""
-    return _resource(_LEAN).encode()
+def is_wrapper(program: bytes) -> bool:
+    """Whether this is a ``catena-runc``, from any folder."""
+    head, _, _ = program[:MAX_LINE].partition(b"\n")
+    return head.startswith(b"#!/") and f"/{CLIENT} ".encode() in head
 
 
-def compiled() -> bytes:
-    """The lean half, compiled for the Python that runs this; another one reads the source.
+def client() -> bytes:
+    """The program. Raises ``ClientMissing``."""
+    try:
+        return resources.files("catena.containers.wrapper").joinpath(CLIENT).read_bytes()
+    except FileNotFoundError as error:
+        raise ClientMissing("the program that asks the gate is missing", got=CLIENT) from error
 
-    Unchecked, so that a start does not look at the source: whoever may change one of the two
-    files may change the other.
+
+def parts(folder: Path, *, runtime: Path, gate: Path) -> dict[Path, bytes]:
+    """All files of the wrapper, by path, all to be executable.
+
+    Raises ``UnusablePath`` or ``ClientMissing``.
     """
-    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    with tempfile.TemporaryDirectory() as folder:
-        source, made = Path(folder) / _LEAN, Path(folder) / "made"
-        source.write_bytes(lean_half())
-        py_compile.compile(
-            str(source), str(made), _LEAN, doraise=True, optimize=0, invalidation_mode=mode
-        )
-        return made.read_bytes()
+    return {folder / CLIENT: client(), folder / NAME: line(folder, runtime=runtime, gate=gate)}
 
 
-def parts(folder: Path, *, runtime: Path, python: Path, gate: Path) -> dict[Path, bytes]:
-    """All files of the wrapper, by path. Raises ``UnusablePath``."""
-    source = folder / _LEAN
-    return {
-        folder / NAME: shell_half(folder, runtime=runtime, python=python, gate=gate),
-        source: lean_half(),
-        Path(cache_from_source(str(source))): compiled(),
-    }
-
-
-def write(folder: Path, *, runtime: Path, python: Path, gate: Path) -> Path:
+def write(folder: Path, *, runtime: Path, gate: Path) -> Path:
     """Write the wrapper into ``folder`` and return its path."""
-    for path, content in parts(folder, runtime=runtime, python=python, gate=gate).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in parts(folder, runtime=runtime, gate=gate).items():
         path.write_bytes(content)
-    wrapper = folder / NAME
-    wrapper.chmod(0o755)
-    return wrapper
-
-
-def _resource(name: str) -> str:
-    return resources.files("catena.containers.wrapper").joinpath(name).read_text()
+        path.chmod(0o755)
+    return folder / NAME

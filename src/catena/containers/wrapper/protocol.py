@@ -9,7 +9,7 @@ answer     ``allow`` · real runtime · the words to run it with
 answer     ``deny`` · code · message
 =========  ===============================================================================
 
-``client`` holds the same constants: it cannot import this module, and a test compares them.
+``gate-client.c`` holds the same constants; a test compares them.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def allow(runtime: Path, words: Sequence[str]) -> bytes:
 
 
 def deny(error: CatenaError) -> bytes:
-    """The answer to what may not."""
-    message = str(error).replace("\0", " ").encode("utf-8", "replace")[:_MAX_MESSAGE]
+    """The answer to what may not; in ASCII, so that every engine's log can show it."""
+    message = str(error).replace("\0", " ").encode("ascii", "backslashreplace")[:_MAX_MESSAGE]
     return b"\0".join((_DENY, error.code.encode(), message))
 
 
