@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from catena.lab.swtpm import free_port_pair
+from catena.lab.swtpm import free_port_pair, listens
 
 TOOLS = ("swtpm", "swtpm_setup", "swtpm_localca", "certtool")
 START_ATTEMPTS = 5
@@ -55,7 +54,7 @@ class SoftwareTpm:
         for _ in range(START_ATTEMPTS):
             self.port = free_port_pair()
             self._process = _spawn(self.folder / "state", self.port)
-            if _listens(self._process, self.port + 1):
+            if _serves(self._process, self.port):
                 return
             self.stop()
         raise RuntimeError(f"swtpm did not start; see {self.folder / 'swtpm.log'}")
@@ -140,14 +139,12 @@ def _spawn(state: Path, port: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
-def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+def _serves(process: subprocess.Popen[bytes], port: int) -> bool:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                return True
-        except ConnectionRefusedError:
-            time.sleep(0.01)
+        if listens(process.pid, port) and listens(process.pid, port + 1):
+            return True
+        time.sleep(0.01)
     return False
 
 

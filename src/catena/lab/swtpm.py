@@ -24,6 +24,7 @@ from catena.lab.process import Child
 from catena.osimage.tool import ToolFailed
 
 _SETUP_SECONDS = 60.0
+_LISTEN = "0A"
 _READY_SECONDS = 10.0
 BANKS = "sha256,sha384"
 
@@ -152,7 +153,7 @@ def bench(state: Path, log: Path) -> Iterator[str]:
         *("--flags", "not-need-init,startup-clear"),
     ]
     with Child("swtpm", command, log=log) as child:
-        _await_ready(child, lambda: _answers(port + 1))
+        _await_ready(child, lambda: listens(child.pid, port) and listens(child.pid, port + 1))
         yield f"swtpm:host=127.0.0.1,port={port}"
 
 
@@ -190,10 +191,16 @@ def _await_ready(child: Child, ready: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _answers(port: int) -> bool:
-    """Whether the control port answers; asking it leaves the one command connection free."""
+def listens(pid: int, port: int) -> bool:
+    """Whether this process, and no other, listens on 127.0.0.1:``port``.
+
+    Asked of the kernel (proc(5), ``/proc/net/tcp``): a connection could reach somebody who was
+    faster to take the port, and would use up the one that a swtpm's command port serves.
+    """
+    address = f"0100007F:{port:04X}"
+    lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+    wanted = {f"socket:[{one[9]}]" for one in lines if (one[1], one[3]) == (address, _LISTEN)}
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
+        return any(str(one.readlink()) in wanted for one in Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:  # the process ended, or closed a file meanwhile
         return False
-    return True
