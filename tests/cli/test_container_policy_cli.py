@@ -157,7 +157,7 @@ def test_another_file_is_no_record(answer, layout, tmp_path):
 
 def test_every_verb_has_examples_and_exit_codes():
     verbs = policy.commands
-    assert set(verbs) == {"check", "generate", "sign", "dry-run"}
+    assert set(verbs) == {"check", "generate", "sign", "dry-run", "import"}
     for verb in verbs.values():
         assert isinstance(verb, output.Verb)
         assert verb.examples

@@ -1,20 +1,27 @@
-"""``runc exec``'s command line as the process that runc makes of it."""
+"""``runc exec``'s command line as the process that runc makes of it, and the gate judges."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 from launch_vectors import STRICT, ordinary, parsed
 
-from catena.containers.launch.arguments import parse_exec
+from catena.agent.gate.process import BadExec, process_document
 from catena.containers.launch.check import check_exec
 from catena.containers.launch.refusals import LaunchRefused, UnknownExecOption
+from catena.containers.wrapper.command import parse_command
+from catena.formats.runtime import parse_process
 
 OWN = parsed(ordinary()).started
+CONFIG = json.dumps(ordinary()).encode()
 TRUE = ("c1", "/bin/true")
 
 
 def process(*words: str):
-    return parse_exec(words).process(OWN)
+    command = parse_command(["exec", *words])
+    return parse_process(process_document(Path("/nowhere"), command, CONFIG))
 
 
 def test_without_options_it_is_the_containers_process_with_another_command():
@@ -25,29 +32,33 @@ def test_without_options_it_is_the_containers_process_with_another_command():
 
 
 def test_options_change_what_they_say():
-    words = "-t --user 5:6 -g 7 --additional-gids=8 -e A=1 --env B=2 -cwd /x --cap CAP_BPF -c CAP_X"
-    asked = process(*words.split(), "--no-new-privs=false", "c1", "sh", "-c", "id")
+    words = (
+        "-t --user 5:6 -g 7 --additional-gids=8 -e A=1 --env B=2 --cwd /x --cap CAP_BPF -c CAP_X"
+    )
+    asked = process(*words.split(), "c1", "sh", "-c", "id")
     assert asked.argv == ("sh", "-c", "id")
     assert (asked.user_text, asked.cwd, asked.terminal) == ("5:6", "/x", True)
     assert asked.user.additional_gids == (0, 10, 7, 8)
     assert asked.env_pairs[-2:] == (("A", "1"), ("B", "2"))
     assert {"CAP_BPF", "CAP_X", "CAP_CHOWN"} <= set(asked.capability_names)
-    assert not asked.no_new_privileges
+
+
+def test_privileges_can_be_given_up_and_never_taken_back():
+    assert process("--no-new-privs", *TRUE).no_new_privileges
+    assert process(*TRUE).no_new_privileges == OWN.no_new_privileges
 
 
 @pytest.mark.parametrize(
     ("words", "code"),
     [
         (("c1", "/bin/sh"), "exec-not-allowed"),
-        (("c1",), "exec-not-allowed"),
         (("--env", "LD_PRELOAD=/x", *TRUE), "launch-env"),
         (("-e=LD_PRELOAD=/x", *TRUE), "launch-env"),
         (("--env=PATH=/x", *TRUE), "launch-env"),
-        (("-user=1000", *TRUE), "launch-user"),
+        (("--user=1000", *TRUE), "launch-user"),
         (("-g", "11", *TRUE), "launch-user"),
         (("-c", "CAP_SYS_ADMIN", *TRUE), "launch-capability"),
         (("--cwd", "/data", *TRUE), "launch-directory"),
-        (("--no-new-privs=F", *TRUE), "launch-privileges"),
         (("--cgroup", "memory:../../other", *TRUE), "launch-privileges"),
     ],
 )
@@ -57,39 +68,9 @@ def test_an_exec_beyond_the_policy_is_refused(words, code):
     assert refused.value.code == code
 
 
-def test_options_end_at_the_containers_name():
-    asked = parse_exec(("--detach", "c1", "--user", "0"))
-    assert (asked.container, asked.command) == ("c1", ("--user", "0"))
-    asked = parse_exec(("--", "c1", "--", "--tty"))
-    assert (asked.container, asked.command) == ("c1", ("--tty",))
-
-
-def test_a_process_file_is_named():
-    asked = parse_exec(("--process", "/tmp/p", "--pid-file=/x", "--preserve-fds", "0", "c1"))
-    assert (asked.process_file, asked.container, asked.command) == ("/tmp/p", "c1", ())
-    assert parse_exec(TRUE).process_file == ""
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--bundle", "/x", *TRUE),
-        ("--new-option", *TRUE),
-        ("-tc", *TRUE),
-        ("---user", "0", *TRUE),
-        ("--user", "0", "-u", "1", *TRUE),
-        ("--process=/a", "-p", "/b", "c1"),
-        ("--tty", "--tty=false", *TRUE),
-        ("--tty=yes", *TRUE),
-        ("--user",),
-        (),
-        ("--",),
-    ],
-)
-def test_an_option_that_nobody_knows_or_that_is_doubled_is_refused(words):
-    with pytest.raises(UnknownExecOption) as refused:
-        parse_exec(words)
-    assert refused.value.code == "exec-unknown-option"
+def test_an_exec_without_a_command_is_refused():
+    with pytest.raises(BadExec):
+        process("c1")
 
 
 @pytest.mark.parametrize(
@@ -97,4 +78,4 @@ def test_an_option_that_nobody_knows_or_that_is_doubled_is_refused(words):
 )
 def test_a_user_is_a_plain_number(user):
     with pytest.raises(UnknownExecOption):
-        process("--user", user, *TRUE)
+        process(f"--user={user}", *TRUE)

@@ -21,7 +21,6 @@ from catena.formats.runtime import (
     parse_mount,
     parse_process,
     private_copy,
-    private_process,
 )
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus/containers"
@@ -200,13 +199,6 @@ def test_the_private_copy_drops_nothing(path):
     assert json.loads(copied) == original
     assert list(json.loads(copied)) == list(original)
     assert private_copy(copied, Path("/elsewhere")) == copied
-
-
-def test_the_private_copy_of_a_process_drops_nothing():
-    process = {"args": ["/a"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": None}
-    assert json.loads(private_process(wire(process))) == process
-    with pytest.raises(AmbiguousConfig):
-        private_process(b'{"Args":[]}')
 
 
 def test_no_private_copy_is_made_of_what_is_refused():

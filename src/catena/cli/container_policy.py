@@ -50,6 +50,21 @@ class PolicyNotes(msgspec.Struct, frozen=True, kw_only=True):
     document: str = ""
 
 
+class ImportedScope(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose signatures count for a repository, in which formats."""
+
+    repository: str
+    publishers: tuple[str, ...]
+    formats: tuple[str, ...]
+
+
+class ImportedPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What foreign trust became, and what `policy check` says of it."""
+
+    scopes: tuple[ImportedScope, ...]
+    notes: PolicyNotes
+
+
 @click.group(cls=output.Noun, name="policy")
 def noun() -> None:
     """Say whose images may run, and how they may be started."""
@@ -120,6 +135,81 @@ def _render_notes(view: PolicyNotes) -> None:
         click.echo(f"note: {printable(note)}")
     if view.document:
         click.echo(f"signed: {printable(view.document)}")
+
+
+@noun.command(
+    name="import",
+    exits=(ExitCode.NOT_FOUND, ExitCode.POLICY, ExitCode.MALFORMED),
+    examples=(
+        "catena container policy import images-policy /etc/containers/policy.json --to containers.json",
+        "catena container policy import notation trustpolicy.json --to containers.json",
+        "catena container policy import rkt /usr/lib/rkt/trustedkeys /etc/rkt/trustedkeys --to containers.json",
+    ),
+)
+@click.argument("kind", type=click.Choice(("images-policy", "notation", "rkt")))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--trust-store",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Notation's certificates.  [default: truststore, beside the file]",
+)
+@click.option("--name", help="What to call the policy.  [default: after KIND]")
+@click.option("--version", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--to", "target", required=True, type=_FILE, help="Policy to write; must not exist.")
+@output.output_option
+def import_policy(
+    *,
+    kind: str,
+    paths: tuple[Path, ...],
+    trust_store: Path | None,
+    name: str | None,
+    version: int,
+    target: Path,
+    as_json: bool,
+) -> None:
+    """Make a container policy of what another tool was told to trust.
+
+    KIND images-policy is a policy.json of containers/image (skopeo, podman, CRI-O), notation a
+    trust policy document, rkt the folders of a trust store, the system's first. What a container
+    policy cannot say as narrowly is refused. The result is a draft: read it, then `check` and
+    `sign` it.
+    """
+    from catena.containers.signature import imported
+    from catena.containers.signature.policy import compile_policy
+    from catena.keys.signer import write_new
+
+    if len(paths) > 1 and kind != imported.Kind.RKT:
+        raise click.UsageError("Only rkt has several trust stores.")
+    match imported.Kind(kind):
+        case imported.Kind.IMAGES_POLICY:
+            policy = imported.read_images_policy(paths[0])
+        case imported.Kind.NOTATION:
+            policy = imported.read_notation(paths[0], trust_store or paths[0].parent / "truststore")
+        case imported.Kind.RKT:
+            policy = imported.read_rkt(*paths)
+    policy = msgspec.structs.replace(policy, name=name or policy.name, version=version)
+    compile_policy(policy)
+    text = msgspec.json.format(msgspec.json.encode(policy), indent=2)
+    write_new(target, text, mode=0o644)
+    view = ImportedPolicy(
+        notes=_notes(target),
+        scopes=tuple(
+            ImportedScope(repository=one.repository, publishers=one.publishers, formats=one.formats)
+            for one in policy.scopes
+        ),
+    )
+    output.emit(view, _render_imported, as_json=as_json)
+
+
+def _render_imported(view: ImportedPolicy) -> None:
+    output.table(
+        ("repository", "publishers", "formats"),
+        (
+            (one.repository, ", ".join(one.publishers), ", ".join(one.formats))
+            for one in view.scopes
+        ),
+    )
+    _render_notes(view.notes)
 
 
 @noun.command(

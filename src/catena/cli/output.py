@@ -66,6 +66,10 @@ class Noun(click.Group):
 
     command_class = Verb
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on as they are
+        kwargs.setdefault("context_settings", {"help_option_names": HELP_OPTIONS})
+        super().__init__(*args, **kwargs)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Exit codes of all verbs, then the first example of each."""
         del ctx

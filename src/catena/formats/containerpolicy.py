@@ -35,7 +35,8 @@ class CertificateIdentity(Document, frozen=True, kw_only=True):
 
     A root is trusted as it is listed, self-signed or not: cosign's bundles bring the leaf alone, so the
     authority that issued it has to be one.
-    ``subject`` is the whole subject (RFC 4514) or empty; ``san`` one subject alternative name or
+    ``subject`` is the whole subject (RFC 4514), attributes that it must have among others (written as notation
+    writes them, ``x509.subject: C=US, ST=WA, O=Example``), or empty; ``san`` one subject alternative name or
     empty; ``issuer`` the OIDC issuer extension of a Fulcio certificate or empty. At least one of the three is set.
     ``logs`` are keys (PEM) of transparency logs: with any, a certificate counts only at the time that one of
     them promises to have seen the signature; without, it has to be valid now.

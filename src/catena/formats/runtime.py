@@ -361,12 +361,6 @@ def private_copy(data: bytes, bundle: Path) -> bytes:
     return msgspec.json.encode(document)
 
 
-def private_process(data: bytes) -> bytes:
-    """An exec's ``process.json`` as one canonical document. Raises as ``parse_config``."""
-    parse_process(data)
-    return msgspec.json.encode(msgspec.json.decode(data))
-
-
 def _absolute(path: str, bundle: Path) -> str:
     return path if path.startswith("/") else str(PurePosixPath(bundle.absolute()) / path)
 

@@ -63,19 +63,17 @@ def process_document(folder: Path, command: RuntimeCommand, config: bytes) -> by
         raise BadExec("exec names no command")
     own = parse_config(config).started
     asked = ExecArguments(
-        container=command.container,
         command=command.arguments,
-        values={name: command.value(name) for name in ("cwd", "user")},
-        lists={name: command.options.get(name, ()) for name in ("env", "cap", "additional-gids")},
-        switches={"tty": "tty" in command.options} | _no_new_privileges(command),
+        cwd=command.value("cwd"),
+        user=command.value("user"),
+        env=command.options.get("env", ()),
+        capabilities=command.options.get("cap", ()),
+        groups=command.options.get("additional-gids", ()),
+        terminal="tty" in command.options,
+        no_new_privileges="no-new-privs" in command.options,
     ).process(own)
     labels = {
         "apparmor_profile": command.value("apparmor") or asked.apparmor_profile,
         "selinux_label": command.value("process-label") or asked.selinux_label,
     }
     return msgspec.json.encode(msgspec.structs.replace(asked, **labels))
-
-
-def _no_new_privileges(command: RuntimeCommand) -> dict[str, bool]:
-    """The option can only take privileges: without it, the container's own setting stays."""
-    return {"no-new-privs": True} if "no-new-privs" in command.options else {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from catena.containers.launch.rules import compile_launch
+from catena.containers.signature import identities
 from catena.containers.signature.key import VerificationKey, parse_key
 from catena.containers.signature.result import SignatureFormat
 from catena.containers.signature.version import Version, parse_version
@@ -135,6 +136,8 @@ def _publisher(publisher: Publisher) -> PublisherKeys:
 def _identity(rule: CertificateIdentity) -> Identity:
     if not (rule.subject or rule.san or rule.issuer):
         raise FormatError("identity accepts everybody under its roots")
+    if rule.subject.startswith(identities.PREFIX):
+        identities.parse_identity(rule.subject)
     roots = tuple(root for pem in rule.roots for root in pem_certificates(pem))
     return Identity(roots, rule.subject, rule.san, rule.issuer, tuple(map(parse_key, rule.logs)))
 

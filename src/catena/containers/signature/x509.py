@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from catena.containers.signature import identities
 from catena.containers.signature.key import VerificationKey, key_of
 from catena.containers.signature.refusals import (
     CertificateNotValid,
@@ -225,8 +226,14 @@ def _extensions(
 
 
 def _check_identity(leaf: x509.Certificate, identity: Identity) -> None:
+    whole = (leaf.subject.rfc4514_string(),)
+    if identity.subject.startswith(identities.PREFIX):
+        try:
+            whole = (identities.match_identity(leaf.subject, (identity.subject,)),)
+        except identities.WrongIdentity as error:
+            raise OtherIdentity(error.message, expected=error.expected, got=error.got) from error
     for name, asked, got in (
-        ("subject", identity.subject, (leaf.subject.rfc4514_string(),)),
+        ("subject", identity.subject, whole),
         ("subject alternative name", identity.san, tuple(_alternative_names(leaf))),
         ("issuer", identity.issuer, tuple(_oidc_issuers(leaf))),
     ):
