@@ -15,7 +15,7 @@ settings.register_profile("catena", deadline=None)
 settings.load_profile("catena")
 
 CACHE = Path(os.environ.get("CATENA_CACHE", ".cache")).absolute()
-BESIDE = {"containerd": "containerd", "docker-registry": "docker-registry"}
+BESIDE = {"containerd": "containerd", "docker-registry": "docker-registry", "docker.io": "dockerd"}
 """Programs by package that Debian would start as services: they are unpacked and not installed."""
 
 
@@ -27,7 +27,7 @@ def on_path() -> None:
                 folder = archive.unpacked(Cache(CACHE), SUITE, package, print)
             except archive.NoSuchPackage:
                 continue
-            os.environ["PATH"] += f":{folder / 'usr/bin'}"
+            os.environ["PATH"] += f":{folder / 'usr/bin'}:{folder / 'usr/sbin'}"
 
 
 on_path()

@@ -9,10 +9,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 from node import Node
 from standing import SECONDS, finished
 
-from catena.containers.engines import podman_drop_in
+from catena.containers.engines import docker_config, podman_drop_in
+from catena.formats.launchpolicy import LaunchPolicy
 from living import mounts_below
 
 CONTAINERD = """version = 2
@@ -29,6 +31,22 @@ default_ulimits = ["nofile=1024:20000", "nproc=4096:4096"]
 """
 SKOPEO = ("skopeo", "copy", "-q", "--insecure-policy")
 NEEDED = ("podman", "conmon", "containerd", "ctr", "skopeo")
+
+
+FOLDERS = {
+    "/(run|var/lib)/containerd/": "/(root|state)/",
+    "/var/lib/docker/containers/": "/root/containers/",
+}
+"""Where engines keep the files that they mount, and where a test's have them."""
+
+
+def moved(policy: LaunchPolicy, folder: Path) -> LaunchPolicy:
+    """The policy for engines below ``folder`` instead of in their usual places."""
+    text = msgspec.json.encode(policy).decode()
+    for usual, own in FOLDERS.items():
+        assert usual in text
+        text = text.replace(usual, f"{folder}{own}")
+    return msgspec.json.decode(text, type=LaunchPolicy)
 
 
 def missing() -> str:
@@ -114,6 +132,47 @@ class Podman:
         """Remove all containers."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self("rm", "-fa", "-t", "0")
+        unmount_below(self.folder)
+
+
+class Docker:
+    """dockerd with its own containerd, without a bridge; its configuration is what ``install`` writes."""
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        self.folder = folder
+        (folder / "daemon.json").write_bytes(docker_config(None, node.wrapper))
+        command = [
+            *("dockerd", "--config-file", folder / "daemon.json", "-H", f"unix://{folder}/d.sock"),
+            *("--data-root", folder / "root", "--exec-root", folder / "run"),
+            *("--pidfile", folder / "pid", "--storage-driver", "overlay2"),
+            *("--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level=error"),
+        ]
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
+        deadline = time.monotonic() + SECONDS
+        while self("version").returncode:
+            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+            time.sleep(0.05)
+
+    def __call__(self, *words: str | Path) -> subprocess.CompletedProcess:
+        options = ("--config", self.folder / "client", "-H", f"unix://{self.folder}/d.sock")
+        return finished(["docker", *map(str, options), *map(str, words)])
+
+    def pull(self, layout: Path, name: str) -> None:
+        """Load an image as ``docker load`` does."""
+        archive = self.folder / "image.tar"
+        archive.unlink(missing_ok=True)
+        copied = finished([*SKOPEO, f"oci:{layout}:{name}", f"docker-archive:{archive}:{name}"])
+        assert copied.returncode == 0, copied.stderr
+        done = self("load", "-q", "-i", archive)
+        assert done.returncode == 0, done.stderr
+
+    def close(self) -> None:
+        """Remove all containers, then dockerd, which ends its containerd."""
+        for one in self("ps", "-aq").stdout.split():
+            self("rm", "-f", one)
+        self._process.terminate()
+        self._process.wait(SECONDS)
         unmount_below(self.folder)
 
 

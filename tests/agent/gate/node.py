@@ -36,6 +36,7 @@ APP = "registry.example/team/app"
 OTHER = "registry.example/team/other"
 UNSIGNED = "registry.example/team/unsigned"
 PATH = "PATH=/bin"
+TOUCH = ["/bin/touch", "/ran"]
 READY_SECONDS = 30
 APPLETS = ("sh", "true", "echo", "sleep", "cat", "touch", "id")
 
@@ -71,12 +72,13 @@ def pem(key: PrivateKeySigner) -> str:
 
 @dataclass
 class Node:
-    """The node; ``keys`` are those of the publishers and of whoever signs policies."""
+    """The node; ``commands`` are what images run, ``keys`` those of publishers and of whoever signs policies."""
 
     folder: Path
     tpm: SoftwareTpm
     settings: dict[str, object] = field(default_factory=dict)
     launch: LaunchPolicy = LAUNCH
+    commands: dict[str, list[str]] = field(default_factory=dict)
     keys: dict[str, PrivateKeySigner] = field(
         default_factory=lambda: {name: signer() for name in ("acme", "umbrella", "release")}
     )
@@ -102,7 +104,7 @@ class Node:
         store = Store(self.store)
         for name in (APP, OTHER, UNSIGNED):
             parts = layers(name=name.encode())
-            store.image(f"{name}:1", parts, config={"Cmd": ["/bin/touch", "/ran"]})
+            store.image(f"{name}:1", parts, config={"Cmd": self.commands.get(name, TOUCH)})
         self.layout = Layout(self.store)
         self.sign(APP, "acme")
         attach_launch_policy(self.target(APP), self.launch, self.keys["acme"])
@@ -163,7 +165,7 @@ class Node:
         return place
 
     def configure(self, bundle: Path, *argv: str, **changes) -> None:
-        config = config_for(*(argv or ("/bin/touch", "/ran")), **{"env": [PATH], **changes})
+        config = config_for(*(argv or TOUCH), **{"env": [PATH], **changes})
         (bundle / "config.json").write_text(json.dumps(config))
 
     # The gate -------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from engines import Ctr, Podman, missing, unmount_below
+from engines import Ctr, Docker, Podman, missing, moved, unmount_below
 from node import APP, UNSIGNED, Node
 from standing import needs_runc
 
@@ -28,6 +29,9 @@ LAUNCH = msgspec.structs.replace(
     name="app",
     argv=(("/bin/echo", "re:[a-z]+"), ("/bin/sleep", "re:[0-9]+")),
     exec=(("/bin/echo", "re:[a-z]+"),),
+    hooks=(
+        "re:/proc/[0-9]+/exe libnetwork-setkey -exec-root=/[a-z0-9/_-]+ [0-9a-f]{64} [0-9a-f]{12}",
+    ),
 )
 
 ENV = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
@@ -41,10 +45,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def node(room, chip) -> Iterator[Node]:
+def node(room, chip, place) -> Iterator[Node]:
     chip.start()
     try:
-        made = Node(room, chip, launch=LAUNCH)
+        made = Node(room, chip, launch=moved(LAUNCH, place))
         yield made
         made.clean()
     finally:
@@ -167,3 +171,26 @@ def test_podman(node, place):
             podman.close()
     check_record(node)
     compare("podman", told.text)
+
+
+@pytest.mark.skipif(shutil.which("dockerd") is None, reason="docker.io cannot be had from Debian")
+def test_docker(node, place):
+    with node.gate():
+        docker = Docker(node, place)
+        try:
+            for name in (APP, UNSIGNED):
+                docker.pull(node.store, f"{name}:1")
+            told = Told("docker", docker)
+            run = ("run", "--rm", "--network=none")
+            told(*run, f"{APP}:1", "/bin/echo", "hello")
+            told(*run, f"{UNSIGNED}:1", "/bin/echo", "hello")
+            told(*run, f"{APP}:1", "/bin/sh", "-c", "id")
+            told("run", "-d", "--network=none", "--name=a4", f"{APP}:1", "/bin/sleep", "60")
+            told("exec", "a4", "/bin/echo", "inside")
+            told("exec", "a4", "/bin/sh", "-c", "id")
+            docker("rm", "-f", "a4")
+            node.await_kind("exit", 2)
+        finally:
+            docker.close()
+    check_record(node)
+    compare("docker", told.text)
