@@ -32,6 +32,7 @@ from tpm2_vectors import (
     QUOTE_SIGNATURE,
     TIME,
 )
+from tpm2nv_vectors import CERTIFIED
 
 import small_signatures
 from catena.containers.launch.document import default_policy
@@ -535,7 +536,8 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "tcglog.parse": logs,
         "tpm2.parse_public": (AK_PUBLIC_2B[2:], EK_PUBLIC_2B[2:], PSS_PUBLIC_2B[2:]),
         "tpm2.parse_public_2b": (AK_PUBLIC_2B, EK_PUBLIC_2B),
-        "tpm2.parse_attest": (QUOTE, PSS_QUOTE, TIME),
+        "tpm2.parse_attest": (QUOTE, PSS_QUOTE, TIME, CERTIFIED),
+        "tpm2nv.parse_nv_certify_info": (tpm2.parse_attest(CERTIFIED).body,),
         "tpm2.parse_signature": (QUOTE_SIGNATURE, PSS_SIGNATURE),
         "tpm2.parse_pcr_selections": (tpm2.encode_pcr_selection(HashAlg.SHA256, range(16)),),
         "tpm2.primary_qualified_name": (AK_NAME,),

@@ -63,6 +63,7 @@ from catena.formats import (
     simplesigning,
     tcglog,
     tpm2,
+    tpm2nv,
     varstore,
 )
 from catena.formats.containerpolicy import ContainerPolicy
@@ -384,6 +385,12 @@ def _public(data: bytes) -> None:
 
 def _attest(data: bytes) -> None:
     assert tpm2.parse_attest(data).clock.safe in {True, False}
+
+
+def _nv_certify_info(data: bytes) -> None:
+    found = tpm2nv.parse_nv_certify_info(data)
+    wire = tpm2.sized2b(found.name) + found.offset.to_bytes(2, "big")
+    assert wire + tpm2.sized2b(found.contents) == data
 
 
 def _tpm_signature(data: bytes) -> None:
@@ -849,6 +856,7 @@ TARGETS: dict[str, Target] = {
                 Probe("tpm2.parse_public", _public),
                 Probe("tpm2.parse_public_2b", tpm2.parse_public_2b),
                 Probe("tpm2.parse_attest", _attest),
+                Probe("tpm2nv.parse_nv_certify_info", _nv_certify_info),
                 Probe("tpm2.parse_signature", _tpm_signature),
                 Probe("tpm2.parse_pcr_selections", tpm2.parse_pcr_selections),
                 Probe(

@@ -195,7 +195,9 @@ class QuoteInfo:
 
 @dataclass(frozen=True, slots=True)
 class Attest:
-    """TPMS_ATTEST. ``magic`` and ``type`` are as found; ``quote`` is None for another type."""
+    """TPMS_ATTEST; ``magic`` and ``type`` are as found. Of another type ``quote`` is None and
+    ``body`` has what was attested, unread (``formats.tpm2nv`` for an NV index).
+    """
 
     magic: int
     type: int
@@ -204,6 +206,7 @@ class Attest:
     clock: ClockInfo
     firmware_version: int
     quote: QuoteInfo | None
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,10 +370,7 @@ def _scheme(reader: Reader, allowed: frozenset[TpmAlg]) -> Scheme | None:
 
 
 def parse_attest(data: bytes) -> Attest:
-    """Read a TPMS_ATTEST; a type other than quote is returned without its body.
-
-    Raises ``FormatError``; a wrong magic or type is for the verifier to refuse.
-    """
+    """Read a TPMS_ATTEST. Raises ``FormatError``; magic and type are for the verifier to refuse."""
     reader = Reader(data, order="big")
     magic, attest_type = reader.uint(4, "magic"), reader.uint(2, "type")
     signer = reader.sized(2, MAX_NAME, "qualifiedSigner")
@@ -381,7 +381,8 @@ def parse_attest(data: bytes) -> Attest:
     if attest_type == TPM_ST_ATTEST_QUOTE:
         quote = QuoteInfo(_pcr_selections(reader), reader.sized(2, MAX_DIGEST, "pcrDigest"))
         reader.done("TPMS_ATTEST")
-    return Attest(magic, attest_type, signer, extra, clock, firmware, quote)
+    body = reader.take(reader.remaining, "attested")
+    return Attest(magic, attest_type, signer, extra, clock, firmware, quote, body)
 
 
 def _clock(reader: Reader) -> ClockInfo:
