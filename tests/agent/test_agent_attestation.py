@@ -8,13 +8,15 @@ import msgspec
 import pytest
 from stand_in import Refused, StandIn
 
+import small_indices
 from catena.agent.attestation import Attester, UnsteadyLog
 from catena.agent.client import LogsMissing, RequestRefused, TrustClient, UnknownNode
 from catena.agent.enrolment import enrol, node_id
 from catena.agent.identity import MismatchedCertificate, new_request
 from catena.agent.logs import MissingBootLog
+from catena.formats.tpm2 import parse_attest
 from catena.ids import HashAlg
-from catena.tpm.device import Tpm
+from catena.tpm.device import Tpm, open_tpm
 from swtpm import needs_swtpm
 
 pytestmark = [pytest.mark.tpm, needs_swtpm]
@@ -34,7 +36,7 @@ def attester(tpm: Tpm, client: TrustClient, config, cluster_ca) -> Attester:
         bank=HashAlg.SHA256,
         event_log=config.event_log,
         ima_log=config.ima_log,
-        container_record=config.container_record,
+        container_records=config.container_records,
         ca=cluster_ca.certificate,
         now=lambda: datetime.now(UTC),
     )
@@ -115,7 +117,7 @@ def test_ima_log_is_sent_beside_the_boot_log(
 def test_container_record_is_sent_beside_the_other_logs(
     tpm: Tpm, client, attester: Attester, service: StandIn
 ):
-    attester.container_record.write_bytes(b"records")
+    attester.container_records[None].write_bytes(b"records")
     attester.ima_log.write_bytes(b"measurements")
     attester.attest(tpm, client)
     assert [entry.kind for entry in service.evidence[-1].manifest] == ["tcg2", "ima", "containers"]
@@ -125,7 +127,7 @@ def test_container_record_is_sent_beside_the_other_logs(
 def test_container_record_sent_reaches_at_least_to_the_quote(
     tpm: Tpm, client, attester: Attester, service: StandIn
 ):
-    attester.attest(GrowingTpm(tpm, attester.container_record, 2), client)
+    attester.attest(GrowingTpm(tpm, attester.container_records[None], 2), client)
     assert b"entryentry" in service.evidence[-1].logs.values()
 
 
@@ -158,6 +160,61 @@ def test_log_that_appears_during_the_quote_is_sent(
 ):
     attester.attest(GrowingTpm(tpm, attester.ima_log, 1), client)
     assert b"entry" in service.evidence[-1].logs.values()
+
+
+class SleepingTpm:
+    """A TPM that slept, by its own account, between the first quote and the first certificate."""
+
+    def __init__(self, tpm: Tpm) -> None:
+        self._tpm, self.certified = tpm, 0
+
+    def __getattr__(self, name: str):
+        return getattr(self._tpm, name)
+
+    def certify_nv(self, index: int, qualifying: bytes):
+        attest, signature = self._tpm.certify_nv(index, qualifying)
+        self.certified += 1
+        if self.certified == 1:
+            clock = parse_attest(attest).clock
+            session = clock.reset_count.to_bytes(4, "big") + clock.restart_count.to_bytes(4, "big")
+            woken = clock.reset_count.to_bytes(4, "big") + b"\0\0\0\xff"
+            attest = attest.replace(session, woken)
+        return attest, signature
+
+
+def test_what_indices_hold_is_certified_for_the_same_exchange(machine, config, cluster_ca):
+    small_indices.seal(machine.tcti)
+    record = config.container_record
+    record.write_bytes(b"records")
+    attester = Attester(
+        node_id="ab" * 32,
+        bank=HashAlg.SHA256,
+        event_log=config.event_log,
+        ima_log=config.ima_log,
+        container_records={small_indices.ONE: record, small_indices.TWO: record},
+        ca=cluster_ca.certificate,
+        now=lambda: datetime.now(UTC),
+    )
+    with open_tpm(machine.tcti) as tpm:
+        sleeping = SleepingTpm(tpm)
+        evidence = attester._evidence(sleeping, b"n" * 56, new_request())
+    assert sleeping.certified == 4  # both, twice
+    assert [one.nv_index for one in evidence.indices] == [small_indices.ONE, small_indices.TWO]
+    named = [(one.kind, one.nv_index) for one in evidence.manifest]
+    assert named[1:] == [("containers", small_indices.ONE), ("containers", small_indices.TWO)]
+    quote = parse_attest(evidence.quote)
+    for one in evidence.indices:
+        certificate = parse_attest(one.attest)
+        assert certificate.extra_data == quote.extra_data
+        assert certificate.clock.restart_count == quote.clock.restart_count
+        assert certificate.clock.clock >= quote.clock.clock
+
+
+def test_evidence_without_indices_is_as_it_always_was(tpm: Tpm, attester):
+    evidence = attester._evidence(tpm, b"n" * 56, new_request())
+    wire = msgspec.json.encode(evidence)
+    assert b"indices" not in wire
+    assert b"nv_index" not in wire
 
 
 def test_log_that_never_rests_ends_the_round(tpm: Tpm, client, attester: Attester):

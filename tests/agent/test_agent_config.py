@@ -75,6 +75,37 @@ def test_senseless_setting_is_refused(tmp_path, text):
         load(write(tmp_path, text))
 
 
+def test_records_lie_in_a_pcr_or_in_the_indices_of_tenants(tmp_path):
+    config = load(write(tmp_path, NEEDED + 'container_record = "/c"\n'))
+    assert config.container_records == {None: Path("/c")}
+    tables = (
+        '[[container_index]]\nnv_index = 0x01800f00\nrecord = "/a"\n'
+        '[[container_index]]\nnv_index = 0x01800f01\nrecord = "/b"\n'
+    )
+    config = load(write(tmp_path, NEEDED + tables))
+    assert config.container_records == {0x01800F00: Path("/a"), 0x01800F01: Path("/b")}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "nv_index = 0x01800f00",
+        'record = "/a"',
+        'nv_index = 15\nrecord = "/a"',
+        'nv_index = 0x01800f00\nrecord = "a"',
+        'nv_index = 0x01800f00\nrecord = "/a"\npcr = 15',
+        'nv_index = 1\nrecord = "/a"',
+        (
+            'nv_index = 0x01800f00\nrecord = "/a"\n[[container_index]]\n'
+            'nv_index = 0x01800f00\nrecord = "/b"'
+        ),
+    ],
+)
+def test_a_senseless_index_is_refused(tmp_path, table):
+    with pytest.raises(InvalidConfig):
+        load(write(tmp_path, f"{NEEDED}[[container_index]]\n{table}\n"))
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "agent.toml"
     path.write_bytes(b"\xff\xfe")

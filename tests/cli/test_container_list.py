@@ -9,6 +9,9 @@ import pytest
 from catena.cli import output
 from catena.cli.container_list import list_containers
 from catena.errors import CatenaError
+from catena.formats.cel import encode_tlv
+from catena.formats.containerlog import encode, to_record
+from catena.ids import HashAlg
 from small_records import create, deny, execute, gate_start, leave, policy, record_of
 
 EVENTS = (
@@ -44,6 +47,19 @@ def test_a_table_says_what_ran_and_why(record, capsys, monkeypatch):
     assert "the default launch policy" in " ".join(said[2])
     assert said[3][1] == "refused"
     assert "unsigned: no signature" in " ".join(said[3])
+
+
+def test_the_record_of_a_tenant_says_whose_it_is(tmp_path, capsys):
+    path = tmp_path / "record.cel"
+    wire = (
+        to_record(index, encode(event), (HashAlg.SHA256,), pcr=None, nv_index=0x01800F01)
+        for index, event in enumerate(EVENTS)
+    )
+    path.write_bytes(b"".join(map(encode_tlv, wire)))
+    call("--record", path)
+    assert capsys.readouterr().out.startswith("tenant of NV index 0x01800f01\n")
+    call("--record", path, "-o", "json")
+    assert len(json.loads(capsys.readouterr().out)) == 3
 
 
 def test_nothing_of_a_container_reaches_the_terminal(record, capsys):

@@ -3,24 +3,26 @@
 1. Ask for a nonce.
 2. Make a fresh key and CSR in memory.
 3. Bind nonce, key and log manifest into 32 bytes of qualifying data.
-4. Quote PCRs 0–15 of one bank; send quote, signature, CSR and the logs the server lacks.
+4. Quote PCRs 0–15 of one bank, and certify the NV indices that hold container records, if any;
+   send quote, certificates, signatures, CSR and the logs the server lacks.
 
 (Steps 5 and 6 are the server's.)
 
 7. Keep the certificate only if it is for the key of step 2 and from the cluster CA.
 
 The manifest is fixed before the quote, yet IMA may extend PCR 10 in between, and the container
-gate its own. Both write an entry before they extend the PCR, so a log that reads the same after the
-quote as before it covers the quoted value; otherwise step 3 is done again with the longer log.
+gates theirs. All write an entry before they extend, so a log that reads the same after the quote and
+the certificates as before them covers their values; otherwise step 3 is done again with the longer log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 
 from catena.agent.client import LogsMissing, TrustClient
@@ -28,8 +30,9 @@ from catena.agent.identity import Identity, KeyRequest, accept_certificate, new_
 from catena.agent.logs import Log, read_boot_log, read_container_record, read_ima_log
 from catena.containers.record import DEFAULT_RECORD
 from catena.errors import Unavailable
-from catena.evidence import Evidence, qualifying_data
+from catena.evidence import Evidence, IndexCertificate, qualifying_data
 from catena.formats.nodeapi import AttestResult
+from catena.formats.tpm2 import parse_attest
 from catena.ids import QUOTED_PCRS, HashAlg, NodeId
 from catena.tpm.device import PcrQuote, Tpm
 
@@ -61,7 +64,9 @@ class Attester:
     ima_log: Path
     ca: x509.Certificate
     now: Callable[[], datetime]
-    container_record: Path = DEFAULT_RECORD
+    container_records: Mapping[int | None, Path] = field(
+        default_factory=lambda: {None: DEFAULT_RECORD}
+    )
     sent: set[str] = field(default_factory=set)
 
     def attest(self, tpm: Tpm, client: TrustClient) -> Round:
@@ -88,7 +93,7 @@ class Attester:
         return Round(result=result, identity=identity)
 
     def _evidence(self, tpm: Tpm, nonce: bytes, request: KeyRequest) -> Evidence:
-        quote, logs = self._quote(tpm, nonce, request)
+        quote, indices, logs = self._quote(tpm, nonce, request)
         return Evidence(
             node_id=self.node_id,
             nonce=nonce,
@@ -101,24 +106,45 @@ class Attester:
             logs={
                 log.entry.sha256: log.content for log in logs if log.entry.sha256 not in self.sent
             },
+            indices=indices or msgspec.UNSET,
         )
 
     def _quote(
         self, tpm: Tpm, nonce: bytes, request: KeyRequest
-    ) -> tuple[PcrQuote, tuple[Log, ...]]:
-        """A quote and logs that reach at least to it, never less."""
+    ) -> tuple[PcrQuote, tuple[IndexCertificate, ...], tuple[Log, ...]]:
+        """A quote, certificates, and logs that reach at least to them, never less."""
         boot, running = read_boot_log(self.event_log), self._growing()
         for _ in range(_STEADY_ATTEMPTS):
             logs = (boot, *running)
             manifest = tuple(log.entry for log in logs)
             qualifying = qualifying_data(nonce, request.spki, manifest)
             quote = tpm.quote_pcrs(qualifying, self.bank, QUOTED_PCRS)
+            indices = self._certified(tpm, qualifying)
             seen, running = running, self._growing()
-            if running == seen:
-                return quote, logs
+            if running == seen and _of_one_session(quote, indices):
+                return quote, indices, logs
         raise UnsteadyLog("a log grew during every quote", got=f"{_STEADY_ATTEMPTS} attempts")
 
     def _growing(self) -> tuple[Log, ...]:
         """The logs that grow while the machine runs, as they are now."""
-        found = (read_ima_log(self.ima_log), read_container_record(self.container_record))
+        records = (
+            read_container_record(path, index) for index, path in self.container_records.items()
+        )
+        found = (read_ima_log(self.ima_log), *records)
         return tuple(log for log in found if log is not None)
+
+    def _certified(self, tpm: Tpm, qualifying: bytes) -> tuple[IndexCertificate, ...]:
+        """What the NV indices hold. One that no gate has opened in this boot holds nothing."""
+        found = []
+        for index in self.container_records:
+            certified = None if index is None else tpm.certify_nv(index, qualifying)
+            if index is not None and certified is not None:
+                attest, signature = certified
+                found.append(IndexCertificate(nv_index=index, attest=attest, signature=signature))
+        return tuple(found)
+
+
+def _of_one_session(quote: PcrQuote, indices: tuple[IndexCertificate, ...]) -> bool:
+    """Whether the machine did not sleep between quote and certificates."""
+    clocks = [parse_attest(one).clock for one in (quote.attest, *(one.attest for one in indices))]
+    return len({(clock.reset_count, clock.restart_count) for clock in clocks}) == 1

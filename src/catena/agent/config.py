@@ -13,6 +13,9 @@ setting               default                                meaning
 ``event_log``         ``…/tpm0/binary_bios_measurements``    firmware event log
 ``ima_log``           ``…/ima/binary_runtime_measurements``  IMA log; used if it exists
 ``container_record``  ``/run/catena-gate/containers.cel``    the gate's record; used if it exists
+``container_index``   none                                   NV indices that hold records instead,
+                                                             one table for each tenant, with
+                                                             ``nv_index`` and ``record``
 ``name_hint``         none                                   shown to the person who approves
 ``sealed_copy``       none                                   file or character device that also
                                                              receives every sealed secret
@@ -29,7 +32,9 @@ import msgspec
 
 from catena.containers.record import DEFAULT_RECORD
 from catena.errors import NotFound, UsageError
+from catena.evidence import NvIndex
 from catena.formats.nodeapi import Hint
+from catena.formats.recordindex import MAX_INDICES
 from catena.ids import HashAlg
 
 DEFAULT_PATH = Path("/etc/catena/agent.toml")
@@ -50,6 +55,13 @@ class InvalidConfig(UsageError):
     remedy = "Correct the setting; the manual lists all of them with their defaults."
 
 
+class IndexedRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One tenant's record: the gate's ``nv_index`` and ``record`` of its gate.toml."""
+
+    nv_index: NvIndex
+    record: Path
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything the agent is told; see the module docstring."""
 
@@ -63,8 +75,16 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     event_log: Path = _SECURITYFS / "tpm0/binary_bios_measurements"
     ima_log: Path = _SECURITYFS / "ima/binary_runtime_measurements"
     container_record: Path = DEFAULT_RECORD
+    container_index: Annotated[tuple[IndexedRecord, ...], msgspec.Meta(max_length=MAX_INDICES)] = ()
     name_hint: Hint | None = None
     sealed_copy: Path | None = None
+
+    @property
+    def container_records(self) -> dict[int | None, Path]:
+        """Where the records of gates lie, by NV index, None for a PCR. A node has one kind."""
+        if not self.container_index:
+            return {None: self.container_record}
+        return {one.nv_index: one.record for one in self.container_index}
 
     @property
     def hash_alg(self) -> HashAlg:
@@ -83,6 +103,8 @@ def load(path: Path) -> AgentConfig:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
     _check_server(config.server)
+    if len({one.nv_index for one in config.container_index}) != len(config.container_index):
+        raise InvalidConfig(f"{path}: two `container_index` tables have one `nv_index`")
     return config
 
 

@@ -135,7 +135,7 @@ class Daemon:
             bank=self.config.hash_alg,
             event_log=self.config.event_log,
             ima_log=self.config.ima_log,
-            container_record=self.config.container_record,
+            container_records=self.config.container_records,
             ca=ca,
             now=self.now,
         )

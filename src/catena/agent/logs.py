@@ -44,15 +44,15 @@ def read_ima_log(path: Path) -> Log | None:
     return _read("ima", path)
 
 
-def read_container_record(path: Path) -> Log | None:
-    """The gate's record as it is now, or None where no gate has ever been.
+def read_container_record(path: Path, nv_index: int | None = None) -> Log | None:
+    """The record of the gate that extends ``nv_index``, or a PCR, or None where no gate has ever been.
 
     Its last record may be half written. The server looks at nothing behind the quoted value.
     """
-    return _read("containers", path)
+    return _read("containers", path, nv_index)
 
 
-def _read(kind: LogKind, path: Path) -> Log | None:
+def _read(kind: LogKind, path: Path, nv_index: int | None = None) -> Log | None:
     try:
         # Files of securityfs report size 0: read, with a bound, until nothing more comes.
         with path.open("rb") as stream:
@@ -63,4 +63,4 @@ def _read(kind: LogKind, path: Path) -> Log | None:
         raise Unavailable(f"cannot read {path}", got=error.strerror) from error
     if len(content) > MAX_LOG:
         raise LogTooLong(f"{path} is too long", expected=f"at most {MAX_LOG} bytes")
-    return Log(entry=log_entry(kind, content), content=content)
+    return Log(entry=log_entry(kind, content, nv_index), content=content)

@@ -40,11 +40,14 @@ def list_containers(*, record: Path, running: bool, refused: bool, as_json: bool
     Reads the record that the gate wrote. An event that was altered is an error; whether the
     record is what the TPM holds is for the trust service to say: catena node explain.
     """
-    found = rows(read_events(record))
+    events = read_events(record)
+    found = rows(events)
     wanted = {
         *((State.RUNNING,) if running else ()),
         *((State.REFUSED,) if refused else ()),
     } or set(State)
+    if events and events[0].nv_index is not None and not as_json:
+        click.echo(f"tenant of NV index {events[0].nv_index:#010x}\n")
     output.emit(tuple(one for one in found if one.state in wanted), _render, as_json=as_json)
 
 

@@ -25,6 +25,7 @@ from tpm2_pytss.types import (
     TPML_DIGEST_VALUES,
     TPMS_ATTEST,
     TPMT_HA,
+    TPMT_SIG_SCHEME,
     TPMT_SYM_DEF_OBJECT,
     TPMU_HA,
 )
@@ -34,6 +35,7 @@ from catena.tpm import endorsement
 from catena.tpm.failure import (
     RC_FAILURE,
     RC_INTEGRITY,
+    RC_NV_UNINITIALIZED,
     RC_PCR_CHANGED,
     RC_POLICY_FAIL,
     RC_SIZE,
@@ -46,7 +48,15 @@ from catena.tpm.failure import (
     UnsteadyPcrs,
     command,
 )
-from catena.tpm.loaded import ek_authorisation, flushed, primary, salted_policy, selection
+from catena.tpm.loaded import (
+    ek_authorisation,
+    flushed,
+    nv_indices,
+    primary,
+    released,
+    salted_policy,
+    selection,
+)
 from catena.tpm.templates import ak_template, ek_template
 from catena.tpm.wire import unmarshal
 
@@ -132,6 +142,32 @@ class Tpm:
             if _quoted_digest(attest) == hashlib.sha256(b"".join(values)).digest():
                 return PcrQuote(attest=attest, signature=signature, values=values)
         raise UnsteadyPcrs("PCRs changed during every quote", got=f"{_ATTEMPTS} attempts")
+
+    def certify_nv(self, index: int, qualifying: bytes) -> tuple[bytes, bytes] | None:
+        """TPMS_ATTEST and TPMT_SIGNATURE of an NV index of 32 bytes by the attestation key.
+
+        None if there is no such index, or nothing was written into it since the boot.
+        """
+        if not nv_indices(self._esys, index, index):
+            return None
+        with command("TPM2_NV_ReadPublic"):
+            handle = self._esys.tr_from_tpmpublic(index)
+        with released(self._esys, handle), primary(self._esys, ak_template()) as (key, _):
+            try:
+                with command("TPM2_NV_Certify"):
+                    attest, signature = self._esys.nv_certify(
+                        key,
+                        handle,
+                        TPM2B_DATA(buffer=qualifying),
+                        TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL),
+                        HashAlg.SHA256.size,
+                        auth_handle=handle,
+                    )
+            except TpmFailed as error:
+                if error.error == RC_NV_UNINITIALIZED:
+                    return None
+                raise
+        return bytes(attest), signature.marshal()
 
     def extend(self, pcr: int, digests: Mapping[HashAlg, bytes]) -> None:
         """Extend ``pcr`` with one digest per bank."""

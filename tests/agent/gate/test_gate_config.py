@@ -79,6 +79,15 @@ def shown(field: msgspec.structs.FieldInfo) -> str:
         NEEDED + "images = []\n",
         NEEDED + 'images = ["relative"]\n',
         NEEDED + "pcr = 7\n",
+        NEEDED + "pcr = 10\n",
+        NEEDED + "nv_index = 0x01800000\n",
+        NEEDED + "nv_indices = [0x01800000]\n",
+        NEEDED + "nv_index = 0x01800002\nnv_indices = [0x01800000, 0x01800001]\n",
+        NEEDED + "nv_index = 0x01800000\nnv_indices = [0x01800000, 0x01800000]\n",
+        NEEDED + "nv_index = 0x017fffff\nnv_indices = [0x017fffff]\n",
+        NEEDED + "nv_index = 0x01c00000\nnv_indices = [0x01c00000]\n",
+        NEEDED + f"nv_index = 25165824\nnv_indices = {[25165824 + n for n in range(5)]}\n",
+        NEEDED + 'seal_lock = "relative"\n',
         NEEDED + "pcr = 16\n",
         NEEDED + "uids = []\n",
         NEEDED + "workers = 0\n",
@@ -91,6 +100,24 @@ def shown(field: msgspec.structs.FieldInfo) -> str:
 def test_senseless_setting_is_refused(tmp_path, text):
     with pytest.raises(InvalidGateConfig):
         load(write(tmp_path, text))
+
+
+def test_a_tenant_has_one_of_the_nodes_indices(tmp_path):
+    text = NEEDED + "pcr = 14\nnv_index = 0x01800f01\nnv_indices = [0x01800f00, 0x01800f01]\n"
+    config = load(write(tmp_path, text + 'seal_lock = "/l"\nowner_auth = "/o"\n'))
+    assert (config.pcr, config.nv_index, config.nv_indices) == (
+        14,
+        0x01800F01,
+        (0x01800F00, 0x01800F01),
+    )
+    assert (config.seal_lock, config.owner_auth) == (Path("/l"), Path("/o"))
+
+
+def test_an_index_that_is_not_listed_is_named(tmp_path):
+    text = NEEDED + "nv_index = 0x01800f01\nnv_indices = [0x01800f00]\n"
+    with pytest.raises(InvalidGateConfig) as caught:
+        load(write(tmp_path, text))
+    assert (caught.value.expected, caught.value.got) == ("0x01800f00", "0x01800f01")
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):

@@ -4,7 +4,8 @@
 
 Recovers, begins, and appends batches of events from several threads until MOMENT, where it kills
 itself; if MOMENT is ``never``, until it is killed. Prints a line for each event that was
-acknowledged, at once; NAME is in all of them.
+acknowledged, at once; NAME is in all of them. NV_INDEX in the environment is where the record goes
+instead of PCR 15.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ def dying_in_recovery(moment: str, recorder: Recorder) -> None:
 
 def main() -> None:
     path, tcti, moment, *name = sys.argv[1:]
-    with recorder_of(Path(path), tcti) as recorder:
+    index = os.environ.get("NV_INDEX")
+    with recorder_of(Path(path), tcti, nv_index=int(index) if index else None) as recorder:
         if moment in IN_RECOVERY:
             dying_in_recovery(moment, recorder)
         first = moment.startswith("at_first")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import small_indices
+from catena.agent.gate.register import space_of
 from catena.containers.record.recorder import Recorder
 from catena.containers.record.replay import (
     RecordedEvent,
@@ -16,6 +18,7 @@ from catena.containers.record.replay import (
     start_of,
 )
 from catena.tpm.extender import PcrExtender, open_pcr
+from catena.tpm.nvindex import open_nv
 from small_records import BOOT, policy
 
 
@@ -26,12 +29,24 @@ def now():
 @contextmanager
 def recorder_of(path: Path, tcti: str, *, boot=BOOT, **options) -> Iterator[Recorder]:
     """A recorder that has not recovered yet."""
-    with open_pcr(tcti, options.get("pcr", 15)) as tpm:
+    with register_of(tcti, options) as tpm:
         recorder = Recorder(path, tpm, options.pop("now", now), boot=boot, **options)
         try:
             yield recorder
         finally:
             recorder.close()
+
+
+@contextmanager
+def register_of(tcti: str, options):
+    """A PCR, or the NV index ``nv_index``, opened and sealed as a gate does it."""
+    if options.get("nv_index") is None:
+        with open_pcr(tcti, options.get("pcr", 15)) as tpm:
+            yield tpm
+        return
+    small_indices.seal(tcti)
+    with open_nv(tcti, space_of(options["nv_index"], small_indices.PCR)) as tpm:
+        yield tpm
 
 
 @contextmanager

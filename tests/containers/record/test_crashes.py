@@ -16,6 +16,7 @@ import crashing
 import pytest
 from recording import agreed, begin, gate_of, kinds, recorder_of
 
+import small_indices
 from catena.containers.record.batches import MAX_BATCH
 from catena.containers.record.failure import RecorderStopped
 from catena.containers.record.refused import RecordMismatch
@@ -30,15 +31,16 @@ PROGRAM = Path(crashing.__file__)
 ENVIRONMENT = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
 
 
-def killed(path, machine, moment):
+def killed(path, machine, moment, nv_index=None):
     """Run a gate until its moment; what it acknowledged."""
+    environment = ENVIRONMENT if nv_index is None else {**ENVIRONMENT, "NV_INDEX": str(nv_index)}
     done = subprocess.run(
         [sys.executable, PROGRAM, path, machine.tcti, moment],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env=ENVIRONMENT,
+        env=environment,
     )
     assert done.returncode == -SIGKILL, done.stderr
     return [tuple(line.split()) for line in done.stdout.splitlines()]
@@ -72,10 +74,11 @@ def test_every_moment_has_an_expectation():
     assert [one.__name__ for one in crashing.MOMENTS] == list(LEFT)
 
 
+@pytest.mark.parametrize("nv_index", [None, small_indices.TWO], ids=["pcr", "index"])
 @pytest.mark.parametrize(("moment", "left"), LEFT.items(), ids=LEFT)
-def test_a_gate_killed_at_any_moment_loses_nothing(path, machine, moment, left):
-    acknowledged = killed(path, machine, moment)
-    with recorder_of(path, machine.tcti) as recorder:
+def test_a_gate_killed_at_any_moment_loses_nothing(path, machine, moment, left, nv_index):
+    acknowledged = killed(path, machine, moment, nv_index)
+    with recorder_of(path, machine.tcti, nv_index=nv_index) as recorder:
         found = recorder.recover()
         remains = "torn" if found.cut else "pending" if found.extended else "nothing"
         assert left in {remains, "anything"}

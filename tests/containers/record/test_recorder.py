@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from recording import agreed, begin, gate_of, kinds, now, recorder_of
 
+import small_indices
 from catena.containers.record import batches, room
 from catena.containers.record import recorder as recorder_module
 from catena.containers.record.failure import (
@@ -29,7 +30,7 @@ from catena.errors import FormatError
 from catena.formats import cel
 from catena.formats.containerlog import Exec
 from catena.ids import HashAlg
-from catena.tpm.extender import open_nv, open_pcr
+from catena.tpm.extender import open_pcr
 from changed import replace
 from small_records import BOOT, IMAGE, LAUNCH, create, deny, execute, leave, policy
 from swtpm import needs_swtpm
@@ -80,15 +81,46 @@ def test_a_pcr_that_others_extended_before_is_taken_over(path, machine):
 
 
 def test_an_nv_index_can_be_the_place(path, machine):
-    with open_nv(machine.tcti, 0x01800F15) as nv:
-        for round_ in range(2):
-            recorder = recorder_module.Recorder(path, nv, now, nv_index=0x01800F15, boot=BOOT)
+    for round_ in range(2):
+        with recorder_of(path, machine.tcti, nv_index=small_indices.ONE) as recorder:
             assert begin(recorder).events == 6 * round_
             tell(recorder)
-            recorder.close()
-        events = agreed(path, nv)
-    assert {(one.pcr, one.nv_index) for one in events} == {(None, 0x01800F15)}
+            events = agreed(path, recorder._tpm)
+    assert {(one.pcr, one.nv_index) for one in events} == {(None, small_indices.ONE)}
     assert kinds(events) == STORY * 2
+
+
+def test_two_tenants_write_records_of_their_own(path, machine):
+    other = path.with_name("other.cel")
+    with recorder_of(path, machine.tcti, nv_index=small_indices.ONE) as recorder:
+        begin(recorder)
+    with recorder_of(other, machine.tcti, nv_index=small_indices.TWO) as recorder:
+        begin(recorder)
+        tell(recorder)
+        assert kinds(agreed(other, recorder._tpm)) == STORY
+    with recorder_of(path, machine.tcti, nv_index=small_indices.ONE) as recorder:
+        assert begin(recorder).events == 2
+
+
+def test_a_record_of_another_tenant_is_refused(path, machine):
+    with recorder_of(path, machine.tcti, nv_index=small_indices.ONE) as recorder:
+        begin(recorder)
+    with (
+        recorder_of(path, machine.tcti, nv_index=small_indices.TWO) as recorder,
+        pytest.raises(RecordMismatch),
+    ):
+        recorder.recover()
+
+
+def test_an_index_begins_a_new_record_at_the_next_boot(path, machine):
+    with recorder_of(path, machine.tcti, nv_index=small_indices.ONE) as recorder:
+        begin(recorder)
+        tell(recorder)
+    machine.power_cycle()
+    with recorder_of(path, machine.tcti, nv_index=small_indices.ONE, boot="b" * 36) as recorder:
+        assert begin(recorder).events == 0
+        assert kinds(agreed(path, recorder._tpm)) == ["gate-start", "policy"]
+    assert len(archives(path)) == 1
 
 
 def test_files_are_private(path, machine):

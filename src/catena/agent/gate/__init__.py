@@ -12,5 +12,6 @@
     bundles    checked configurations that the real runtime gets, and who lives with which
     watch      processes whose end says that something is over
     config     gate.toml
+    register   the PCR or NV index that holds the record
     serving    the gate as a process
 """

@@ -28,6 +28,7 @@ from catena.agent.gate.decision import Decision
 from catena.agent.gate.guard import Guard
 from catena.agent.gate.images import Images
 from catena.agent.gate.policy import PolicyFile
+from catena.agent.gate.register import open_register
 from catena.agent.gate.server import Server, sole
 from catena.agent.gate.stores import Stores
 from catena.containers.record.commitment import boot_key
@@ -38,7 +39,6 @@ from catena.errors import CatenaError
 from catena.formats.containerlog import PolicyInForce
 from catena.formats.structs import make_ready
 from catena.keys.signer import load_public_key
-from catena.tpm.extender import open_pcr
 
 _TREES = "trees"
 
@@ -93,13 +93,13 @@ def serve(config_path: Path) -> None:
 def standing(config: GateConfig, emit: Emit, now: Callable[[], datetime]) -> Iterator[Gate]:
     """A gate that serves as long as the ``with`` lasts.
 
-    Raises ``GateRunning``, ``SocketUnusable``, ``BundleUnwritable``, ``RecordRefused``, what the record file
-    and the TPM raise.
+    Raises ``GateRunning``, ``SocketUnusable``, ``BundleUnwritable``, ``RecordRefused``, what
+    ``open_register``, the record file and the TPM raise.
     """
-    with sole(config.socket), open_pcr(config.tcti, config.pcr) as extender:  # (1)
+    with sole(config.socket), open_register(config) as extender:  # (1)
         make_ready()
         _prepare(config.runtime_dir)
-        recorder = Recorder(config.record, extender, now, pcr=config.pcr)
+        recorder = Recorder(config.record, extender, now, pcr=config.pcr, nv_index=config.nv_index)
         recorder.recover()  # (2)
         with closing(recorder):
             recorder.append(recorder.gate_start(__version__))
