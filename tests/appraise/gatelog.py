@@ -54,7 +54,8 @@ class Recording:
     """A gate's record in the making; ``base`` is what the boot left in the PCR, per bank."""
 
     base: dict[HashAlg, bytes] = field(default_factory=lambda: {b: bytes(b.size) for b in BANKS})
-    pcr: int = 15
+    pcr: int | None = 15
+    nv_index: int | None = None
     policy: str = policy_digest(POLICY)
     content_type: int = CONTENT
     seconds: int = 0
@@ -71,7 +72,7 @@ class Recording:
         fields = {
             "index": self.count,
             "pcr": self.pcr,
-            "nv_index": None,
+            "nv_index": self.nv_index,
             "digests": digests,
             "content_type": str(self.content_type),
             "content": content,

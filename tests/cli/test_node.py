@@ -5,8 +5,10 @@ import json
 import pytest
 
 from appraise.gatelog import POLICY, Recording
+from catena.cli import node
 from catena.cli.main import run
 from catena.formats.containerpolicy import CONTAINER_POLICY_TYPE
+from catena.service.views import ContainersView
 from server.live import *  # noqa: F403 - fixtures
 from service.fixtures import signed
 from swtpm import needs_swtpm
@@ -125,6 +127,24 @@ def test_an_exposed_or_wrong_token_is_refused(running, capsys, tmp_path):
     token.write_text("catena_wrong")
     assert run(["node", "list", *options]) == 10
     assert "unauthenticated" in capsys.readouterr().err
+
+
+def test_a_tenants_containers_are_told_under_its_index(capsys):
+    view = ContainersView(
+        nv_index="0x01800f01",
+        records=2,
+        started=0,
+        executed=0,
+        refused=0,
+        unverified=0,
+        gate_restarts=0,
+        policy="acme@1",
+        omitted=2,
+        events=(),
+    )
+    node._render_containers(view)
+    told = capsys.readouterr().out
+    assert "0 unverified; policy acme@1 (tenant of NV index 0x01800f01)" in told
 
 
 @needs_swtpm

@@ -89,6 +89,12 @@ def test_settings_survive_being_written_and_read(server):
     [
         ('mode = "approve"', 'mode = "trust-everyone"'),
         ("interval = 30", "interval = 0"),
+        ("container_indices = []", "container_indices = [15]"),
+        ("container_indices = []", "container_indices = [0x01800f00, 0x01800f00]"),
+        (
+            "container_indices = []",
+            f"container_indices = {[0x01800F00 + n for n in range(5)]}",
+        ),
         ("interval = 30", "intervall = 30"),
         ("interval = 30", "interval = "),
         ('trust_domain = "acme.example"', 'trust_domain = "a/b"'),

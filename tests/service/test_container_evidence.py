@@ -190,6 +190,25 @@ class TestOnATpm:
         assert machine.open(sealed) == PASSWORD
         server.opened.close()
 
+    def test_a_record_in_another_pcr_is_judged_if_the_server_says_so(
+        self, tmp_path, keys, booted_tpm, boot, running_machine
+    ):
+        roots = tuple(f"software={path}" for path in booted_tpm.root_ca_pem_paths)
+        server = make_server(tmp_path / "server", keys, roots, container_pcr=14)
+        server.import_references(boot)
+        accept(server)
+        server.admit(running_machine)
+        running_machine.record(Recording(pcr=14).begun().create())
+        assert attest(server, running_machine).state == "trusted"
+        assert explained(server).started == 1
+        server.opened.close()
+
+    def test_a_record_in_another_pcr_makes_the_node_untrusted_if_not(
+        self, admitted, running_machine
+    ):
+        running_machine.record(Recording(pcr=14).begun().create(publisher="guest"))
+        assert attest(admitted, running_machine).reasons[0].code == "pcr-unexplained"
+
     def test_simulation_judges_containers_again(self, admitted, running_machine):
         guest = {"publisher": "guest", "repository": "docker.io/guest/tool"}
         running_machine.record(Recording().begun().create(**guest))

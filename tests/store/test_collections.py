@@ -111,6 +111,28 @@ def test_a_node_has_one_container_record_and_the_last_one_counts(database, node)
         assert tx.container_records.get(node.id) == second
 
 
+def test_a_node_has_one_container_record_for_each_nv_index(database, node):
+    first, second = (
+        ContainerRecord(
+            node_id=node.id,
+            records=records,
+            logged_records=1,
+            logged_size=90,
+            logged_sha256="ab" * 32,
+            document=b"{}",
+            nv_index=index,
+        )
+        for records, index in ((3, 0x01BFFFFF), (4, 0x01800000))
+    )
+    with database.transaction() as tx:
+        assert tx.container_records.indexed(node.id) == ()
+        for record in (first, second, replace(first, records=5)):
+            tx.container_records.put(record)
+    with database.snapshot() as tx:
+        assert tx.container_records.indexed(node.id) == (second, replace(first, records=5))
+        assert tx.container_records.get(node.id) is None
+
+
 def test_the_newest_version_of_a_secret_counts(database):
     with database.transaction() as tx:
         assert tx.secrets.next_version("db") == 1

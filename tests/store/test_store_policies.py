@@ -12,6 +12,7 @@ import pytest
 from store_samples import NOON
 
 from catena.store import migration, schema
+from catena.store.containers import ContainerRecord
 from catena.store.database import Database
 from catena.store.errors import Conflict, OutdatedPolicy, SchemaMismatch
 
@@ -107,6 +108,7 @@ def older(database, node, url, tmp_path):
     path = tmp_path / "catena.db"
     fresh = shape(path)
     with closing(sqlite3.connect(path)) as file, file:
+        file.execute("DROP TABLE container_index_records")
         file.execute("DROP TABLE container_records")
         file.execute("DROP TABLE policies")
         file.execute("ALTER TABLE nodes DROP COLUMN trusted_log")
@@ -134,11 +136,37 @@ def test_a_database_of_version_2_takes_only_the_last_step(database, node, url, t
     path = tmp_path / "catena.db"
     fresh = shape(path)
     with closing(sqlite3.connect(path)) as file, file:
+        file.execute("DROP TABLE container_index_records")
         file.execute("DROP TABLE container_records")
         file.execute("UPDATE schema_version SET version = 2")
     opened = Database.open(url)
     with opened.snapshot() as tx:
         assert tx.nodes.get(node.id) == node
+    opened.close()
+    assert (shape(path), version_of(path)) == (fresh, schema.SCHEMA_VERSION)
+
+
+def test_a_database_of_version_3_keeps_its_container_records(database, node, url, tmp_path):
+    kept = ContainerRecord(
+        node_id=node.id,
+        records=1,
+        logged_records=1,
+        logged_size=9,
+        logged_sha256="ab" * 32,
+        document=b"{}",
+    )
+    with database.transaction() as tx:
+        tx.container_records.put(kept)
+    database.close()
+    path = tmp_path / "catena.db"
+    fresh = shape(path)
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("DROP TABLE container_index_records")
+        file.execute("UPDATE schema_version SET version = 3")
+    opened = Database.open(url)
+    with opened.snapshot() as tx:
+        assert tx.container_records.get(node.id) == kept
+        assert tx.container_records.indexed(node.id) == ()
     opened.close()
     assert (shape(path), version_of(path)) == (fresh, schema.SCHEMA_VERSION)
 

@@ -8,13 +8,13 @@ the facts of that appraisal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
 from catena.appraise.boot import Firmware, examine_firmware
-from catena.appraise.containerclaims import judge_containers
+from catena.appraise.containerclaims import facts_together, judge_containers
 from catena.appraise.containers import Account
 from catena.appraise.explanation import explain
 from catena.appraise.facts import Facts, claimed_facts
@@ -36,10 +36,10 @@ def read_again(boot_log: bytes, bank: HashAlg, quirks: Quirks) -> Firmware:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What IMA measured, and what the gate's record said; None without one."""
+    """What IMA measured, and what the gates' records said, by NV index, None for a PCR."""
 
     measured: Sequence[MeasuredEvent] = ()
-    containers: Account | None = None
+    containers: Mapping[int | None, Account] = field(default_factory=dict)
 
 
 def judge_again(
@@ -56,9 +56,11 @@ def judge_again(
     """
     events = (*firmware.events, *runtime.measured)
     explanation = explain(events, references, firmware.replay.bank, firmware.stated)
-    contained = judge_containers(
-        runtime.containers, references.container_policies, references.container_pcr
-    )
+    contained = [
+        judge_containers(account, references.container_policies, references.container_pcr, index)
+        for index, account in runtime.containers.items()
+    ]
     claimed = claimed_facts(explanation, firmware.quirks)
-    now = msgspec.structs.replace(facts, **claimed, **contained.facts)
-    return (*explanation.reasons, *contained.reasons, *policy.judge(now))
+    now = msgspec.structs.replace(facts, **claimed, **facts_together(contained))
+    reasons = (reason for one in contained for reason in one.reasons)
+    return (*explanation.reasons, *reasons, *policy.judge(now))

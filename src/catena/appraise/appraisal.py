@@ -16,6 +16,7 @@ from functools import lru_cache
 from catena.appraise.boot import ExaminedBoot, Question, examine
 from catena.appraise.csr import RequestedKey, read_csr
 from catena.appraise.facts import Facts
+from catena.appraise.indices import CertifiedIndex, certified_indices
 from catena.appraise.nonce import LIFETIME, check_nonce
 from catena.appraise.policy import Policy
 from catena.appraise.quote import (
@@ -45,6 +46,7 @@ class _ProvenQuote:
     clock: ClockState
     clock_safe: bool
     key: RequestedKey
+    indices: tuple[CertifiedIndex, ...]
 
 
 def appraise(
@@ -68,10 +70,10 @@ def appraise(
     refusal may be held against the node.
     """
     quote = _prove_quote(evidence, node, nonce_key, now, nonce_lifetime)
-    question = Question(evidence.manifest, evidence.pcrs, quote.bank, references)
+    question = Question(evidence.manifest, evidence.pcrs, quote.bank, references, quote.indices)
     boot = examine(question, logs, known)  # (f) to (i)
     facts = _facts(quote, boot, node)
-    reasons = (*boot.explanation.reasons, *boot.contained.reasons, *policy.judge(facts))  # (j)
+    reasons = (*boot.explanation.reasons, *boot.container_reasons, *policy.judge(facts))  # (j)
     return Appraisal(
         verdict="untrusted" if reasons else "trusted",
         reasons=reasons,
@@ -105,7 +107,8 @@ def _prove_quote(
     check_selection(quote, bank)
     check_pcr_digest(quote, evidence.pcrs, bank, signature.hash)
     clock = check_clock(attest.clock, node.clock)  # (e)
-    return _ProvenQuote(bank, clock, attest.clock.safe, key)
+    indices = certified_indices(evidence.indices or (), ak, attest)
+    return _ProvenQuote(bank, clock, attest.clock.safe, key, indices)
 
 
 @lru_cache(maxsize=KEPT_KEYS)
@@ -135,5 +138,5 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
         authorities=measured.authorities,
         role=node.role,
         **boot.claimed,
-        **boot.contained.facts,
+        **boot.containers,
     )

@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from catena.appraise.containerclaims import Contained, judge_containers
+from catena.appraise.containerclaims import Contained, facts_together, judge_containers
 from catena.appraise.containers import ReadRecord, read_record
 from catena.appraise.explanation import Explanation, explain
-from catena.appraise.facts import ClaimedFacts, claimed_facts
+from catena.appraise.facts import ClaimedFacts, ContainerFacts, claimed_facts
+from catena.appraise.indices import CertifiedIndex, UnrecordedIndex, expected_indices
 from catena.appraise.logs import Logs, check_contents, read_entries, read_logs
 from catena.appraise.measured import MeasuredEvent, firmware_events, ima_events
-from catena.appraise.recorded import before_any, check_record
+from catena.appraise.recorded import before_any, before_any_in, check_record
 from catena.appraise.reference import References
 from catena.appraise.replayed import ProvenIma, check_extended, check_replay, unproven
 from catena.evidence import LogEntry
+from catena.formats.nodeapi import Reason
 from catena.formats.tcglog import EventLog
 from catena.ids import HashAlg, Sha256Hex
 from catena.measure import facts as boot_facts
@@ -48,16 +50,27 @@ class Firmware:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexedRecord:
+    """What the record in one NV index says as far as it is proven, judged."""
+
+    nv_index: int
+    record: ReadRecord
+    contained: Contained
+
+
+@dataclass(frozen=True, slots=True)
 class ExaminedBoot:
-    """A boot whose logs explain the quoted PCRs; the first four fields are the question.
+    """A boot whose logs explain the quoted PCRs; the first five fields are the question.
 
     ``entry`` is the firmware log's line of the manifest. IMA's log ran ``ima_ahead`` entries
     ahead of the quote, which covers ``ima``: ``runtime`` has those entries as events. ``record``
-    is what the gate's record says as far as it is proven, None without one.
+    is what the gate's record says as far as it is proven, None without one; ``indexed`` has the
+    records that NV indices hold, in the server's order.
     """
 
     manifest: tuple[LogEntry, ...]
     pcrs: tuple[bytes, ...]
+    indices: tuple[CertifiedIndex, ...]
     bank: HashAlg
     references: References
     entry: LogEntry
@@ -70,6 +83,20 @@ class ExaminedBoot:
     claimed: ClaimedFacts
     record: ReadRecord | None
     contained: Contained
+    indexed: tuple[IndexedRecord, ...]
+    containers: ContainerFacts
+
+    @property
+    def records(self) -> tuple[tuple[ReadRecord, Contained], ...]:
+        """Every record, that of a PCR first."""
+        first = () if self.record is None else ((self.record, self.contained),)
+        return (*first, *((one.record, one.contained) for one in self.indexed))
+
+    @property
+    def container_reasons(self) -> tuple[Reason, ...]:
+        """Everything that speaks against the containers, of all records."""
+        indexed = (reason for one in self.indexed for reason in one.contained.reasons)
+        return (*self.contained.reasons, *indexed)
 
     @property
     def ima_covered(self) -> int:
@@ -84,12 +111,13 @@ class ExaminedBoot:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is examined: PCRs that a quote has proven, and the manifest bound to it."""
+    """What is examined: PCRs that a quote has proven, the manifest bound to it, certified indices."""
 
     manifest: tuple[LogEntry, ...]
     pcrs: tuple[bytes, ...]
     bank: HashAlg
     references: References
+    indices: tuple[CertifiedIndex, ...] = ()
 
     def is_answered_by(self, known: ExaminedBoot) -> bool:
         """Whether ``known`` is the answer. References are the same only if nothing reloaded them."""
@@ -98,6 +126,7 @@ class Question:
             and known.bank is self.bank
             and known.pcrs == self.pcrs
             and known.manifest == self.manifest
+            and known.indices == self.indices
         )
 
     def shares_firmware_with(self, known: ExaminedBoot) -> bool:
@@ -134,8 +163,13 @@ def _examine(
     logs = read_logs(question.manifest, contents, bank, firmware.log if firmware else None)
     replayed = firmware.replay if firmware else replay(logs.boot, bank)
     ima, pcr = known.ima if known else unproven(bank), question.references.container_pcr
-    proven = check_replay(question.pcrs, logs, replayed, ima, pcr)
+    elsewhere = logs.record is not None or question.references.container_indices
+    proven = check_replay(question.pcrs, logs, replayed, ima, pcr if elsewhere else None)
+    indexed = _indexed(question, logs, replayed, known.indexed if known else ())
     record = _record(question, logs, replayed, known.record if known else None)
+    contained = judge_containers(
+        record.account if record else None, question.references.container_policies, pcr
+    )
     firmware = firmware or examine_firmware(logs.boot, replayed, question.references.quirks)
     runtime = _runtime(logs, proven, known, replayed)
     events = (*firmware.events, *runtime)
@@ -147,6 +181,7 @@ def _examine(
     return ExaminedBoot(
         manifest=question.manifest,
         pcrs=question.pcrs,
+        indices=question.indices,
         bank=bank,
         references=question.references,
         entry=logs.boot_entry,
@@ -158,9 +193,9 @@ def _examine(
         explanation=explanation,
         claimed=claimed_facts(explanation, firmware.quirks),
         record=record,
-        contained=judge_containers(
-            record.account if record else None, question.references.container_policies, pcr
-        ),
+        contained=contained,
+        indexed=indexed,
+        containers=facts_together((contained, *(one.contained for one in indexed))),
     )
 
 
@@ -175,6 +210,36 @@ def _record(
     place = known.place if known else None
     proven, goes_on = check_record(question.pcrs[pcr], logs.record, nothing, place)
     return read_record(logs.record, nothing, proven, known if goes_on else None)
+
+
+def _indexed(
+    question: Question, logs: Logs, replayed: Replay, known: Sequence[IndexedRecord]
+) -> tuple[IndexedRecord, ...]:
+    """What ran in containers by the records in NV indices, each up to its certified value."""
+    references, pcr = question.references, question.references.container_pcr
+    values = expected_indices(
+        question.indices,
+        references,
+        logs,
+        quoted=question.pcrs[pcr],
+        base=replayed.pcrs[pcr],
+        bank=question.bank,
+    )
+    before = {one.nv_index: one.record for one in known}
+    found = []
+    for index, value in values.items():
+        log = logs.indexed.get(index.index)
+        if log is None and value != index.base:
+            raise UnrecordedIndex(f"{index} has records, and the evidence has none")
+        nothing, last = before_any_in(index), before.get(index.index)
+        place, log = last.place if last else None, log or b""
+        proven, goes_on = check_record(value, log, nothing, place)
+        record = read_record(log, nothing, proven, last if goes_on else None)
+        contained = judge_containers(
+            record.account, references.container_policies, pcr, index.index
+        )
+        found.append(IndexedRecord(index.index, record, contained))
+    return tuple(found)
 
 
 def _runtime(

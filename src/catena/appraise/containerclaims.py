@@ -7,14 +7,15 @@ a reason, whatever the policy over the facts says: a node that ran anything unve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from catena.appraise.containers import Account, Use
 from catena.appraise.facts import ContainerFacts
+from catena.appraise.recorded import register_name
 from catena.formats.nodeapi import Reason
 from catena.ids import Sha256Hex
 
@@ -52,16 +53,22 @@ class Contained:
     reasons: tuple[Reason, ...]
 
 
-def judge_containers(account: Account | None, policies: Policies, pcr: int) -> Contained:
-    """Claim every use of a record; ``policies`` are the accepted ones, by digest."""
+def judge_containers(
+    account: Account | None, policies: Policies, pcr: int, nv_index: int | None = None
+) -> Contained:
+    """Claim every use of a record; ``policies`` are the accepted ones, by digest.
+
+    ``pcr`` holds the record, or seals the NV index that does.
+    """
     if account is None:
         return _NOTHING
+    of = _Record(pcr, "" if nv_index is None else f" of {register_name(None, nv_index)}")
     uses = tuple(_claimed(use, policies) for use in account.uses)
     unclaimed = [one for one in uses if one.why is not None]
     reasons = (
-        *_faults(account, pcr),
-        *_unknown(account, policies, pcr),
-        *_unclaimed(unclaimed, policies, pcr),
+        *_faults(account, of),
+        *_unknown(account, policies, of),
+        *_unclaimed(unclaimed, policies, of),
     )
     unverified = account.unsound + sum(one.use.count for one in unclaimed)
     accepted = {
@@ -70,6 +77,36 @@ def judge_containers(account: Account | None, policies: Policies, pcr: int) -> C
         if one.policy in policies
     }
     return Contained(account, uses, accepted, _facts(account, policies, unverified), reasons)
+
+
+def facts_together(parts: Sequence[Contained]) -> ContainerFacts:
+    """The facts of several records at once: counts add up, and a policy has to be in force in each."""
+    told = [one for one in parts if one.account is not None]
+    if len(told) <= 1:
+        return told[0].facts if told else _NOTHING.facts
+    facts = [one.facts for one in told]
+    accounts = [one.account for one in told if one.account is not None]
+    policies = sorted({one["container_policy"] for one in facts})
+    images = {image for account in accounts for image in account.images}
+    publishers = {name for account in accounts for name in account.publishers}
+    return ContainerFacts(
+        container_policy=", ".join(policies) if all(policies) else "",
+        container_records=sum(one["container_records"] for one in facts),
+        containers_started=sum(one["containers_started"] for one in facts),
+        containers_refused=sum(one["containers_refused"] for one in facts),
+        containers_unverified=sum(one["containers_unverified"] for one in facts),
+        container_publishers=_named(tuple(sorted(publishers))),
+        container_images=_named(tuple(sorted(images))),
+        container_images_total=len(images),
+        gate_restarts=sum(one["gate_restarts"] for one in facts),
+    )
+
+
+class _Record(NamedTuple):
+    """Which record a reason is about; ``name`` tells it from others of the node."""
+
+    pcr: int
+    name: str
 
 
 def _claimed(use: Use, policies: Policies) -> ClaimedUse:
@@ -100,44 +137,45 @@ def _named(names: tuple[str, ...]) -> tuple[str, ...]:
     return names if len(names) <= MAX_IMAGES else (*names[:MAX_IMAGES], MORE)
 
 
-def _faults(account: Account, pcr: int) -> Iterator[Reason]:
+def _faults(account: Account, of: _Record) -> Iterator[Reason]:
     for fault in account.faults:
         yield Reason(
             code=fault.code,
-            message=f"Container record {fault.record}: {fault.message}",
-            pcr=pcr,
+            message=f"Container record {fault.record}{of.name}: {fault.message}",
+            pcr=of.pcr,
             remedy="The record contradicts itself: replace the node.",
         )
     rest = account.faults_total - len(account.faults)
     if rest > 0:
         yield Reason(
-            code="container-faults-omitted", message=f"{rest} more faults of the container record"
+            code="container-faults-omitted",
+            message=f"{rest} more faults of the container record{of.name}",
         )
 
 
-def _unknown(account: Account, policies: Policies, pcr: int) -> Iterator[Reason]:
+def _unknown(account: Account, policies: Policies, of: _Record) -> Iterator[Reason]:
     for one in account.policies:
         if Sha256Hex(one.policy) not in policies:
             yield Reason(
                 code="container-policy-unknown",
-                message=f"Container record {one.record}: the policy in force, which calls itself "
+                message=f"Container record {one.record}{of.name}: the policy in force, which calls itself "
                 f"{one.name}@{one.version}, was not accepted",
-                pcr=pcr,
+                pcr=of.pcr,
                 digest=one.policy,
                 remedy="Import the node's container policy with `catena reference import`.",
             )
 
 
-def _unclaimed(unclaimed: list[ClaimedUse], policies: Policies, pcr: int) -> Iterator[Reason]:
+def _unclaimed(unclaimed: list[ClaimedUse], policies: Policies, of: _Record) -> Iterator[Reason]:
     """One reason for each publisher and repository; those under an unknown policy have theirs."""
     known = [one for one in unclaimed if one.use.policy in policies]
     for one in known[:MAX_CLAIM_REASONS]:
         use = one.use
         yield Reason(
             code="container-unverified",
-            message=f"Container {use.container} (record {use.record}) ran an image of "
+            message=f"Container {use.container} (record {use.record}{of.name}) ran an image of "
             f"{use.repository or 'no repository'} signed by {use.publisher or 'nobody'}: {one.why}",
-            pcr=pcr,
+            pcr=of.pcr,
             digest=use.policy,
             remedy=_REMEDY,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from catena.appraise.refusal import AttestationRefusal
 from catena.errors import FormatError
@@ -80,6 +80,14 @@ class MisplacedImaEntry(AttestationRefusal):
     step = "f"
 
 
+class MisplacedLog(AttestationRefusal):
+    """A log other than a container record that is said to explain an NV index."""
+
+    code = "log-misplaced"
+    remedy = "Only container records can be held by NV indices; update the agent."
+    step = "f"
+
+
 @dataclass(frozen=True, slots=True)
 class Logs:
     """The logs of one attestation; ``has_ima`` even if that log is empty.
@@ -87,6 +95,7 @@ class Logs:
     IMA's may be long and is proven only up to a place that the quote decides, so it stays bytes:
     ``ima_entries`` whole ones, each for PCR 10. ``read_entries`` reads those that are proven. So
     does the container ``record``, of which nothing is looked at here; None without such a log.
+    ``indexed`` has those that NV indices hold.
     """
 
     boot: EventLog
@@ -95,6 +104,7 @@ class Logs:
     ima_entries: int
     has_ima: bool
     record: bytes | None = None
+    indexed: Mapping[int, bytes] = field(default_factory=dict)
 
 
 def read_logs(
@@ -120,7 +130,8 @@ def read_logs(
     ima_log = _content(entries["ima"], contents) if has_ima else b""
     has_record = "containers" in entries
     record = _content(entries["containers"], contents) if has_record else None
-    return Logs(boot, entry, ima_log, _count_entries(ima_log), has_ima, record)
+    indexed = {index: _content(entry, contents) for index, entry in _by_index(manifest).items()}
+    return Logs(boot, entry, ima_log, _count_entries(ima_log), has_ima, record, indexed)
 
 
 def read_entries(content: bytes, start: int = 0, index: int = 0) -> tuple[ImaEntry, ...]:
@@ -139,9 +150,23 @@ def check_contents(manifest: tuple[LogEntry, ...], contents: Mapping[str, bytes]
 
 
 def _by_kind(manifest: tuple[LogEntry, ...]) -> dict[LogKind, LogEntry]:
-    entries = {entry.kind: entry for entry in manifest}
-    if len(entries) != len(manifest):
+    plain = [entry for entry in manifest if entry.nv_index is None]
+    entries = {entry.kind: entry for entry in plain}
+    if len(entries) != len(plain):
         raise RepeatedLog("the evidence names two logs of one kind")
+    return entries
+
+
+def _by_index(manifest: tuple[LogEntry, ...]) -> dict[int, LogEntry]:
+    entries: dict[int, LogEntry] = {}
+    for entry in manifest:
+        if entry.nv_index is None:
+            continue
+        if entry.kind != "containers":
+            raise MisplacedLog("no NV index holds such a log", got=entry.kind)
+        if entry.nv_index in entries:
+            raise RepeatedLog("the evidence names two records of one NV index")
+        entries[entry.nv_index] = entry
     return entries
 
 

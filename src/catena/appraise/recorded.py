@@ -7,13 +7,14 @@ software measured there has to be claimed like any other event.
 
 Which PCR it is says the server (``References.container_pcr``), never the record. That a
 record's content is bound to the PCR is checked on the way: its digest is over the content.
+Of a record that an NV index holds, the same is true of the certified value (``indexed``).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from catena.appraise.logs import UnreadableLog
@@ -22,6 +23,7 @@ from catena.appraise.replayed import UnexplainedPcr
 from catena.errors import FormatError
 from catena.formats.cel import CelRecord, tlv_records
 from catena.formats.containerlog import CONTENT
+from catena.formats.recordindex import BANK, RecordIndex
 from catena.ids import HashAlg
 
 if TYPE_CHECKING:
@@ -50,31 +52,47 @@ class ForeignRecord(AttestationRefusal):
     """A record for another place than the containers' PCR, or of other content."""
 
     code = "container-record-foreign"
-    remedy = "Let the gate extend the PCR that `container_pcr` of server.toml names."
+    remedy = "Let the gate extend what `container_pcr` or `container_indices` of server.toml names."
     step = "f"
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenRecord:
-    """The first ``records`` records, ``size`` bytes with this ``sha256``, led from ``base`` to ``value``."""
+    """The first ``records`` records, ``size`` bytes with this ``sha256``, led from ``base`` to ``value``.
+
+    They lie in ``pcr``, or in ``nv_index``.
+    """
 
     bank: HashAlg
-    pcr: int
+    pcr: int | None
     base: bytes
     value: bytes
     records: int = 0
     size: int = 0
     sha256: bytes = hashlib.sha256().digest()
+    nv_index: int | None = None
+
+    @property
+    def register(self) -> str:
+        """``PCR 15`` or ``NV index 0x01800f00``."""
+        return register_name(self.pcr, self.nv_index)
 
     def follows(self, nothing: ProvenRecord) -> bool:
-        """Whether both begin with the same PCR at the same value."""
-        mine, other = (self.bank, self.pcr, self.base), (nothing.bank, nothing.pcr, nothing.base)
-        return mine == other
+        """Whether both begin with the same PCR, or index, at the same value."""
+        return self._begin() == nothing._begin()
+
+    def _begin(self) -> tuple[object, ...]:
+        return self.bank, self.pcr, self.nv_index, self.base
 
 
 def before_any(bank: HashAlg, pcr: int, base: bytes) -> ProvenRecord:
     """Where every record begins: ``base`` is the PCR as the firmware's log leaves it."""
     return ProvenRecord(bank, pcr, base, base)
+
+
+def before_any_in(index: RecordIndex) -> ProvenRecord:
+    """Where every record in an NV index begins: behind its first write."""
+    return ProvenRecord(BANK, None, index.base, index.base, nv_index=index.index)
 
 
 def check_record(
@@ -95,7 +113,7 @@ def check_record(
     proven = _reach(nothing, log, quoted, hashlib.sha256())
     if proven is None:
         raise UnexplainedRecord(
-            f"no prefix of the container record replays to PCR {nothing.pcr}", got=quoted.hex()
+            f"no prefix of the container record replays to {nothing.register}", got=quoted.hex()
         )
     return proven, False
 
@@ -126,8 +144,13 @@ def _reach(start: ProvenRecord, log: bytes, quoted: bytes, so_far: _Hash) -> Pro
             value = hasher(value + _checked(record, start)).digest()
             if value == quoted:
                 so_far.update(memoryview(log)[start.size : end])
-                place = (value, record.index + 1, end, so_far.digest())
-                return ProvenRecord(start.bank, start.pcr, start.base, *place)
+                return replace(
+                    start,
+                    value=value,
+                    records=record.index + 1,
+                    size=end,
+                    sha256=so_far.digest(),
+                )
     except FormatError as error:
         raise UnreadableLog(f"the container record is malformed: {error}") from error
     return None
@@ -139,11 +162,12 @@ def _checked(record: CelRecord, place: ProvenRecord) -> bytes:
         raise UnreadableLog(
             "the container record has too many entries", expected=f"at most {MAX_RECORDS}"
         )
-    if record.pcr != place.pcr or record.content_type != str(CONTENT):
+    told = (record.pcr, record.nv_index)
+    if told != (place.pcr, place.nv_index) or record.content_type != str(CONTENT):
         raise ForeignRecord(
             f"record {record.index} is not the gate's",
-            expected=f"content {CONTENT:#x} for PCR {place.pcr}",
-            got=f"content {int(record.content_type):#x} for {_place(record)}",
+            expected=f"content {CONTENT:#x} for {place.register}",
+            got=f"content {int(record.content_type):#x} for {register_name(*told)}",
         )
     digest = place.bank.digest(record.content)
     if record.digests.get(place.bank) != digest:
@@ -155,8 +179,9 @@ def _checked(record: CelRecord, place: ProvenRecord) -> bytes:
     return digest
 
 
-def _place(record: CelRecord) -> str:
-    return f"NV index {record.nv_index:#x}" if record.pcr is None else f"PCR {record.pcr}"
+def register_name(pcr: int | None, nv_index: int | None) -> str:
+    """What people call the place of a record."""
+    return f"PCR {pcr}" if nv_index is None else f"NV index {nv_index:#010x}"
 
 
 def sha256_of(log: bytes, size: int) -> bytes:

@@ -119,7 +119,8 @@ class Reference:
 class References:
     """All active references. ``floor`` is the fleet's lowest acceptable security version.
 
-    ``container_policies`` account for the gate's record in ``container_pcr``, by digest.
+    ``container_policies`` account for the gate's record in ``container_pcr``, by digest. With
+    ``container_indices`` there is a record in each of these NV indices, and that PCR seals them.
     ``quirks`` are a source of claims like the others, named and versioned; they come with catena.
     """
 
@@ -131,6 +132,7 @@ class References:
     quirks: Quirks = field(default_factory=shipped)
     container_policies: Mapping[Sha256Hex, ContainerReference] = field(default_factory=dict)
     container_pcr: int = CONTAINER_PCR
+    container_indices: tuple[int, ...] = ()
 
     def of(self, kind: ReferenceKind) -> tuple[Reference, ...]:
         """The references of one kind."""
@@ -181,6 +183,7 @@ def build_references(
     container_policies: Iterable[ContainerPolicy] = (),
     floor: int = 0,
     container_pcr: int = CONTAINER_PCR,
+    container_indices: tuple[int, ...] = (),
 ) -> References:
     """Prepare verified documents for comparison, once per change of the active set.
 
@@ -196,6 +199,7 @@ def build_references(
             prepared.digest: prepared for prepared in map(container_reference, container_policies)
         },
         container_pcr=container_pcr,
+        container_indices=container_indices,
     )
 
 

@@ -84,15 +84,15 @@ def check_replay(
     logs: Logs,
     boot: Replay,
     known: ProvenIma,
-    container_pcr: int | None = None,
+    recorded: int | None = None,
 ) -> ProvenIma:
     """Step 5f: each value equals its log's replay, or its reset state if no log extends it.
 
-    ``boot`` is the firmware log's replay. ``container_pcr`` is left to ``recorded`` if there is a record. Returns how far IMA's log is proven, which ``known``
-    makes cheaper and changes in no other way: it is what an earlier quote of this boot proved.
+    ``boot`` is the firmware log's replay. The PCR ``recorded`` is explained elsewhere (``recorded``,
+    ``indices``). Returns how far IMA's log is proven, which ``known`` makes cheaper and changes in
+    no other way: it is what an earlier quote of this boot proved.
     """
     ima_covers = logs.has_ima and IMA_PCR not in boot.extended
-    recorded = None if logs.record is None else container_pcr
     wrong = [
         pcr
         for pcr in QUOTED_PCRS

@@ -170,6 +170,7 @@ class ContainersRecorded(NodeEntry, frozen=True, kw_only=True):
     """Records ``first`` to ``last`` of a node's container record, which a quote has proven.
 
     The first ``record_size`` bytes of the record have ``record_sha256``; they end at or behind ``last``.
+    ``nv_index`` is there if an NV index holds the record: one tenant's of several.
     """
 
     kind: ClassVar[str] = "containers"
@@ -182,6 +183,7 @@ class ContainersRecorded(NodeEntry, frozen=True, kw_only=True):
     started: int
     refused: int
     events: Annotated[tuple[LoggedContainerEvent, ...], msgspec.Meta(max_length=1024)]
+    nv_index: int | msgspec.UnsetType = msgspec.UNSET
 
     def subjects(self) -> tuple[Subject, ...]:
         """The node and its container record."""
@@ -197,7 +199,9 @@ class ContainersRecorded(NodeEntry, frozen=True, kw_only=True):
         )
         named = ", ".join(itertools.islice(refusals, MAX_NAMED))
         told = f"{self.started} started, {self.refused} refused"
-        return f"containers {self.first} to {self.last}: {told}{f' ({named})' if named else ''}"
+        which = "" if self.nv_index is msgspec.UNSET else f" of NV index {self.nv_index:#010x}"
+        where = f"containers {self.first} to {self.last}{which}"
+        return f"{where}: {told}{f' ({named})' if named else ''}"
 
 
 class CertificateIssued(NodeEntry, frozen=True, kw_only=True):

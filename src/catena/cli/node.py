@@ -182,6 +182,8 @@ def _render_explanation(found: ExplanationView) -> None:
     )
     if found.containers is not None:
         _render_containers(found.containers)
+    for tenant in found.tenants:
+        _render_containers(tenant)
     for reason in found.reasons:
         click.echo(f"✗ {printable(reason.message)} [{reason.code}]")
     if found.since is not None:
@@ -193,8 +195,9 @@ def _render_explanation(found: ExplanationView) -> None:
 
 def _render_containers(found: ContainersView) -> None:
     counts = f"{found.started} started, {found.refused} refused, {found.unverified} unverified"
+    tenant = f" (tenant of NV index {found.nv_index})" if found.nv_index else ""
     click.echo(
-        f"\ncontainers  {counts}; policy {printable(found.policy or 'none that is accepted')}"
+        f"\ncontainers  {counts}; policy {printable(found.policy or 'none that is accepted')}{tenant}"
     )
     if found.omitted:
         click.echo(f"            {found.omitted} earlier records are in the audit log only")

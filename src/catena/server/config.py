@@ -14,10 +14,16 @@ import msgspec
 
 from catena.errors import ExitCode, NotFound, UsageError
 from catena.formats.containerlog import CONTAINER_PCR
+from catena.formats.recordindex import MAX_INDICES
+from catena.formats.tpm2nv import NV_FIRST, NV_LAST
 from catena.service.setting import Mode
 
 CONFIG_FILE = "server.toml"
 
+NvIndices = Annotated[
+    tuple[Annotated[int, msgspec.Meta(ge=NV_FIRST, le=NV_LAST)], ...],
+    msgspec.Meta(max_length=MAX_INDICES),
+]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
 
 
@@ -53,6 +59,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The lowest security version of a release that is admitted."""
     container_pcr: Literal[8, 9, 11, 12, 13, 14, 15] = CONTAINER_PCR
     """The PCR into which the nodes' container gates measure."""
+    container_indices: NvIndices = ()
+    """NV indices that hold the nodes' container records instead, one for each tenant, in the order in
+    which every gate.toml names them. ``container_pcr`` then seals them."""
     interval: Seconds = 30
     certificate_lifetime: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 600
     database: str = "sqlite:///catena.db"
@@ -87,9 +96,12 @@ def load(folder: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"cannot read {CONFIG_FILE}") from error
     try:
-        return msgspec.convert(tomllib.loads(text), Config)
+        config = msgspec.convert(tomllib.loads(text), Config)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise BadConfig(f"{CONFIG_FILE}: {error}") from error
+    if len(set(config.container_indices)) != len(config.container_indices):
+        raise BadConfig(f"{CONFIG_FILE}: `container_indices` names an NV index twice")
+    return config
 
 
 def render(config: Config) -> str:

@@ -121,6 +121,7 @@ def open_server(
         open_role=config.open_role,
         security_floor=config.security_floor,
         container_pcr=config.container_pcr,
+        container_indices=config.container_indices,
         interval=config.interval,
         certificate_lifetime=timedelta(seconds=config.certificate_lifetime),
         now=now,

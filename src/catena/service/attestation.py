@@ -85,10 +85,13 @@ class _Submitted:
         """The logs that the manifest names."""
         return tuple(Sha256Hex(log.sha256) for log in self.evidence.manifest)
 
-    @property
-    def container_record(self) -> bytes:
-        """The container record as it was sent, or nothing."""
-        named = (log.sha256 for log in self.evidence.manifest if log.kind == "containers")
+    def container_record(self, nv_index: int | None) -> bytes:
+        """The container record as it was sent for an NV index or a PCR, or nothing."""
+        named = (
+            log.sha256
+            for log in self.evidence.manifest
+            if log.kind == "containers" and log.nv_index == nv_index
+        )
         return self.contents.get(next(named, ""), b"")
 
 
@@ -110,7 +113,7 @@ class _Conclusion:
     found: _Judged
     standing: Standing
     grant: Grant
-    news: RecordNews | None
+    news: tuple[RecordNews, ...]
 
 
 class Attestation:
@@ -207,7 +210,7 @@ class Attestation:
             return before
         told = before is not None and before.boot.explanation is boot.explanation
         events = before.events if before and told else events_json(appraisal)
-        new = Remembered(boot, events, document_of(boot.contained))
+        new = Remembered(boot, events, tuple(document_of(one) for _, one in boot.records))
         self._memory.keep(new)
         return new
 
@@ -219,8 +222,11 @@ class Attestation:
         grant = NOTHING
         if standing.admitted:
             grant = self._grants.make(rows, node, judgement.proven, found.at)
-        news = news_of(rows, node, judgement.containers, found.evidence.container_record)
-        return _Conclusion(found, standing, grant, news)
+        news = (
+            news_of(rows, node, one, found.evidence.container_record(one.place.nv_index))
+            for one in judgement.containers
+        )
+        return _Conclusion(found, standing, grant, tuple(one for one in news if one is not None))
 
     def _conclude(self, conclusion: _Conclusion) -> AttestResult:
         """Steps 6 and 7: log, then act."""
@@ -228,15 +234,15 @@ class Attestation:
         node, now = found.node, found.at
         # (6) Durable before any effect.
         verdict = _verdict_entry(found, conclusion.standing, found.policy.digest)
-        ran = news.entries(node, now, found.evidence.digest) if news else ()
+        ran = [entry for one in news for entry in one.entries(node, now, found.evidence.digest)]
         receipt, *_ = self._setting.journal.record(verdict, *ran, *grant.entries(node, now))
         # (7) Effects, all or none.
         with self._setting.journal.effect() as rows:
             _advance_clock(rows, node, found.judgement)
             _change_state(rows, node, conclusion.standing)
             _remember(rows, found, receipt.index)
-            if news is not None:
-                news.remember(rows)
+            for one in news:
+                one.remember(rows)
             grant.remember(rows, node, now)
         return self._answer(conclusion, receipt)
 

@@ -8,7 +8,7 @@ restart, an entry is written twice rather than not at all.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,7 +21,7 @@ from catena.audit.entries import ContainersRecorded, LoggedContainerEvent
 from catena.errors import FormatError
 from catena.formats import containerlog
 from catena.formats.cel import CelRecord
-from catena.ids import Sha256Hex
+from catena.ids import NodeId, Sha256Hex
 from catena.service.views import ContainerEventView, ContainersView
 from catena.store.containers import ContainerRecord
 from catena.store.database import Transaction
@@ -46,7 +46,7 @@ class ContainersDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 @dataclass(frozen=True, slots=True)
 class ProvenContainers:
-    """A proven record and its ``ContainersDocument``, encoded."""
+    """A proven record and its ``ContainersDocument``, encoded. ``place`` says what holds it."""
 
     place: ProvenRecord
     document: bytes
@@ -78,6 +78,7 @@ class RecordNews:
                 started=sum(one.kind == "create" for one in events),
                 refused=sum(one.kind == "deny" for one in events),
                 events=events,
+                nv_index=msgspec.UNSET if self.kept.nv_index is None else self.kept.nv_index,
             )
             for events in _parcels(self.events)
         )
@@ -103,13 +104,13 @@ def document_of(contained: Contained) -> bytes:
 
 
 def news_of(
-    rows: Transaction, node: Node, proven: ProvenContainers | None, log: bytes
+    rows: Transaction, node: Node, proven: ProvenContainers, log: bytes
 ) -> RecordNews | None:
     """What the database and the audit log do not have yet of ``log``, or None."""
-    if proven is None or not proven.place.records:
-        return None
     place = proven.place
-    before = rows.container_records.get(node.id)
+    before = _before(rows, node, place.nv_index)
+    if not place.records and (before is None or place.nv_index is None):
+        return None
     if before is not None and (before.logged_sha256, before.document) == (
         place.sha256.hex(),
         proven.document,
@@ -127,8 +128,16 @@ def news_of(
         logged_size=end,
         logged_sha256=Sha256Hex(sha256_of(log, end).hex()),
         document=proven.document,
+        nv_index=place.nv_index,
     )
     return RecordNews(tuple(events), proven, kept)
+
+
+def _before(rows: Transaction, node: Node, nv_index: int | None) -> ContainerRecord | None:
+    if nv_index is None:
+        return rows.container_records.get(node.id)
+    kept = rows.container_records.indexed(node.id)
+    return next((one for one in kept if one.nv_index == nv_index), None)
 
 
 def _logged(before: ContainerRecord | None, place: ProvenRecord, log: bytes) -> tuple[int, int]:
@@ -167,16 +176,31 @@ def _parcels(
         yield tuple(group)
 
 
-def view_of(kept: ContainerRecord | None, records: object) -> ContainersView | None:
-    """A node's containers as people see them; None unless the record is that of the last verdict.
+def kept_of(
+    rows: Transaction, node_id: NodeId, indices: tuple[int, ...], records: object
+) -> Mapping[int | None, ContainersDocument]:
+    """What is kept of a node's records, by NV index, None for the one in a PCR.
 
-    ``records`` is that verdict's fact ``container_records``.
+    Nothing unless they are those of the last verdict: ``records`` is its fact
+    ``container_records``, ``indices`` are those that the server expects records in.
     """
-    document = open_document(kept, records)
-    if document is None:
-        return None
+    if indices:
+        kept = [one for one in rows.container_records.indexed(node_id) if one.nv_index in indices]
+    else:
+        one = rows.container_records.get(node_id)
+        kept = [] if one is None else [one]
+    if not records or sum(one.records for one in kept) != records:
+        return {}
+    return {
+        one.nv_index: msgspec.json.decode(one.document, type=ContainersDocument) for one in kept
+    }
+
+
+def view_of(document: ContainersDocument, nv_index: int | None = None) -> ContainersView:
+    """A record as people see it."""
     account = document.account
     return ContainersView(
+        nv_index=None if nv_index is None else f"{nv_index:#010x}",
         records=account.records,
         started=account.started,
         executed=account.executed,
@@ -187,13 +211,6 @@ def view_of(kept: ContainerRecord | None, records: object) -> ContainersView | N
         omitted=account.records - len(account.told),
         events=tuple(_event_view(told, document) for told in account.told),
     )
-
-
-def open_document(kept: ContainerRecord | None, records: object) -> ContainersDocument | None:
-    """What is kept of the record that had so many records, if it has any."""
-    if kept is None or not records or kept.records != records:
-        return None
-    return msgspec.json.decode(kept.document, type=ContainersDocument)
 
 
 def _event_view(told: Told, document: ContainersDocument) -> ContainerEventView:

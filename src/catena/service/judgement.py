@@ -39,7 +39,7 @@ class Proven:
 class Judgement:
     """A verdict with its reasons; ``facts`` and ``events`` are JSON, ready to be stored.
 
-    ``containers`` is the proven container record, if there is one.
+    ``containers`` are the proven container records.
     """
 
     reasons: tuple[Reason, ...]
@@ -47,7 +47,7 @@ class Judgement:
     release: str | None = None
     facts: bytes = field(default=b"{}", repr=False)
     events: bytes = field(default=b"[]", repr=False)
-    containers: ProvenContainers | None = None
+    containers: tuple[ProvenContainers, ...] = ()
 
     @property
     def trusted(self) -> bool:
@@ -60,9 +60,9 @@ class Judgement:
         return "trusted" if self.trusted else "untrusted"
 
 
-def judged(appraisal: Appraisal, events: bytes, containers: bytes) -> Judgement:
+def judged(appraisal: Appraisal, events: bytes, containers: tuple[bytes, ...]) -> Judgement:
     """A completed appraisal; ``events`` and ``containers`` are its boot's as they are stored."""
-    clock, record = appraisal.clock, appraisal.boot.record
+    clock, records = appraisal.clock, appraisal.boot.records
     return Judgement(
         reasons=appraisal.reasons,
         proven=Proven(
@@ -76,7 +76,10 @@ def judged(appraisal: Appraisal, events: bytes, containers: bytes) -> Judgement:
         release=appraisal.release,
         facts=msgspec.json.encode(appraisal.facts),
         events=events,
-        containers=ProvenContainers(record.place, containers) if record else None,
+        containers=tuple(
+            ProvenContainers(record.place, document)
+            for (record, _), document in zip(records, containers, strict=True)
+        ),
     )
 
 

@@ -21,11 +21,14 @@ Manifest = tuple[LogEntry, ...]
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """An examined boot, its events and its containers as the database keeps them: JSON documents."""
+    """An examined boot, its events and its containers as the database keeps them: JSON documents.
+
+    ``containers`` are in the order of ``ExaminedBoot.records``.
+    """
 
     boot: ExaminedBoot
     events: bytes = field(repr=False)
-    containers: bytes = field(default=b"", repr=False)
+    containers: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def size(self) -> int:

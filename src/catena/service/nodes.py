@@ -14,10 +14,11 @@ from catena.formats.nodeapi import NodeState, Reason
 from catena.ids import HashAlg, NodeId
 from catena.measure.changes import Difference
 from catena.measure.difference import compare, side_of_log
-from catena.service.containers import view_of
+from catena.service.containers import ContainersDocument, kept_of, view_of
 from catena.service.setting import Setting
 from catena.service.states import shown_state
 from catena.service.views import EventView, ExplanationView, NodeView
+from catena.store.appraisals import Appraisal
 from catena.store.database import Transaction
 from catena.store.nodes import Node
 
@@ -63,7 +64,7 @@ class Nodes:
         with self._setting.database.snapshot() as rows:
             node = find(rows, name)
             latest = rows.appraisals.latest(node.id)
-            record = rows.container_records.get(node.id)
+            recorded = {} if latest is None else self._containers(rows, node, latest)
             logs = [rows.logs.get(log) for log in (node.trusted_log, node.boot_log) if log]
         if latest is None:
             raise NeverAttested("the node has not attested yet")
@@ -80,8 +81,17 @@ class Nodes:
             events=msgspec.json.decode(latest.events, type=tuple[EventView, ...]),
             log_entry=latest.entry_index,
             since=_since(logs, facts),
-            containers=view_of(record, facts.get("container_records")),
+            containers=view_of(recorded[None]) if None in recorded else None,
+            tenants=tuple(
+                view_of(one, index) for index, one in recorded.items() if index is not None
+            ),
         )
+
+    def _containers(
+        self, rows: Transaction, node: Node, latest: Appraisal
+    ) -> Mapping[int | None, ContainersDocument]:
+        records = msgspec.json.decode(latest.facts, type=dict[str, object]).get("container_records")
+        return kept_of(rows, node.id, self._setting.container_indices, records)
 
     def view(self, rows: Transaction, node: Node) -> NodeView:
         """A node's row as people see it."""

@@ -307,6 +307,7 @@ class References:
             container_policies=[one for one in documents if isinstance(one, ContainerPolicy)],
             floor=setting.security_floor if floor is None else floor,
             container_pcr=setting.container_pcr,
+            container_indices=setting.container_indices,
         )
 
     def _open(self, row: StoredReference) -> Document:

@@ -66,6 +66,8 @@ class Setting:
     """The lowest security version of a release that is admitted."""
     container_pcr: int = CONTAINER_PCR
     """The PCR of the nodes' container records; it grows at run time, so no secret is sealed to it."""
+    container_indices: tuple[int, ...] = ()
+    """NV indices that hold the records instead; the PCR then seals them, and grows once."""
     interval: int = 30
     """Seconds between two attestations of a node."""
     certificate_lifetime: timedelta = timedelta(minutes=10)

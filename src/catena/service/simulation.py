@@ -7,6 +7,7 @@ stored, logged or changed. Of IMA's log and the container record, what counts is
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -20,7 +21,7 @@ from catena.appraise.reference import References as Appraised
 from catena.errors import Refusal, Unavailable
 from catena.formats.nodeapi import Reason
 from catena.ids import HashAlg
-from catena.service.containers import open_document
+from catena.service.containers import kept_of
 from catena.service.policies import Policies
 from catena.service.references import References
 from catena.service.setting import Setting
@@ -82,10 +83,11 @@ def _simulated(
     if latest is None or log is None or latest.facts == _NO_FACTS:
         return _unknown(node, latest)
     facts = msgspec.json.decode(latest.facts, type=Facts)
-    ran = open_document(rows.container_records.get(node.id), facts.container_records)
-    if facts.container_records and ran is None:
+    indices = before[0].container_indices
+    kept = kept_of(rows, node.id, indices, facts.container_records)
+    if facts.container_records and not kept:
         return _unknown(node, None)
-    found = _Found(latest, log, facts, ran.account if ran else None)
+    found = _Found(latest, log, facts, {index: one.account for index, one in kept.items()})
     old, new = _judged(found, before, after)
     return SimulatedNode(
         node=node.id,
@@ -104,7 +106,7 @@ class _Found:
     latest: Appraisal
     log: bytes
     facts: Facts
-    containers: Account | None
+    containers: Mapping[int | None, Account]
 
 
 def _judged(found: _Found, *worlds: tuple[Appraised, Policy]) -> list[tuple[Reason, ...]]:

@@ -89,6 +89,8 @@ class ContainerEventView(View, frozen=True, kw_only=True):
 class ContainersView(View, frozen=True, kw_only=True):
     """What ran in containers since the boot; ``omitted`` records come before ``events``."""
 
+    nv_index: str | None = None
+    """The NV index that holds the record, in hexadecimal; None for a PCR."""
     records: int
     started: int
     executed: int
@@ -117,7 +119,9 @@ class ExplanationView(View, frozen=True, kw_only=True):
     since: Difference | None = None
     """What changed since the last trusted boot before this one; None if there was none."""
     containers: ContainersView | None = None
-    """What the container gate recorded; None if there is no such record."""
+    """What the container gate recorded in a PCR; None if there is no such record."""
+    tenants: tuple[ContainersView, ...] = ()
+    """What the tenants' container gates recorded, each in its NV index."""
 
 
 class SecretView(View, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """Schema steps: a database of an earlier version becomes one of this version.
 
 Version 2 added the table ``policies`` and the column ``nodes.trusted_log``, version 3 the table
-``container_records``. All steps and the version number are one transaction, so a database is
+``container_records``, version 4 the table ``container_index_records``. All steps and the version number are one transaction, so a database is
 never between two versions.
 """
 
@@ -45,5 +45,9 @@ def _to_3(connection: Connection) -> None:
     schema.container_records.create(connection)
 
 
-_STEPS = {1: _to_2, 2: _to_3}
+def _to_4(connection: Connection) -> None:
+    schema.container_index_records.create(connection)
+
+
+_STEPS = {1: _to_2, 2: _to_3, 3: _to_4}
 """By the version that each begins from."""

@@ -26,7 +26,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -143,6 +143,18 @@ container_records = Table(
     "container_records",
     metadata,
     Column("node_id", Text, ForeignKey("nodes.id"), primary_key=True),
+    Column("records", BigInteger, nullable=False),
+    Column("logged_records", BigInteger, nullable=False),
+    Column("logged_size", BigInteger, nullable=False),
+    Column("logged_sha256", Text, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+)
+
+container_index_records = Table(
+    "container_index_records",
+    metadata,
+    Column("node_id", Text, ForeignKey("nodes.id"), primary_key=True),
+    Column("nv_index", BigInteger, primary_key=True, autoincrement=False),
     Column("records", BigInteger, nullable=False),
     Column("logged_records", BigInteger, nullable=False),
     Column("logged_size", BigInteger, nullable=False),
