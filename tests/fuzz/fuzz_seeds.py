@@ -40,6 +40,7 @@ from catena.containers.rootfs.layer import layer_tree
 from catena.containers.rootfs.tree import encode
 from catena.errors import FormatError
 from catena.formats import (
+    addcheckpoint,
     containerlog,
     efi,
     gpt,
@@ -53,7 +54,9 @@ from catena.formats import (
     tpm2,
     varstore,
 )
+from catena.formats.cosignature import Cosignature
 from catena.formats.tcglog import SPEC_ID_03, STARTUP_LOCALITY, EventType
+from catena.formats.verifierkey import VerifierKey
 from catena.ids import HashAlg
 from catena.keys.signer import PrivateKeySigner
 from catena.osimage import authenticode
@@ -299,9 +302,19 @@ def checkpoint() -> note.Checkpoint:
 
 def signed_note() -> bytes:
     """A checkpoint with two signatures, good in shape."""
+    return note.Note(checkpoint().encode(), note_signatures()).encode().encode()
+
+
+def note_signatures() -> tuple[note.NoteSignature, ...]:
+    """Two signatures, good in shape."""
     names = ("example.org/log", "witness")
-    signatures = tuple(note.NoteSignature(name, b"abcd", bytes(64)) for name in names)
-    return note.Note(checkpoint().encode(), signatures).encode().encode()
+    return tuple(note.NoteSignature(name, b"abcd", bytes(64)) for name in names)
+
+
+def add_checkpoint() -> bytes:
+    """A request to a witness, good in shape."""
+    signed = note.Note(checkpoint().encode(), note_signatures())
+    return addcheckpoint.AddCheckpoint(40, (bytes(32),) * 2, signed, checkpoint()).encode()
 
 
 # PCR policies ------------------------------------------------------------------------------
@@ -530,6 +543,20 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "containers.x509": (certificate(),),
         "note.parse": (signed_note(),),
         "note.parse_checkpoint": (checkpoint().encode().encode(),),
+        "note.parse_signatures": (
+            "".join(f"{one.encode()}\n" for one in note_signatures()).encode(),
+        ),
+        "note.parse_size": (b"0", b"42"),
+        "note.parse_hash": (note.encode_base64(bytes(32)).encode(),),
+        "note.decode_base64": (b"", b"AA==", b"AAA=", b"AAAA"),
+        "note.encode_base64": (b"any bytes",),
+        "verifierkey.parse": tuple(
+            VerifierKey("example.org/w", kind, bytes(32)).encode().encode()
+            for kind in (note.ED25519, note.COSIGNATURE)
+        ),
+        "cosignature.parse": (Cosignature(1679315147, bytes(64)).encode(),),
+        "addcheckpoint.parse": (add_checkpoint(),),
+        "addcheckpoint.parse_size_answer": (b"0\n", b"42\n"),
         "pcrpolicy.parse": (PCR_POLICY, packed_policy()),
         "pcrpolicy.is_pcr_policy": (PCR_POLICY, packed_policy()),
         "pe.parse": (_IMAGE, small_pe(wide=False), signature_on_image(image_signature())),

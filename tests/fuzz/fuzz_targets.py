@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 import msgspec
 from cryptography import x509
@@ -35,10 +35,12 @@ from catena.errors import CatenaError, FormatError
 from catena.evidence import Evidence
 from catena.formats import (
     aci,
+    addcheckpoint,
     cbor,
     cel,
     containerlog,
     cose,
+    cosignature,
     dsse,
     efi,
     gpt,
@@ -65,6 +67,7 @@ from catena.formats import (
     tpm2,
     tpm2nv,
     varstore,
+    verifierkey,
 )
 from catena.formats.containerpolicy import ContainerPolicy
 from catena.formats.launchpolicy import LaunchPolicy
@@ -78,6 +81,8 @@ from changed import replace
 from code_signing import IMAGE
 from code_signing import NOW as SIGNED
 from signature_vectors import NOTATION_ROOT, OPENPGP_CONTENT, OPENPGP_KEY
+
+T = TypeVar("T")
 
 # Formats -----------------------------------------------------------------------------------
 
@@ -282,13 +287,59 @@ def _note(data: bytes) -> None:
 
 
 def _checkpoint(data: bytes) -> None:
+    _written_again(data, note.parse_checkpoint, note.Checkpoint.encode)
+
+
+def _written_again(data: bytes, read: Callable[[str], T], write: Callable[[T], str]) -> None:
+    """A reader of text, which is written again the same way."""
     text = data.decode("utf-8", "replace")
     try:
-        assert note.parse_checkpoint(text).encode() == text
+        assert write(read(text)) == text
     except FormatError as error:
         check_offset(error, len(text.encode()))
         error.offset = 0  # of the decoded text
         raise
+
+
+def _note_lines(data: bytes) -> None:
+    lines = note.parse_signatures(data)
+    assert "".join(f"{one.encode()}\n" for one in lines).encode() == data
+
+
+def _note_size(data: bytes) -> None:
+    _written_again(data, lambda text: note.parse_size(text, "size"), str)
+
+
+def _note_hash(data: bytes) -> None:
+    _written_again(data, lambda text: note.parse_hash(text, "hash"), note.encode_base64)
+
+
+def _note_base64(data: bytes) -> None:
+    _written_again(data, note.decode_base64, note.encode_base64)
+
+
+def _note_encoded(data: bytes) -> None:
+    assert note.decode_base64(note.encode_base64(data)) == data
+
+
+def _verifier_key(data: bytes) -> None:
+    _written_again(data, verifierkey.parse, verifierkey.VerifierKey.encode)
+
+
+def _cosignature(data: bytes) -> None:
+    found = cosignature.parse(data)
+    assert found.encode() == data
+    assert cosignature.message("text\n", found.time).endswith(b"\ntext\n")
+
+
+def _add_checkpoint(data: bytes) -> None:
+    request = addcheckpoint.parse(data)
+    assert request.encode() == data
+    assert len(request.proof) <= addcheckpoint.MAX_PROOF
+
+
+def _size_answer(data: bytes) -> None:
+    assert addcheckpoint.size_answer(addcheckpoint.parse_size_answer(data)) == data
 
 
 def _pcr_policy(data: bytes) -> None:
@@ -797,8 +848,31 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             "note",
-            (Probe("note.parse", _note), Probe("note.parse_checkpoint", _checkpoint)),
-            ("— ".encode(), b"\n\n", b"\n", b"0\n", b"=", b"==", b" ", b"+", "\u2028".encode()),
+            (
+                Probe("note.parse", _note),
+                Probe("note.parse_checkpoint", _checkpoint),
+                Probe("note.parse_signatures", _note_lines),
+                Probe("note.parse_size", _note_size),
+                Probe("note.parse_hash", _note_hash),
+                Probe("note.decode_base64", _note_base64),
+                Probe("note.encode_base64", _note_encoded),
+                Probe("verifierkey.parse", _verifier_key),
+                Probe("cosignature.parse", _cosignature),
+                Probe("addcheckpoint.parse", _add_checkpoint),
+                Probe("addcheckpoint.parse_size_answer", _size_answer),
+            ),
+            (
+                "— ".encode(),
+                b"\n\n",
+                b"\n",
+                b"0\n",
+                b"=",
+                b"==",
+                b" ",
+                b"+",
+                b"old ",
+                "\u2028".encode(),
+            ),
         ),
         Target(
             "pcrpolicy",

@@ -11,13 +11,13 @@ four bytes of ``SHA-256(NAME ‖ 0x0A ‖ 0x01 ‖ public key)``: a hint for the
 
 A checkpoint is a note whose text is the log's origin, its size in decimal, the base64 of its
 root hash, and optional extension lines. Parsing is strict: whatever would not be written
-the same way again is refused. Nothing here verifies a signature; ``audit.checkpoint`` does.
+the same way again is refused. Nothing here verifies a signature; ``audit.checkpoint`` and
+``audit.cosigned`` do.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import unicodedata
@@ -30,6 +30,8 @@ MAX_SIGNATURES = 100
 MAX_TREE_SIZE = 2**63 - 1
 HASH_SIZE = 32
 ED25519 = 0x01
+COSIGNATURE = 0x04
+"""Kinds of signatures (signed-note, "Signature types"): by a log itself, and by a cosigner."""
 KEY_ID_SIZE = 4
 
 _SIGNATURE_PREFIX = "— "
@@ -47,7 +49,7 @@ class NoteSignature:
 
     def encode(self) -> str:
         """The line, without its newline."""
-        blob = base64.b64encode(self.key_id + self.signature).decode()
+        blob = encode_base64(self.key_id + self.signature)
         return f"{_SIGNATURE_PREFIX}{self.name} {blob}"
 
 
@@ -74,7 +76,7 @@ class Checkpoint:
 
     def encode(self) -> str:
         """The note text."""
-        root = base64.b64encode(self.root).decode()
+        root = encode_base64(self.root)
         return "".join(f"{line}\n" for line in (self.origin, self.size, root, *self.extensions))
 
 
@@ -107,19 +109,20 @@ def parse(data: bytes) -> Note:
     if not gap or not block.endswith("\n"):
         raise FormatError("note has no signature block", offset=len(data))
     text = body + "\n"
-    lines = block[:-1].split("\n")
-    if len(lines) > MAX_SIGNATURES:
-        raise FormatError(
-            "note has too many signatures",
-            expected=f"at most {MAX_SIGNATURES}",
-            got=f"{len(lines)}",
-        )
-    offset = len(text.encode()) + 1
-    signatures = []
-    for line in lines:
-        signatures.append(_parse_signature(line, offset))
-        offset += len(line.encode()) + 1
-    return Note(text=text, signatures=tuple(signatures))
+    return Note(text=text, signatures=_parse_block(block, len(text.encode()) + 1))
+
+
+def parse_signatures(data: bytes) -> tuple[NoteSignature, ...]:
+    """Read signature lines that stand alone, as a witness answers them. Raises ``FormatError``."""
+    if len(data) > MAX_NOTE:
+        raise FormatError("signatures are too large", expected=f"at most {MAX_NOTE}")
+    try:
+        block = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError("signatures are not UTF-8", offset=error.start) from error
+    if not block.endswith("\n"):
+        raise FormatError("signatures do not end in a newline", offset=len(data))
+    return _parse_block(block, 0)
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
@@ -131,38 +134,69 @@ def parse_checkpoint(text: str) -> Checkpoint:
     if not origin:
         raise FormatError("checkpoint has no origin")
     offset = len(origin.encode()) + 1
-    if not _SIZE.fullmatch(size) or int(size) > MAX_TREE_SIZE:
-        raise FormatError("checkpoint size is not a plain decimal number", offset=offset)
+    count = parse_size(size, "checkpoint size", offset)
     offset += len(size) + 1
-    digest = _decode_base64(root, "checkpoint root", offset)
+    digest = parse_hash(root, "checkpoint root", offset)
+    if not all(extensions):
+        raise FormatError("checkpoint has an empty extension line", offset=offset + len(root) + 1)
+    return Checkpoint(origin=origin, size=count, root=digest, extensions=tuple(extensions))
+
+
+def parse_size(text: str, what: str, offset: int = 0) -> int:
+    """A tree size: decimal without sign, zeros in front or other letters. Raises ``FormatError``."""
+    if not _SIZE.fullmatch(text) or int(text) > MAX_TREE_SIZE:
+        raise FormatError(f"{what} is not a plain decimal number", offset=offset)
+    return int(text)
+
+
+def parse_hash(text: str, what: str, offset: int = 0) -> bytes:
+    """A SHA-256 hash in base64, in its one spelling. Raises ``FormatError``."""
+    digest = decode_base64(text, what, offset)
     if len(digest) != HASH_SIZE:
         raise FormatError(
-            "checkpoint root has a wrong length",
+            f"{what} has a wrong length",
             offset=offset,
             expected=f"{HASH_SIZE} bytes",
             got=f"{len(digest)}",
         )
-    if not all(extensions):
-        raise FormatError("checkpoint has an empty extension line", offset=offset + len(root) + 1)
-    return Checkpoint(origin=origin, size=int(size), root=digest, extensions=tuple(extensions))
+    return digest
+
+
+def _parse_block(block: str, offset: int) -> tuple[NoteSignature, ...]:
+    """Signature lines, each with its newline; ``offset`` is where they begin."""
+    count = block.count("\n")
+    if count > MAX_SIGNATURES:
+        raise FormatError(
+            "note has too many signatures", expected=f"at most {MAX_SIGNATURES}", got=f"{count}"
+        )
+    signatures = []
+    for line in block[:-1].split("\n"):
+        signatures.append(_parse_signature(line, offset))
+        offset += len(line.encode()) + 1
+    return tuple(signatures)
 
 
 def _parse_signature(line: str, offset: int) -> NoteSignature:
     name, separator, blob = line.removeprefix(_SIGNATURE_PREFIX).partition(" ")
     if not line.startswith(_SIGNATURE_PREFIX) or not separator or not is_key_name(name):
         raise FormatError("not a signature line", offset=offset)
-    signature = _decode_base64(blob, "signature", offset)
+    signature = decode_base64(blob, "signature", offset)
     if len(signature) <= KEY_ID_SIZE:
         raise FormatError("signature is too short", offset=offset)
     return NoteSignature(name, signature[:KEY_ID_SIZE], signature[KEY_ID_SIZE:])
 
 
-def _decode_base64(text: str, what: str, offset: int) -> bytes:
+def encode_base64(data: bytes) -> str:
+    """Standard base64 with padding."""
+    return base64.b64encode(data).decode()
+
+
+def decode_base64(text: str, what: str = "text", offset: int = 0) -> bytes:
     """Standard base64 with padding, in its one canonical spelling."""
     try:
-        data = base64.b64decode(text.encode(), validate=True)
-    except binascii.Error as error:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:  # letters outside ASCII are one, too
         raise FormatError(f"{what} is not base64", offset=offset) from error
-    if base64.b64encode(data).decode() != text:
+    if encode_base64(data) != text:
         raise FormatError(f"{what} is not canonical base64", offset=offset)
     return data
