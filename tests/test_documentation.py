@@ -21,6 +21,7 @@ from catena.cli.main import catena as command
 from catena.errors import CatenaError, ExitCode
 from catena.lab.attacks import GALLERY
 from catena.server.config import Config
+from catena.server.witness_folder import WitnessConfig
 
 PROJECT = Path(__file__).resolve().parents[1]
 THREATS = (PROJECT / "docs/threats.md").read_text()
@@ -159,8 +160,8 @@ def test_exit_codes_are_those_of_the_code():
 
 @pytest.mark.parametrize(
     ("file", "kind"),
-    [("server.toml", Config), ("agent.toml", AgentConfig)],
-    ids=["server.toml", "agent.toml"],
+    [("server.toml", Config), ("agent.toml", AgentConfig), ("witness.toml", WitnessConfig)],
+    ids=["server.toml", "agent.toml", "witness.toml"],
 )
 def test_settings_and_their_defaults_are_those_of_the_code(file, kind):
     wanted = {f"`{field.name}`": default_of(field) for field in msgspec.structs.fields(kind)}

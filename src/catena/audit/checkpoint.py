@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from catena.errors import FormatError, LogInconsistent, UsageError
 from catena.formats import note
 from catena.formats.note import Checkpoint, Note, NoteSignature
+from catena.formats.verifierkey import VerifierKey
 from catena.keys.signer import PublicKey, Signer
 
 
@@ -60,6 +61,12 @@ def require_origin(origin: str) -> None:
     """Refuse an origin that cannot name a key. Raises ``BadOrigin``."""
     if not note.is_key_name(origin):
         raise BadOrigin("not usable as a log's origin", got=ascii(origin[:80]))
+
+
+def verifier_key(origin: str, key: PublicKey) -> VerifierKey:
+    """A log's key as witnesses and readers are given it. Raises as the two above."""
+    require_origin(origin)
+    return VerifierKey(origin, note.ED25519, require_log_key(key).public_bytes_raw())
 
 
 def sign(signer: Signer, origin: str, size: int, root: bytes) -> str:

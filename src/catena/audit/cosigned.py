@@ -70,6 +70,14 @@ class WitnessPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessAddress:
+    """Where a witness is asked, and the key its cosignatures must hold under."""
+
+    url: str
+    key: VerifierKey
+
+
+@dataclass(frozen=True, slots=True)
 class Cosigner:
     """A witness whose cosignature holds; ``time`` in seconds since 1970, of its own clock."""
 

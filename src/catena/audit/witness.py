@@ -71,8 +71,8 @@ class ForkShown(Refusal):
     code = "fork-shown"
     remedy = "The log is forked. Both checkpoints are in the witness's folder: publish them."
 
-    def __init__(self, size: int) -> None:
-        super().__init__(f"the log has shown another tree of {size} entries")
+    def __init__(self, origin: str, size: int) -> None:
+        super().__init__(f"{origin[:80]!a} has shown another tree of {size} entries")
         self.size = size
 
 
@@ -178,7 +178,7 @@ class Witness:
             # Whatever old size it came with. A full disk must not hide it.
             with contextlib.suppress(WitnessUnwritable):
                 self.state.keep_fork(new.origin, new, body)
-            raise ForkShown(size)
+            raise ForkShown(new.origin, size)
         if request.old_size != size:
             raise OldSizeMoved(size, request.old_size)
         _prove_growth(request, size, EMPTY_ROOT if latest is None else latest.root)
@@ -196,7 +196,10 @@ def _prove_growth(request: AddCheckpoint, size: int, root: bytes) -> None:
     try:
         merkle.verify_consistency(size, root, new.size, new.root, request.proof)
     except merkle.ProofMismatch as error:
-        raise GrowthUnproven(f"consistency proof does not hold: {error}") from error
+        raise GrowthUnproven(
+            f"consistency proof of {new.origin[:80]!a} does not hold: {error}",
+            expected=f"growth from {size} to {new.size} entries",
+        ) from error
 
 
 def _own_signatures(signed: Note, log: WatchedLog) -> tuple[NoteSignature, ...]:

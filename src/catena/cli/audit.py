@@ -12,6 +12,14 @@ from catena.audit.checkpoint import require_log_key
 from catena.audit.entries import NodeEntry
 from catena.audit.verify import LogSummary, VerifiedEntry, verify_folder
 from catena.cli import output
+from catena.cli.audit_witness import (
+    CosignedView,
+    read_cosigned,
+    render_cosigned,
+    require_cosigned,
+    witness_noun,
+    witness_options,
+)
 from catena.cli.home import in_home
 from catena.errors import ExitCode
 from catena.keys.signer import load_public_key
@@ -32,9 +40,12 @@ class ListedEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verification(LogSummary, frozen=True, kw_only=True):
-    """The result of ``audit verify``; ``entries`` only with ``--entries``."""
+    """The result of ``audit verify``; ``entries`` only with ``--entries``, ``cosigned`` only
+    with ``--witness``.
+    """
 
     entries: tuple[ListedEntry, ...] | msgspec.UnsetType = msgspec.UNSET
+    cosigned: CosignedView | msgspec.UnsetType = msgspec.UNSET
 
 
 @click.group(cls=output.Noun, name="audit")
@@ -42,11 +53,15 @@ def noun() -> None:
     """Verify the log of every decision, offline."""
 
 
+noun.add_command(witness_noun)
+
+
 @noun.command(
     exits=(ExitCode.NOT_FOUND, ExitCode.MALFORMED, ExitCode.LOG_INCONSISTENT),
     examples=(
         "catena audit verify /var/lib/catena/log --key log.pub",
         "catena audit verify ./copy-of-log --key log.pub --entries -o json",
+        "catena audit verify ./log --key log.pub --witness KEY --witness KEY --quorum 1",
     ),
 )
 @click.argument(
@@ -66,18 +81,31 @@ def noun() -> None:
 )
 @click.option("--origin", help="Refuse the log unless it has this origin.")
 @click.option("--entries", "list_entries", is_flag=True, help="List every entry, too.")
+@witness_options
 @output.output_option
 def verify(
-    folder: Path | None, key_path: Path, origin: str | None, *, list_entries: bool, as_json: bool
+    folder: Path | None,
+    key_path: Path,
+    origin: str | None,
+    *,
+    list_entries: bool,
+    witnesses: tuple[str, ...],
+    quorum: int | None,
+    cosigned_path: Path | None,
+    as_json: bool,
 ) -> None:
     """Verify the log in FOLDER (a lab's own, if left out) against its public key alone.
 
     Checks the checkpoint's signature, every entry's signature, every tile against the entries,
-    and that no file is missing or too many.
+    and that no file is missing or too many; with --witness also that the log contains a
+    checkpoint which enough of the witnesses have cosigned.
     """
     if folder is None:
         raise click.UsageError("Missing argument 'FOLDER': there is no lab here to verify.")
     key = require_log_key(load_public_key(key_path))
+    cosigned = read_cosigned(
+        folder, key, origin, witnesses=witnesses, quorum=quorum, cosigned_path=cosigned_path
+    )
     listed: list[ListedEntry] = []
     summary = verify_folder(
         folder,
@@ -88,6 +116,7 @@ def verify(
     result = Verification(
         **msgspec.structs.asdict(summary),
         entries=tuple(listed) if list_entries else msgspec.UNSET,
+        cosigned=require_cosigned(folder, cosigned, summary) if cosigned else msgspec.UNSET,
     )
     output.emit(result, _render, as_json=as_json)
 
@@ -130,6 +159,8 @@ def _render(result: Verification) -> None:
     for kind, count in result.kinds.items():
         click.echo(f"         {count} {kind}")
     click.echo(f"root     {result.root}")
+    if result.cosigned:
+        render_cosigned(result.cosigned)
     if result.set_aside:
         click.echo(f"note     {result.set_aside} files of interrupted appends were set aside")
     click.echo("verified: every entry is signed, every tile leads to the signed root")

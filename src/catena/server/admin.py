@@ -18,6 +18,7 @@ POST    ``/pcr-policies``                 admin      ``PcrPolicyRequest`` → ``
 GET     ``/references/NAME``              viewer     ``ReferenceDetail``
 GET     ``/policy``                       viewer     ``PolicyHistory``
 POST    ``/policy``                       admin      a DSSE envelope → ``PolicyView``
+GET     ``/witnesses``                    viewer     ``CosigningReport``
 POST    ``/policy/simulation``            viewer     ``SimulationRequest`` → ``SimulationView``
 ======  ================================  =========  =========================================
 
@@ -34,6 +35,7 @@ from starlette.routing import Route
 
 from catena.formats import nodeapi
 from catena.server.answer import Desk, reply
+from catena.server.cosigning import Collector, CosigningReport, NotCosigned
 from catena.server.tokens import Role, StoredToken, authenticate, require
 from catena.service import shipped
 from catena.service.trust import TrustService
@@ -52,7 +54,9 @@ Verb = Callable[[str, bytes, str], object]
 """Takes the name in the path, the body, and the actor (the token's label)."""
 
 
-def routes(service: TrustService, database: Database, desk: Desk) -> list[Route]:
+def routes(
+    service: TrustService, database: Database, desk: Desk, collector: Collector | None = None
+) -> list[Route]:
     """The routes of the module's table."""
     nodes, secrets, references = service.nodes, service.secrets, service.references
     table: list[tuple[str, str, Verb]] = [
@@ -75,6 +79,7 @@ def routes(service: TrustService, database: Database, desk: Desk) -> list[Route]
         ),
         ("GET", "/policy", lambda _, __, ___: service.policies.show()),
         ("POST", "/policy", lambda _, body, actor: service.policies.apply(body, actor)),
+        ("GET", "/witnesses", lambda _, __, ___: _witnesses(collector)),
     ]
     gate = _Gate(database, desk)
     simulation = gate.route("POST", "/policy/simulation", _simulation(service), Role.VIEWER)
@@ -106,6 +111,12 @@ class _Gate:
         token = authenticate(header, tokens)
         require(token, role)
         return token
+
+
+def _witnesses(collector: Collector | None) -> CosigningReport:
+    if collector is None:
+        raise NotCosigned("this server has no witnesses")
+    return collector.status()
 
 
 def _approval(service: TrustService) -> Verb:

@@ -23,6 +23,7 @@ from catena.server.access import FaultLine, Write, timestamp, write_line
 from catena.server.body import BodyReader
 
 JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
 _HEADERS = {"cache-control": "no-store"}
 """Answers hold certificates and sealed secrets: nothing on the way may keep them."""
 

@@ -12,14 +12,20 @@ from starlette.types import ASGIApp
 from catena.formats.structs import make_ready
 from catena.server import admin, nodes
 from catena.server.access import AccessLog, Write, to_stderr
-from catena.server.answer import Desk, reply
+from catena.server.answer import TEXT, Desk, Endpoint, reply
 from catena.server.body import BodyReader
 from catena.server.config import Config
+from catena.server.cosigning import COSIGNED, Collector, NotCosigned
 from catena.server.faults import NoSuchRoute, WrongMethod
 from catena.service.trust import TrustService
 
 
-def build_app(service: TrustService, config: Config, write: Write = to_stderr) -> ASGIApp:
+def build_app(
+    service: TrustService,
+    config: Config,
+    write: Write = to_stderr,
+    collector: Collector | None = None,
+) -> ASGIApp:
     """The application over one service; ``write`` takes log lines."""
     make_ready()  # requests are worked on in threads
     bodies = BodyReader(config.max_body, config.body_budget, config.body_timeout)
@@ -34,13 +40,25 @@ def build_app(service: TrustService, config: Config, write: Write = to_stderr) -
     routes = [
         Route("/healthz", _health, methods=["GET"]),
         *nodes.routes(service, desk),
-        *admin.routes(service, service.setting.database, desk),
+        *admin.routes(service, service.setting.database, desk, collector),
+        Route(f"/log/{COSIGNED}", desk.guarded(_cosigned(collector)), methods=["GET"]),
     ]
     application = Starlette(
         routes=routes, exception_handlers={404: no_such_route, 405: wrong_method}
     )
     application.router.redirect_slashes = False
     return AccessLog(application, write)
+
+
+def _cosigned(collector: Collector | None) -> Endpoint:
+    """The newest checkpoint that has its quorum of witnesses, for anybody who asks."""
+
+    async def answer(_: Request) -> Response:
+        if collector is None:
+            raise NotCosigned("this log has no witnesses")
+        return Response(collector.content(), 200, {"cache-control": "no-cache"}, TEXT)
+
+    return answer
 
 
 async def _health(_: Request) -> Response:

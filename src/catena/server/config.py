@@ -6,12 +6,16 @@ keys and symmetric keys are named by path.
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from catena.audit import cosigned
+from catena.audit.cosigned import MAX_WITNESSES, BadQuorum, BadWitness, WitnessAddress
 from catena.errors import ExitCode, NotFound, UsageError
 from catena.formats.containerlog import CONTAINER_PCR
 from catena.formats.recordindex import MAX_INDICES
@@ -19,6 +23,7 @@ from catena.formats.tpm2nv import NV_FIRST, NV_LAST
 from catena.service.setting import Mode
 
 CONFIG_FILE = "server.toml"
+_WITNESS_URL = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
 
 NvIndices = Annotated[
     tuple[Annotated[int, msgspec.Meta(ge=NV_FIRST, le=NV_LAST)], ...],
@@ -77,6 +82,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """PEM bundles of TPM vendors' and enterprise roots."""
     pinned_eks: tuple[str, ...] = ()
     """Node ids (SHA-256 of the EK's public area) that need no certificate."""
+    witnesses: tuple[str, ...] = ()
+    """Who cosigns the log: address and key, ``URL KEY``, the key as its operator gives it."""
+    witness_quorum: Annotated[int, msgspec.Meta(ge=0, le=MAX_WITNESSES)] = 0
+    """How many of them a checkpoint needs to count as cosigned."""
+    witness_ca: str | None = None
+    """PEM certificates that HTTPS witnesses are trusted by, instead of the system's."""
     max_body: Annotated[int, msgspec.Meta(ge=65_536)] = 24 * 1024 * 1024
     body_budget: Annotated[int, msgspec.Meta(ge=65_536)] = 128 * 1024 * 1024
     body_timeout: Seconds = 30
@@ -101,7 +112,32 @@ def load(folder: Path) -> Config:
         raise BadConfig(f"{CONFIG_FILE}: {error}") from error
     if len(set(config.container_indices)) != len(config.container_indices):
         raise BadConfig(f"{CONFIG_FILE}: `container_indices` names an NV index twice")
+    witness_addresses(config)  # refused now, not when the first checkpoint is to be cosigned
     return config
+
+
+def witness_addresses(config: Config) -> tuple[WitnessAddress, ...]:
+    """The witnesses, with a quorum they can reach. Raises ``BadConfig``."""
+    if not config.witnesses and not config.witness_quorum:
+        return ()
+    pairs = [_split_witness(number, text) for number, text in enumerate(config.witnesses)]
+    try:
+        policy = cosigned.policy([key for _, key in pairs], config.witness_quorum)
+    except (BadWitness, BadQuorum) as error:
+        raise BadConfig(f"{CONFIG_FILE}: witnesses: {error}") from error
+    urls = (url.rstrip("/") for url, _ in pairs)
+    return tuple(map(WitnessAddress, urls, policy.witnesses))
+
+
+def _split_witness(number: int, text: str) -> tuple[str, str]:
+    url, _, key = text.partition(" ")
+    if not _WITNESS_URL.fullmatch(url) or not key:
+        raise BadConfig(
+            f"{CONFIG_FILE}: witnesses[{number}] is not an address and a key",
+            expected="https://HOST[:PORT][/PATH] NAME+KEYID+KEY",
+            got=ascii(text[:120]),
+        )
+    return url, key
 
 
 def render(config: Config) -> str:
@@ -109,8 +145,8 @@ def render(config: Config) -> str:
     return "# The catena trust service: every setting, with the value in force.\n" + to_toml(config)
 
 
-def to_toml(value: msgspec.Struct) -> str:
-    """A flat struct as TOML; fields that are None become comments."""
+def to_toml(value: msgspec.Struct | Mapping[str, object]) -> str:
+    """Flat settings as TOML; those that are None become comments."""
     lines = (
         f"# {name} =" if setting is None else f"{name} = {msgspec.json.encode(setting).decode()}"
         # JSON strings, numbers, booleans and arrays of them are TOML values, too.

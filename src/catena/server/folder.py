@@ -7,6 +7,7 @@
     tls.key .crt   TLS identity                  ca.crt        what clients trust
     nonce.key      authenticates nonces          storage.key   encrypts secrets at rest
     roots/         who may vouch for TPMs        release-N.pub who may publish references
+    checkpoint.cosigned   the newest checkpoint with a quorum of witnesses (``cosigning``)
 
 The keys of the cluster CA and of the log stay in
 the enterprise's key folder; ``server.toml`` names them.
@@ -15,6 +16,7 @@ the enterprise's key folder; ``server.toml`` names them.
 from __future__ import annotations
 
 import os
+import ssl
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
 from catena.appraise.policy import compile_policy, default_policy_text
+from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
 from catena.errors import LogInconsistent, UsageError
 from catena.formats.certificate import CERTIFICATE_FAULTS
@@ -33,6 +36,7 @@ from catena.keys.hierarchy import load_certificate
 from catena.keys.signer import (
     ExposedKey,
     MissingKey,
+    PublicKey,
     Signer,
     UnusableKey,
     load_public_key,
@@ -40,7 +44,9 @@ from catena.keys.signer import (
 )
 from catena.server import config as settings
 from catena.server import tls
-from catena.server.config import Config
+from catena.server.access import to_stderr
+from catena.server.config import BadConfig, Config
+from catena.server.cosigning import Collector
 from catena.service import trust
 from catena.service.journal import Journal
 from catena.service.setting import KEY_SIZE, ServerKeys, Setting
@@ -78,9 +84,13 @@ class OpenServer:
     service: TrustService
     log: TransparencyLog
     database: Database
+    collector: Collector | None = None
+    """Asks the witnesses, once it is started; None if there are none."""
 
     def close(self) -> None:
         """Release log and database."""
+        if self.collector is not None:
+            self.collector.stop()
         self.log.close()
         self.database.close()
 
@@ -107,9 +117,10 @@ def open_server(
     tls.renew(folder, ca, ca_certificate, config.names, now())
     database = Database.open(database_url(folder, config.database))
     log = _open_log(folder, config, log_signer, database)
+    journal = Journal(log, log_signer, database)
     setting = Setting(
         database=database,
-        journal=Journal(log, log_signer, database),
+        journal=journal,
         ca=ca,
         ca_certificate=ca_certificate,
         keys=keys,
@@ -127,7 +138,38 @@ def open_server(
         now=now,
         random=random,
     )
-    return OpenServer(folder, config, trust.build(setting), log, database)
+    collector = _collector(folder, config, log_signer.public_key, now)
+    if collector is not None:
+        journal.on_append(collector.wake)
+    return OpenServer(folder, config, trust.build(setting), log, database, collector)
+
+
+def _collector(
+    folder: Path, config: Config, key: PublicKey, now: Callable[[], datetime]
+) -> Collector | None:
+    """Who asks the witnesses, not started yet. Raises ``BadConfig``."""
+    addresses = settings.witness_addresses(config)
+    if not addresses:
+        return None
+    return Collector(
+        LogFolder(folder / config.log),
+        key,
+        addresses,
+        config.witness_quorum,
+        folder,
+        now=lambda: int(now().timestamp()),
+        write=to_stderr,
+        tls=_witness_tls(folder, config),
+    )
+
+
+def _witness_tls(folder: Path, config: Config) -> ssl.SSLContext | None:
+    if config.witness_ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=folder / config.witness_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise BadConfig(f"witness_ca holds no certificates: {config.witness_ca}") from error
 
 
 def database_url(folder: Path, url: str) -> str:

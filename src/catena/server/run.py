@@ -54,7 +54,7 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
     config = server.config
     context = tls.server_context(server.folder)
     uvicorn_config = uvicorn.Config(
-        build_app(server.service, config),
+        build_app(server.service, config, collector=server.collector),
         loop="uvloop",
         http=bounded_protocol(config.idle_timeout),
         ws="none",
@@ -68,17 +68,15 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
         timeout_graceful_shutdown=GRACE_SECONDS,
         ssl_context_factory=lambda _config, _default: context,
     )
-    server_loop = _Server(
+    server_loop = StoppableServer(
         uvicorn_config, lambda: announce(_url(config.names[0], door), config.mode)
     )
-    # uvicorn takes these signals over while it runs and raises them once more when it is done:
-    # before and after, too, they mean nothing else than to stop.
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, server_loop.stop)
-    server_loop.run(sockets=[door])
+    if server.collector is not None:
+        server.collector.start()
+    server_loop.run_until_stopped(door)
 
 
-class _Server(uvicorn.Server):
+class StoppableServer(uvicorn.Server):
     """uvicorn's server, which says when it is ready."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
@@ -89,6 +87,14 @@ class _Server(uvicorn.Server):
         """Announce once requests are answered."""
         await super().startup(sockets)
         self._ready()
+
+    def run_until_stopped(self, door: socket.socket) -> None:
+        """Answer requests until a signal says stop."""
+        # uvicorn takes these signals over while it runs and raises them once more when it is done:
+        # before and after, too, they mean nothing else than to stop.
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, self.stop)
+        self.run(sockets=[door])
 
     def stop(self, *_: object) -> None:
         """A signal's handler: finish running requests, then return."""

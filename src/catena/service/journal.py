@@ -16,7 +16,7 @@ from an older copy is noticed when the server starts.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from catena.audit.entries import Entry, seal_entry
@@ -38,6 +38,7 @@ class Journal:
         self._log = log
         self._signer = signer
         self._database = database
+        self._appended: Callable[[], None] | None = None
         # Each guards the decisions about the subjects that hash to it, from read to effect.
         self._stripes = tuple(threading.RLock() for _ in range(_STRIPES))
 
@@ -50,6 +51,10 @@ class Journal:
         with self._stripes[hash(subject) % _STRIPES]:
             yield
 
+    def on_append(self, appended: Callable[[], None]) -> None:
+        """Call ``appended`` after each append: it must be quick and must not raise."""
+        self._appended = appended
+
     @property
     def public_key(self) -> PublicKey:
         """The key under which entries, and what ``seal`` signed, verify."""
@@ -61,7 +66,10 @@ class Journal:
 
     def record(self, *entries: Entry) -> tuple[Receipt, ...]:
         """Append entries together; durable when this returns. Raises ``LogUnwritable``."""
-        return self._log.append([seal_entry(self._signer, entry) for entry in entries])
+        receipts = self._log.append([seal_entry(self._signer, entry) for entry in entries])
+        if self._appended is not None:
+            self._appended()
+        return receipts
 
     @contextmanager
     def effect(self) -> Iterator[Transaction]:

@@ -1,0 +1,280 @@
+"""Collecting cosignatures under the log's checkpoints, behind the server's back.
+
+After each commit, and again while witnesses are missing, all of them are asked at the same time for
+the checkpoint of that moment. Once a quorum stands under it, it is put in place of the one that
+was cosigned before, as ``checkpoint.cosigned`` in the server's folder. The log does not wait:
+what lags is that file, and ``status`` says by how much and whose fault it is.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from catena.audit import checkpoint as checkpoints
+from catena.audit import cosigned, growth
+from catena.audit.cosigned import Cosigned, WitnessAddress, WitnessPolicy
+from catena.audit.folder import MAX_CHECKPOINT, sync_folder
+from catena.audit.reader import LogReader
+from catena.audit.tiles import CHECKPOINT
+from catena.errors import CatenaError, LogInconsistent, NotFound
+from catena.formats import note
+from catena.formats.note import Note, NoteSignature
+from catena.keys.signer import PublicKey
+from catena.server.access import FaultLine, Write, timestamp, write_line
+from catena.server.witness_client import (
+    Asked,
+    WitnessAhead,
+    WitnessClient,
+    WitnessUnreachable,
+)
+
+COSIGNED = "checkpoint.cosigned"
+PAUSE = 1.0
+"""Seconds at least between two rounds: a busy log's commits share one."""
+RETRY = 15.0
+"""Seconds until witnesses that failed are asked again."""
+ROUND = 20.0
+"""Seconds that a round waits for the slowest witness; its answer then counts in a later one."""
+
+
+class NotCosigned(NotFound):
+    """No checkpoint has a quorum of cosignatures yet."""
+
+    code = "not-cosigned"
+    remedy = "Try again later; `/v1/admin/witnesses` says which witnesses are missing, and why."
+
+
+class WitnessReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one witness: the size it cosigned last here, and why not more."""
+
+    name: str
+    url: str
+    size: int = 0
+    code: str | None = None
+    problem: str | None = None
+
+
+class CosigningReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How far cosignatures lag: ``log_size`` was asked for last, ``cosigned_size`` has a quorum."""
+
+    quorum: int
+    log_size: int
+    cosigned_size: int | None
+    cosigned_at: datetime | None
+    witnesses: tuple[WitnessReport, ...]
+
+
+class Collector:
+    """Asks the witnesses, keeps what has a quorum. ``wake`` and ``status`` are for any thread."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        key: PublicKey,
+        addresses: Sequence[WitnessAddress],
+        quorum: int,
+        folder: Path,
+        *,
+        now: Callable[[], int],
+        write: Write,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._reader = reader
+        self._key = key
+        self._policy = WitnessPolicy(tuple(one.key for one in addresses), quorum)
+        self._path = folder / COSIGNED
+        self._now = now
+        self._write = write
+        self._clients = {one.key.name: WitnessClient(one, tls) for one in addresses}
+        self._lock = threading.Lock()  # guards what follows
+        self._reports = {
+            one.key.name: WitnessReport(name=one.key.name, url=one.url) for one in addresses
+        }
+        self._busy: set[str] = set()
+        self._text = ""  # what the lines below it sign
+        self._lines: dict[str, NoteSignature] = {}
+        self._log_size = 0
+        self._content, self._current = self._load()
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cosigning", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._woken.set()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more; a request that is under way ends by itself."""
+        self._stopping.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(ROUND)
+        with self._lock:
+            idle = [client for name, client in self._clients.items() if name not in self._busy]
+        for client in idle:
+            client.close()
+
+    def wake(self) -> None:
+        """The log has grown."""
+        self._woken.set()
+
+    def content(self) -> bytes:
+        """The newest checkpoint with a quorum. Raises ``NotCosigned``."""
+        with self._lock:
+            if self._content is None:
+                raise NotCosigned("no checkpoint of this log has its quorum of cosignatures yet")
+            return self._content
+
+    def status(self) -> CosigningReport:
+        """How far it lags, and why."""
+        with self._lock:
+            current = self._current
+            times = sorted((one.time for one in current.cosigners), reverse=True) if current else []
+            return CosigningReport(
+                quorum=self._policy.quorum,
+                log_size=self._log_size,
+                cosigned_size=current.checkpoint.size if current else None,
+                # From this time on at least a quorum had seen it.
+                cosigned_at=datetime.fromtimestamp(times[self._policy.quorum - 1], UTC)
+                if times
+                else None,
+                witnesses=tuple(self._reports.values()),
+            )
+
+    def round(self) -> bool:
+        """Ask everybody about the checkpoint of this moment; True if nobody is missing.
+
+        Raises what reading the log raises.
+        """
+        content = self._reader.read(CHECKPOINT, MAX_CHECKPOINT)
+        if content is None:
+            return False
+        checkpoint = checkpoints.verify(content, self._key)
+        signed = note.parse(content)
+        with self._lock:
+            if signed.text != self._text:
+                self._text, self._lines = signed.text, {}
+            self._log_size = checkpoint.size
+            missing = [
+                name for name in self._clients if name not in self._lines and name not in self._busy
+            ]
+            self._busy.update(missing)
+        asked = Asked(
+            signed,
+            checkpoint,
+            lambda old: growth.prove_growth(self._reader, old, checkpoint.size),
+        )
+        threads = [
+            threading.Thread(target=self._ask, args=(name, asked), daemon=True) for name in missing
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(ROUND)
+        return self._publish(signed)
+
+    def _run(self) -> None:
+        complete = False
+        while not self._stopping.is_set():
+            self._woken.wait(None if complete else RETRY)
+            self._woken.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                complete = self.round()
+            except (CatenaError, OSError) as error:
+                complete = False
+                self._note(getattr(error, "code", "cosigning-failed"), str(error))
+            self._stopping.wait(PAUSE)
+
+    def _ask(self, name: str, asked: Asked) -> None:
+        """One witness, in a thread of its own: its line, or what is wrong with it."""
+        line: NoteSignature | None = None
+        problem: CatenaError | None = WitnessUnreachable("the request was given up")
+        try:
+            line, problem = self._clients[name].cosign(asked, self._now()), None
+        except WitnessAhead as error:
+            problem = error if self._log_size_now() < error.size else None
+        except CatenaError as error:
+            problem = error
+        finally:
+            self._settle(name, asked, line, problem)
+
+    def _log_size_now(self) -> int:
+        """The log's size, which another server may have moved on meanwhile."""
+        content = self._reader.read(CHECKPOINT, MAX_CHECKPOINT)
+        return checkpoints.verify(content, self._key).size if content else 0
+
+    def _settle(
+        self, name: str, asked: Asked, line: NoteSignature | None, problem: CatenaError | None
+    ) -> None:
+        with self._lock:
+            self._busy.discard(name)
+            before = self._reports[name]
+            if line is not None and asked.signed.text == self._text:
+                self._lines[name] = line
+            self._reports[name] = msgspec.structs.replace(
+                before,
+                size=asked.checkpoint.size if line else before.size,
+                code=problem.code if problem else None,
+                problem=str(problem)[:500] if problem else None,
+            )
+        if line is None and problem is None:
+            self.wake()  # the log grew past what was asked for
+        # A witness that saw another log is told of each time; one that is away, once.
+        if problem and (before.code != problem.code or isinstance(problem, LogInconsistent)):
+            self._note(problem.code, f"witness {name!a}: {problem}")
+
+    def _publish(self, signed: Note) -> bool:
+        """Put a checkpoint with more witnesses than the last one in place; whether it has all."""
+        with self._lock:
+            if signed.text != self._text:
+                return False
+            lines = tuple(self._lines.values())
+        if len(lines) >= self._policy.quorum:
+            self._keep(Note(signed.text, (*signed.signatures, *lines)).encode().encode())
+        return len(lines) == len(self._clients)
+
+    def _keep(self, content: bytes) -> None:
+        """Write the cosigned checkpoint, unless the one there is says more."""
+        found = cosigned.verify_cosigned(content, self._key, self._policy, now=self._now())
+        with self._lock:
+            old = self._current
+        if old is not None and (old.checkpoint.size, len(old.cosigners)) >= (
+            found.checkpoint.size,
+            len(found.cosigners),
+        ):
+            return
+        new = self._path.with_name(f"{COSIGNED}.new")
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+        sync_folder(self._path.parent)
+        with self._lock:
+            self._content, self._current = content, found
+
+    def _load(self) -> tuple[bytes | None, Cosigned | None]:
+        """The file of an earlier run, if it satisfies the policy of this one."""
+        try:
+            with self._path.open("rb") as file:
+                content = file.read(MAX_CHECKPOINT)
+            found = cosigned.verify_cosigned(content, self._key, self._policy)
+        except FileNotFoundError:
+            return None, None
+        except (CatenaError, OSError) as error:
+            self._note(getattr(error, "code", "cosigning-failed"), f"{COSIGNED}: {error}")
+            return None, None
+        return content, found
+
+    def _note(self, code: str, detail: str) -> None:
+        write_line(self._write, FaultLine(at=timestamp(), code=code, detail=detail[:2000]))
