@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import json
+import os
 import shutil
+import ssl
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.audit import checkpoint as checkpoints
 from catena.audit import cosigned, growth
@@ -20,11 +26,13 @@ from catena.audit.cosigned import WitnessAddress
 from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
 from catena.audit.verify import verify_folder
-from catena.formats import note
+from catena.formats import addcheckpoint, note
 from catena.formats.addcheckpoint import SIZE_TYPE
 from catena.formats.note import Note
+from catena.keys.authority import issue_server_certificate
 from catena.keys.hierarchy import KeyName
-from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key
+from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key, write_key
+from catena.server import cosigning, witness_folder
 from catena.server.config import BadConfig
 from catena.server.cosigning import COSIGNED, Collector, CosigningReport, NotCosigned
 from catena.server.witness_client import (
@@ -257,6 +265,87 @@ def test_a_witness_that_was_at_another_size_is_asked_from_there(
             # A new collector knows nothing: the witness's answer tells it where to begin.
             assert collector_of(log, tmp_path / f"home{count}", [w1], 1).round()
     log.close()
+
+
+def test_a_slow_witness_holds_nobody_up(tmp_path, signer, log_key, collector_of, monkeypatch):
+    monkeypatch.setattr(cosigning, "GRACE", 0.05)
+    log = TransparencyLog.create(tmp_path / "log", ORIGIN, signer)
+    log.append(entries(3))
+    held = threading.Event()
+
+    def answer(body: bytes):
+        held.wait(SECONDS)
+        return 200, TEXT, cosigned_line(addcheckpoint.parse(body).signed.text)
+
+    with running_witness(tmp_path / "w2", log_key, name="w2") as w2, answering(answer) as url:
+        slow = RunningWitness(w2.process, url, w2.folder, KEY.encode())
+        collector = collector_of(log, tmp_path / "home", [slow, w2], 1)
+        assert not collector.round()
+        assert collector.status().cosigned_size == 3
+        log.append(entries(2))
+        assert not collector.round()  # the slow one is not asked twice at a time
+        assert collector.status().cosigned_size == 5
+        held.set()
+        wait_for(lambda: not collector._busy)
+        assert collector.status().cosigned_size == 5  # its late answer is for the older tree
+        assert collector.round()
+        assert len(note.parse(collector.content()).signatures) == 3
+    log.close()
+
+
+def test_a_full_disk_leaves_the_last_cosigned_checkpoint(
+    tmp_path, signer, log_key, collector_of, monkeypatch
+):
+    log = TransparencyLog.create(tmp_path / "log", ORIGIN, signer)
+    lines: list[str] = []
+    with running_witness(tmp_path / "w1", log_key) as w1:
+        collector = collector_of(log, tmp_path / "home", [w1], 1, lines)
+        assert collector.round()
+        before = collector.content()
+        log.append(entries(2))
+
+        def full(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", full)
+            collector.round()
+        assert collector.content() == (tmp_path / "home" / COSIGNED).read_bytes() == before
+        assert "No space left" in lines[-1]
+        log.append(entries(1))
+        assert collector.round()
+        assert collector.status().cosigned_size == 3
+    log.close()
+
+
+def test_a_witness_over_tls_is_trusted_by_its_certificate(tmp_path, signer, log_key, keys):
+    """The witness speaks HTTPS with a certificate of the CA that the server's settings name."""
+    tls_key, ca = generate_key(KeyAlgorithm.ECDSA_P256), keys.signer(KeyName.CA)
+    certificate = issue_server_certificate(
+        ca,
+        keys.certificate(KeyName.CA),
+        tls_key.public_key(),
+        names=[ipaddress.ip_address("127.0.0.1")],
+        not_before=datetime.now(UTC) - timedelta(minutes=1),
+        lifetime=timedelta(hours=1),
+    )
+    folder = tmp_path / "w1"
+    witness_folder.init(folder, "w1", "127.0.0.1:0", [log_key])
+    write_key(folder / "tls.key", tls_key)
+    (folder / "tls.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+    config = (folder / "witness.toml").read_text()
+    config = config.replace("# tls_key =", 'tls_key = "tls.key"')
+    config = config.replace("# tls_certificate =", 'tls_certificate = "tls.crt"')
+    (folder / "witness.toml").write_text(config)
+    asked = asked_of(PaperLog(signer).grow(2))
+    with running_witness(folder) as w1:
+        address = WitnessAddress(w1.url, cosigned.parse_witness(w1.key))
+        assert w1.url.startswith("https://")
+        with WitnessClient(address) as client, pytest.raises(WitnessUnreachable):
+            client.cosign(asked, now())
+        trusted = ssl.create_default_context(cafile=keys.path / "ca.crt")
+        with WitnessClient(address, trusted) as client:
+            assert client.cosign(asked, now())
 
 
 # Witnesses that answer as no witness should ------------------------------------------------

@@ -22,6 +22,7 @@ class RunningWitness:
     url: str
     folder: Path
     key: str
+    log: Path | None = None
 
     @property
     def setting(self) -> str:
@@ -35,8 +36,8 @@ class RunningWitness:
     def end(self) -> tuple[int, str]:
         """Stop it; its exit code and what it logged."""
         self.process.terminate()
-        _, errors = self.process.communicate(timeout=SECONDS)
-        return self.process.returncode, errors
+        self.process.communicate(timeout=SECONDS)
+        return self.process.returncode, self.log.read_text()
 
 
 @contextmanager
@@ -50,12 +51,14 @@ def running_witness(
         *(sys.executable, "-m", "catena.cli.main", "audit", "witness", "run"),
         *(str(folder), "--listen", listen),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = folder.with_name(f"{folder.name}.stderr")  # a pipe that nobody reads would fill
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         line = process.stdout.readline()
-        assert line.startswith("catena witness at "), process.communicate()
-        url = line.split()[3]
-        yield RunningWitness(process, url, folder, witness_folder.key_of(folder).encode())
+        assert line.startswith("catena witness at "), log.read_text()
+        key = witness_folder.key_of(folder).encode()
+        yield RunningWitness(process, line.split()[3], folder, key, log)
     finally:
         process.kill()
         process.communicate()

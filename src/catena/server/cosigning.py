@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,9 @@ PAUSE = 1.0
 RETRY = 15.0
 """Seconds until witnesses that failed are asked again."""
 ROUND = 20.0
-"""Seconds that a round waits for the slowest witness; its answer then counts in a later one."""
+"""Seconds that a round waits for its quorum."""
+GRACE = 2.0
+"""Seconds that it then still waits for the others; later answers count as soon as they come."""
 
 
 class NotCosigned(NotFound):
@@ -93,7 +96,8 @@ class Collector:
         self._now = now
         self._write = write
         self._clients = {one.key.name: WitnessClient(one, tls) for one in addresses}
-        self._lock = threading.Lock()  # guards what follows
+        self._keeping = threading.Lock()  # for a whole comparison and replacement of the file
+        self._lock = threading.Condition()  # guards what follows; told of each answer
         self._reports = {
             one.key.name: WitnessReport(name=one.key.name, url=one.url) for one in addresses
         }
@@ -116,7 +120,7 @@ class Collector:
         self._stopping.set()
         self._woken.set()
         if self._thread.is_alive():
-            self._thread.join(ROUND)
+            self._thread.join(GRACE)
         with self._lock:
             idle = [client for name, client in self._clients.items() if name not in self._busy]
         for client in idle:
@@ -150,7 +154,7 @@ class Collector:
             )
 
     def round(self) -> bool:
-        """Ask everybody about the checkpoint of this moment; True if nobody is missing.
+        """Ask everybody about the checkpoint of this moment; True if all have cosigned it.
 
         Raises what reading the log raises.
         """
@@ -172,14 +176,11 @@ class Collector:
             checkpoint,
             lambda old: growth.prove_growth(self._reader, old, checkpoint.size),
         )
-        threads = [
-            threading.Thread(target=self._ask, args=(name, asked), daemon=True) for name in missing
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(ROUND)
-        return self._publish(signed)
+        for name in missing:
+            threading.Thread(target=self._ask, args=(name, asked), daemon=True).start()
+        with self._lock:
+            self._await(missing)
+            return len(self._lines) == len(self._clients)
 
     def _run(self) -> None:
         complete = False
@@ -190,10 +191,19 @@ class Collector:
                 return
             try:
                 complete = self.round()
-            except (CatenaError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - it must go on, and all is written down
                 complete = False
-                self._note(getattr(error, "code", "cosigning-failed"), str(error))
+                self._note_failure(error)
             self._stopping.wait(PAUSE)
+
+    def _await(self, names: Sequence[str]) -> None:
+        """Wait for answers, not for ever; a slow witness must not hold the next round up."""
+        end = time.monotonic() + ROUND
+        while self._busy.intersection(names):
+            if len(self._lines) >= self._policy.quorum:
+                end = min(end, time.monotonic() + GRACE)
+            if not self._lock.wait(end - time.monotonic()):
+                return
 
     def _ask(self, name: str, asked: Asked) -> None:
         """One witness, in a thread of its own: its line, or what is wrong with it."""
@@ -207,6 +217,9 @@ class Collector:
             problem = error
         finally:
             self._settle(name, asked, line, problem)
+            with self._lock:
+                self._busy.discard(name)
+                self._lock.notify_all()
 
     def _log_size_now(self) -> int:
         """The log's size, which another server may have moved on meanwhile."""
@@ -217,7 +230,6 @@ class Collector:
         self, name: str, asked: Asked, line: NoteSignature | None, problem: CatenaError | None
     ) -> None:
         with self._lock:
-            self._busy.discard(name)
             before = self._reports[name]
             if line is not None and asked.signed.text == self._text:
                 self._lines[name] = line
@@ -227,31 +239,30 @@ class Collector:
                 code=problem.code if problem else None,
                 problem=str(problem)[:500] if problem else None,
             )
-        if line is None and problem is None:
+        if line is not None:
+            self._publish(asked.signed)
+        elif problem is None:
             self.wake()  # the log grew past what was asked for
         # A witness that saw another log is told of each time; one that is away, once.
         if problem and (before.code != problem.code or isinstance(problem, LogInconsistent)):
             self._note(problem.code, f"witness {name!a}: {problem}")
 
-    def _publish(self, signed: Note) -> bool:
-        """Put a checkpoint with more witnesses than the last one in place; whether it has all."""
-        with self._lock:
-            if signed.text != self._text:
-                return False
-            lines = tuple(self._lines.values())
-        if len(lines) >= self._policy.quorum:
-            self._keep(Note(signed.text, (*signed.signatures, *lines)).encode().encode())
-        return len(lines) == len(self._clients)
+    def _publish(self, signed: Note) -> None:
+        """Put this checkpoint in the last one's place, if its quorum stands under it."""
+        with self._keeping:
+            with self._lock:
+                lines = tuple(self._lines.values()) if signed.text == self._text else ()
+            if len(lines) < self._policy.quorum:
+                return
+            try:
+                self._keep(Note(signed.text, (*signed.signatures, *lines)).encode().encode())
+            except (CatenaError, OSError) as error:
+                self._note_failure(error)
 
     def _keep(self, content: bytes) -> None:
         """Write the cosigned checkpoint, unless the one there is says more."""
         found = cosigned.verify_cosigned(content, self._key, self._policy, now=self._now())
-        with self._lock:
-            old = self._current
-        if old is not None and (old.checkpoint.size, len(old.cosigners)) >= (
-            found.checkpoint.size,
-            len(found.cosigners),
-        ):
+        if self._current is not None and _weight(self._current) >= _weight(found):
             return
         new = self._path.with_name(f"{COSIGNED}.new")
         with new.open("wb") as file:
@@ -272,9 +283,20 @@ class Collector:
         except FileNotFoundError:
             return None, None
         except (CatenaError, OSError) as error:
-            self._note(getattr(error, "code", "cosigning-failed"), f"{COSIGNED}: {error}")
+            self._note_failure(error)
             return None, None
         return content, found
 
+    def _note_failure(self, error: Exception) -> None:
+        if isinstance(error, CatenaError):
+            self._note(error.code, f"{COSIGNED}: {error}")
+        else:
+            self._note("cosigning-failed", f"{COSIGNED}: {type(error).__name__}: {error}")
+
     def _note(self, code: str, detail: str) -> None:
         write_line(self._write, FaultLine(at=timestamp(), code=code, detail=detail[:2000]))
+
+
+def _weight(found: Cosigned) -> tuple[int, int]:
+    """A larger tree says more; of one size, more witnesses do."""
+    return found.checkpoint.size, len(found.cosigners)
