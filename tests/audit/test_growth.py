@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import shutil
 
 import pytest
 from audit_samples import ORIGIN
@@ -72,6 +74,21 @@ def test_another_root_and_a_larger_tree_are_not_contained(grown):
             require_contained(reader, Checkpoint(ORIGIN, size, bytes(32)), 1300)
     with pytest.raises(CheckpointNotContained, match="older"):
         require_contained(reader, heads[1300], 1299)
+
+
+def test_the_newest_partial_tiles_are_enough(grown, tmp_path):
+    """A log may drop the partial tiles of its older trees at any time."""
+    reader, heads = grown
+    shutil.copytree(reader.path, tmp_path / "log")
+    for path in (tmp_path / "log").glob("tile/0/*.p/*"):
+        if path.relative_to(tmp_path / "log").as_posix() != "tile/0/005.p/20":
+            path.unlink()
+    place = LogFolder(tmp_path / "log")
+    for old, new in itertools.combinations(SIZES, 2):
+        proof = prove_growth(place, old, new, 1300)
+        merkle.verify_consistency(old, heads[old].root, new, heads[new].root, proof)
+    for head in heads.values():
+        require_contained(place, head, 1300)
 
 
 class Without:

@@ -28,14 +28,18 @@ class CheckpointNotContained(LogInconsistent):
     remedy = "The log was forked or rewound: keep the folder and the checkpoint as evidence."
 
 
-def prove_growth(reader: LogReader, old: int, new: int) -> tuple[bytes, ...]:
+def prove_growth(
+    reader: LogReader, old: int, new: int, grown: int | None = None
+) -> tuple[bytes, ...]:
     """The consistency proof from size ``old`` to ``new``; empty where nothing is to be proven.
 
-    Raises ``TileUnusable``.
+    ``grown`` is the log's size by now, if it is larger: only the partial tiles of its newest tree
+    are sure to be there. Raises ``TileUnusable``.
     """
     if not 0 < old < new:
         return ()
-    return merkle.consistency_proof(old, new, lambda node: _subtree(reader, node, new))
+    size = max(new, grown or 0)
+    return merkle.consistency_proof(old, new, lambda node: _subtree(reader, node, size))
 
 
 def require_contained(reader: LogReader, past: Checkpoint, size: int) -> None:

@@ -8,6 +8,7 @@ what lags is that file, and ``status`` says by how much and whose fault it is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import threading
@@ -22,6 +23,7 @@ from catena.audit import checkpoint as checkpoints
 from catena.audit import cosigned, growth
 from catena.audit.cosigned import Cosigned, WitnessAddress, WitnessPolicy
 from catena.audit.folder import MAX_CHECKPOINT, sync_folder
+from catena.audit.growth import TileUnusable
 from catena.audit.reader import LogReader
 from catena.audit.tiles import CHECKPOINT
 from catena.errors import CatenaError, LogInconsistent, NotFound
@@ -45,6 +47,7 @@ ROUND = 20.0
 """Seconds that a round waits for its quorum."""
 GRACE = 2.0
 """Seconds that it then still waits for the others; later answers count as soon as they come."""
+_PROOF_ATTEMPTS = 3
 
 
 class NotCosigned(NotFound):
@@ -171,11 +174,7 @@ class Collector:
                 name for name in self._clients if name not in self._lines and name not in self._busy
             ]
             self._busy.update(missing)
-        asked = Asked(
-            signed,
-            checkpoint,
-            lambda old: growth.prove_growth(self._reader, old, checkpoint.size),
-        )
+        asked = Asked(signed, checkpoint, lambda old: self._prove(old, checkpoint.size))
         for name in missing:
             threading.Thread(target=self._ask, args=(name, asked), daemon=True).start()
         with self._lock:
@@ -220,6 +219,13 @@ class Collector:
             with self._lock:
                 self._busy.discard(name)
                 self._lock.notify_all()
+
+    def _prove(self, old: int, new: int) -> tuple[bytes, ...]:
+        """A proof of growth, made while the log grows on and drops older partial tiles."""
+        for _ in range(_PROOF_ATTEMPTS - 1):
+            with contextlib.suppress(TileUnusable):
+                return growth.prove_growth(self._reader, old, new, self._log_size_now())
+        return growth.prove_growth(self._reader, old, new, self._log_size_now())
 
     def _log_size_now(self) -> int:
         """The log's size, which another server may have moved on meanwhile."""
