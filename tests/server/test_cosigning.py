@@ -26,6 +26,7 @@ from catena.audit.cosigned import WitnessAddress
 from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
 from catena.audit.verify import verify_folder
+from catena.cli.main import run
 from catena.formats import addcheckpoint, note
 from catena.formats.addcheckpoint import SIZE_TYPE
 from catena.formats.note import Note
@@ -34,7 +35,7 @@ from catena.keys.hierarchy import KeyName
 from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key, write_key
 from catena.server import cosigning, witness_folder
 from catena.server.config import BadConfig
-from catena.server.cosigning import COSIGNED, Collector, CosigningReport, NotCosigned
+from catena.server.cosigning import COSIGNED, Collector, NotCosigned
 from catena.server.witness_client import (
     Asked,
     WitnessAhead,
@@ -44,6 +45,7 @@ from catena.server.witness_client import (
     WitnessSawAnother,
     WitnessUnreachable,
 )
+from catena.service.views import CosigningReport
 from server.live import *  # noqa: F403 - fixtures
 from server.live import lifetime
 from server.witnesses import SECONDS, RunningWitness, running_witness
@@ -504,7 +506,7 @@ def test_two_sites_witness_each_others_logs(tmp_path, signer, log_key, collector
         log.close()
 
 
-def test_a_server_is_cosigned_by_two_witnesses_and_says_so(tmp_path, keys):
+def test_a_server_is_cosigned_by_two_witnesses_and_says_so(tmp_path, keys, capsys):
     key = checkpoints.verifier_key("acme.example/log", keys.public_key(KeyName.LOG)).encode()
     with (
         running_witness(tmp_path / "w1", key, name="site-1.example") as w1,
@@ -513,6 +515,7 @@ def test_a_server_is_cosigned_by_two_witnesses_and_says_so(tmp_path, keys):
         setting = {"witnesses": (w1.setting, w2.setting), "witness_quorum": 2}
         server = make_server(tmp_path / "server", keys, **setting)
         for running in lifetime(server):
+            assert run(["audit", "witness", "status", *running.options]) == 0
             with running.http() as http:
                 content = wait_for(
                     lambda: (
@@ -520,10 +523,13 @@ def test_a_server_is_cosigned_by_two_witnesses_and_says_so(tmp_path, keys):
                         and answer.content
                     )
                 )
-                headers = {"authorization": f"Bearer {running.token}"}
-                status = msgspec.json.decode(
-                    http.get("/v1/admin/witnesses", headers=headers).content, type=CosigningReport
-                )
+            capsys.readouterr()
+            assert run(["audit", "witness", "status", *running.options]) == 0
+            shown = capsys.readouterr().out.splitlines()
+            assert shown[-2] == "log      1 entries"
+            assert shown[-1].startswith("cosigned 1 by 2 of 2 since ")
+            assert run(["audit", "witness", "status", *running.options, "-o", "json"]) == 0
+            status = msgspec.json.decode(capsys.readouterr().out, type=CosigningReport)
             demanded = cosigned.policy([w1.key, w2.key], 2)
             found = cosigned.verify_cosigned(content, keys.public_key(KeyName.LOG), demanded)
             assert [one.name for one in found.cosigners] == ["site-1.example", "site-2.example"]

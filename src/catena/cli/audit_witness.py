@@ -13,10 +13,11 @@ import msgspec
 from catena.audit.cosigned import Cosigned
 from catena.audit.verify import LogSummary
 from catena.cli import output
-from catena.cli.connection import printable
+from catena.cli.connection import Connection, connection_options, printable
 from catena.cli.home import in_home
 from catena.errors import ExitCode, NotFound
 from catena.keys.signer import PublicKey
+from catena.service.views import CosigningReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -208,6 +209,19 @@ def show(folder: Path, *, as_json: bool) -> None:
 
 
 @witness_noun.command(
+    exits=(ExitCode.USAGE, ExitCode.NOT_FOUND, ExitCode.UNTRUSTED),
+    examples=("catena audit witness status",),
+)
+@connection_options
+@output.output_option
+def status(*, connection: Connection, as_json: bool) -> None:
+    """Show how far a server's log is cosigned, and which witness is missing, and why."""
+    with connection.open() as client:
+        report = client.witnesses()
+    output.emit(report, _render_report, as_json=as_json)
+
+
+@witness_noun.command(
     name="log-key",
     exits=(ExitCode.NOT_FOUND, ExitCode.USAGE, ExitCode.MALFORMED),
     examples=("catena audit witness log-key --key log.pub --origin catena.local/log",),
@@ -253,6 +267,25 @@ def _render(view: WitnessView) -> None:
     click.echo(f"key      {view.key}")
     for origin in view.logs:
         click.echo(f"watches  {printable(origin)}")
+
+
+def _render_report(report: CosigningReport) -> None:
+    output.table(
+        ("witness", "entries", "problem"),
+        (
+            (printable(one.name), str(one.size), printable(one.problem or "-"))
+            for one in report.witnesses
+        ),
+    )
+    click.echo()
+    click.echo(f"log      {report.log_size} entries")
+    if report.cosigned_size is None or report.cosigned_at is None:
+        click.echo(f"cosigned none yet: a quorum is {report.quorum} of {len(report.witnesses)}")
+    else:
+        click.echo(
+            f"cosigned {report.cosigned_size} by {report.quorum} of {len(report.witnesses)} "
+            f"since {report.cosigned_at}"
+        )
 
 
 def _announce(url: str) -> None:

@@ -35,13 +35,14 @@ from starlette.routing import Route
 
 from catena.formats import nodeapi
 from catena.server.answer import Desk, reply
-from catena.server.cosigning import Collector, CosigningReport, NotCosigned
+from catena.server.cosigning import Collector, NotCosigned
 from catena.server.tokens import Role, StoredToken, authenticate, require
 from catena.service import shipped
 from catena.service.trust import TrustService
 from catena.service.views import (
     ApprovalRequest,
     CaptureRequest,
+    CosigningReport,
     PcrPolicyRequest,
     SecretRequest,
     SimulationRequest,

@@ -23,6 +23,7 @@ from catena.service.views import (
     ApprovalRequest,
     CaptureRequest,
     CaptureView,
+    CosigningReport,
     ExplanationView,
     NodeView,
     PcrPolicyRequest,
@@ -248,6 +249,10 @@ class AdminClient:
     def simulate(self, request: SimulationRequest) -> SimulationView:
         """Which verdicts would change."""
         return self._call("POST", admin_path("policy", "simulation"), SimulationView, request)
+
+    def witnesses(self) -> CosigningReport:
+        """How far the log's cosignatures lag."""
+        return self._call("GET", admin_path("witnesses"), CosigningReport)
 
     def _call(
         self,

@@ -37,6 +37,8 @@ from catena.server.witness_client import (
     WitnessClient,
     WitnessUnreachable,
 )
+from catena.service.nodes import rfc3339
+from catena.service.views import CosigningReport, WitnessReport
 
 COSIGNED = "checkpoint.cosigned"
 PAUSE = 1.0
@@ -54,27 +56,7 @@ class NotCosigned(NotFound):
     """No checkpoint has a quorum of cosignatures yet."""
 
     code = "not-cosigned"
-    remedy = "Try again later; `/v1/admin/witnesses` says which witnesses are missing, and why."
-
-
-class WitnessReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one witness: the size it cosigned last here, and why not more."""
-
-    name: str
-    url: str
-    size: int = 0
-    code: str | None = None
-    problem: str | None = None
-
-
-class CosigningReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How far cosignatures lag: ``log_size`` was asked for last, ``cosigned_size`` has a quorum."""
-
-    quorum: int
-    log_size: int
-    cosigned_size: int | None
-    cosigned_at: datetime | None
-    witnesses: tuple[WitnessReport, ...]
+    remedy = "Try again later; `catena audit witness status` says which are missing, and why."
 
 
 class Collector:
@@ -149,8 +131,7 @@ class Collector:
                 quorum=self._policy.quorum,
                 log_size=self._log_size,
                 cosigned_size=current.checkpoint.size if current else None,
-                # From this time on at least a quorum had seen it.
-                cosigned_at=datetime.fromtimestamp(times[self._policy.quorum - 1], UTC)
+                cosigned_at=rfc3339(datetime.fromtimestamp(times[self._policy.quorum - 1], UTC))
                 if times
                 else None,
                 witnesses=tuple(self._reports.values()),
@@ -285,7 +266,7 @@ class Collector:
         try:
             with self._path.open("rb") as file:
                 content = file.read(MAX_CHECKPOINT)
-            found = cosigned.verify_cosigned(content, self._key, self._policy)
+            found = cosigned.verify_cosigned(content, self._key, self._policy, now=self._now())
         except FileNotFoundError:
             return None, None
         except (CatenaError, OSError) as error:

@@ -256,3 +256,26 @@ class Removed(View, frozen=True, kw_only=True):
 
     name: str
     held_by: tuple[str, ...]
+
+
+class WitnessReport(View, frozen=True, kw_only=True):
+    """One witness of the log: the size it cosigned last here, and why not more."""
+
+    name: str
+    url: str
+    size: int = 0
+    code: str | None = None
+    problem: str | None = None
+
+
+class CosigningReport(View, frozen=True, kw_only=True):
+    """How far cosignatures lag: ``log_size`` was asked for last, ``cosigned_size`` has a quorum.
+
+    From ``cosigned_at`` on (RFC 3339, UTC, by their own clocks) at least a quorum had seen it.
+    """
+
+    quorum: int
+    log_size: int
+    cosigned_size: int | None
+    cosigned_at: str | None
+    witnesses: tuple[WitnessReport, ...]
