@@ -43,6 +43,8 @@ from catena.service.views import CosigningReport, WitnessReport
 COSIGNED = "checkpoint.cosigned"
 PAUSE = 1.0
 """Seconds at least between two rounds: a busy log's commits share one."""
+LOOK = 2.0
+"""Seconds after which the checkpoint is read again, whether or not an append was told of."""
 RETRY = 15.0
 """Seconds until witnesses that failed are asked again."""
 ROUND = 20.0
@@ -165,7 +167,8 @@ class Collector:
     def _run(self) -> None:
         complete = False
         while not self._stopping.is_set():
-            self._woken.wait(None if complete else RETRY)
+            # Looked at anyway: what was appended may be published a moment after it was told of.
+            self._woken.wait(LOOK if complete else RETRY)
             self._woken.clear()
             if self._stopping.is_set():
                 return
