@@ -24,12 +24,14 @@ from pathlib import Path
 import msgspec
 
 from catena.audit import checkpoint as checkpoints
-from catena.audit import tiles
+from catena.audit import merkle, tiles
 from catena.audit.entries import Entry, open_entry
 from catena.audit.folder import OWN_FILES, UNCOMMITTED, LogFolder
+from catena.audit.log import LogForked, LogRewound
 from catena.audit.merkle import HASH_SIZE
+from catena.audit.reader import LogReader
 from catena.audit.tiles import CHECKPOINT, FULL_TILE, MAX_BUNDLE, TILE_WIDTH, Tile
-from catena.audit.tree import EMPTY_TREE
+from catena.audit.tree import EMPTY_TREE, Tree
 from catena.errors import FormatError, LogInconsistent, Refusal
 from catena.formats.note import Checkpoint
 from catena.keys.signer import PublicKey
@@ -150,42 +152,77 @@ def verify_folder(
     *,
     origin: str | None = None,
     visit: Visit | None = None,
+    remembered: Checkpoint | None = None,
 ) -> LogSummary:
     """Verify the log in ``folder`` as the module describes, step by step.
 
-    ``visit`` is called with every entry in order. Raises ``LogMissing``, ``LogUnreadable`` or
+    ``visit`` is called with every entry in order; the tree of ``remembered``, a checkpoint that was verified
+    before, must be the beginning of this one. Raises ``LogMissing``, ``LogUnreadable`` or
     a ``LogInconsistent`` that says where.
     """
     place = LogFolder(folder)
     head = checkpoints.verify(place.read_checkpoint(), public_key, origin=origin)  # (1)
-    kinds = _Walk(place, head, public_key, visit).run()  # (2) to (5)
+    summary = verify_log(place, head, public_key, visit=visit, remembered=remembered)
     set_aside = _check_files(place, head, public_key)  # (6)
+    return msgspec.structs.replace(summary, set_aside=set_aside)
+
+
+def verify_log(
+    log: LogReader,
+    head: Checkpoint,
+    public_key: PublicKey,
+    *,
+    visit: Visit | None = None,
+    remembered: Checkpoint | None = None,
+) -> LogSummary:
+    """Steps 2 to 5 for ``head``, whose signature was verified, wherever the log's files lie.
+
+    Raises as ``verify_folder``.
+    """
+    _check_remembered(head, remembered)
+    kinds = _Walk(log, head, public_key, visit, remembered).run()
     return LogSummary(
         origin=head.origin,
         size=head.size,
         root=head.root.hex(),
         kinds=dict(sorted(kinds.items())),
-        set_aside=set_aside,
     )
+
+
+def _check_remembered(head: Checkpoint, past: Checkpoint | None) -> None:
+    if past is not None and past.size > head.size:
+        raise LogRewound(
+            "the log is older than a checkpoint seen before",
+            expected=f"at least {past.size} entries",
+            got=f"{head.size}",
+        )
 
 
 class _Walk:
     """One pass over the entry bundles, growing the tree that the folder should hold."""
 
     def __init__(
-        self, folder: LogFolder, head: Checkpoint, key: PublicKey, visit: Visit | None
+        self,
+        folder: LogReader,
+        head: Checkpoint,
+        key: PublicKey,
+        visit: Visit | None,
+        past: Checkpoint | None,
     ) -> None:
         self._folder = folder
         self._head = head
         self._key = key
         self._visit = visit
+        self._past = past
         self._kinds: Counter[str] = Counter()
 
     def run(self) -> Counter[str]:
         tree, size = EMPTY_TREE, self._head.size
         for index in range(-(-size // TILE_WIDTH)):
             bundle = Tile(None, index, tiles.width_at(None, index, size))
-            growth = tree.grow(self._read_bundle(bundle))
+            leaves = self._read_bundle(bundle)
+            self._check_past(tree, leaves)
+            growth = tree.grow(leaves)
             for tile, hashes in growth.files:
                 # A higher tile grows with each bundle; on disk it has its last width. (4)
                 if tile.level is not None and tile.width == _final_width(tile, size):
@@ -194,6 +231,15 @@ class _Walk:
         if tree.frontier.root() != self._head.root:  # (5)
             raise RootMismatch("the entries lead to another root", file=CHECKPOINT)
         return self._kinds
+
+    def _check_past(self, tree: Tree, leaves: Sequence[bytes]) -> None:
+        """Where the remembered tree ends, the root must be the remembered one."""
+        past = self._past
+        if past is None or not tree.size < past.size <= tree.size + len(leaves):
+            return
+        frontier = tree.frontier.extend(map(merkle.leaf_hash, leaves[: past.size - tree.size]))
+        if frontier.root() != past.root:
+            raise LogForked("the log does not contain the tree of a checkpoint seen before")
 
     def _read_bundle(self, tile: Tile) -> tuple[bytes, ...]:
         content, width = _read(self._folder, tile)
@@ -242,7 +288,7 @@ def _open(leaf: bytes, key: PublicKey, file: str, index: int) -> Entry:
         raise EntryMalformed(f"not an entry: {error}", file=file, entry=index) from error
 
 
-def _read(folder: LogFolder, tile: Tile) -> tuple[bytes, int]:
+def _read(folder: LogReader, tile: Tile) -> tuple[bytes, int]:
     """A tile's content and width; of the full tile where the partial one made way for it.
 
     That happens while the log grows under the verifier (tlog-tiles, "Partial Tiles").
