@@ -8,6 +8,7 @@ import httpx
 import msgspec
 import pytest
 
+from catena.audit.folder import LogFolder
 from catena.server.app import build_app
 from catena.server.tokens import Role, token_hash
 from catena.store.credentials import Token
@@ -60,7 +61,9 @@ def open_api(server: Server) -> Iterator[Api]:
             Token(hash=token_hash(VIEWER), role=Role.VIEWER, label="eve", created_at=server.clock())
         )
     lines: list[str] = []
-    app = build_app(server.service, server.opened.config, lines.append)
+    opened = server.opened
+    log = LogFolder(opened.folder / opened.config.log)
+    app = build_app(server.service, opened.config, lines.append, log=log)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="https://localhost")
     with asyncio.Runner() as runner:

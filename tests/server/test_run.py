@@ -14,6 +14,8 @@ import httpx
 import msgspec
 import pytest
 
+from catena.cli.main import run
+from catena.keys.signer import load_signer, public_pem
 from catena.server.run import AddressInUse, AddressUnusable, listen
 from server.live import *  # noqa: F403 - fixtures
 from server.live import SECONDS, end, start
@@ -136,3 +138,14 @@ def test_a_real_machine_attests_over_real_tls(tmp_path, keys, booted_tpm, machin
         process.terminate()
         assert end(process)[0] == 0
     assert os.path.lexists(server.folder / "log/checkpoint")
+
+
+def test_the_log_is_read_over_https_with_a_token(running, tmp_path, capsys):
+    key = tmp_path / "log.pub"
+    key.write_bytes(public_pem(load_signer(running.folder / "log.key").public_key))
+    (_, url, *others) = running.options
+    words = ["audit", "verify", f"{url}/log", "--key", str(key), *others]
+    assert run(words) == 0
+    assert "verified" in capsys.readouterr().out
+    assert run(words[:-2]) == 1
+    assert "HTTP 401" in capsys.readouterr().err

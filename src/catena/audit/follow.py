@@ -26,6 +26,8 @@ from catena.audit.reader import LogReader
 from catena.audit.tiles import TILE_WIDTH, Tile
 from catena.audit.verify import EntryForged, EntryMalformed, RootMismatch, VerifiedEntry
 from catena.errors import FormatError, Refusal
+from catena.formats import note
+from catena.formats.addcheckpoint import AddCheckpoint
 from catena.formats.note import Checkpoint
 from catena.keys.signer import PublicKey
 
@@ -110,3 +112,24 @@ def _check_order(past: Known | None, new: Known) -> None:
             expected=old.root.hex(),
             got=head.root.hex(),
         )
+
+
+def prove_growth(
+    log: LogReader, past: bytes, key: PublicKey, *, origin: str | None = None
+) -> AddCheckpoint:
+    """The proof that the newest tree grew from that of ``past``, a checkpoint, as witnesses take it.
+
+    It is verified before it is returned. Raises ``LogInconsistent``, ``LogMissing``.
+    """
+    old = known(past, key, origin=origin)
+    new = known(read_checkpoint(log), key, origin=old.checkpoint.origin)
+    _check_order(old, new)
+    sizes = old.checkpoint.size, new.checkpoint.size
+    proof: tuple[bytes, ...] = ()
+    if sizes[0]:
+        hashes = TileHashes(log, new.checkpoint.size)
+        proof = merkle.consistency_proof(*sizes, hashes) if sizes[0] < sizes[1] else ()
+        merkle.verify_consistency(
+            sizes[0], old.checkpoint.root, sizes[1], new.checkpoint.root, proof
+        )
+    return AddCheckpoint(sizes[0], proof, note.parse(new.text.encode()), new.checkpoint)

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from catena.audit.cosigned import Cosigned
+from catena.audit.reader import LogReader
 from catena.audit.verify import LogSummary
 from catena.cli import output
 from catena.cli.connection import Connection, connection_options, printable
@@ -23,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_COSIGNED = "checkpoint.cosigned"
 _DEFAULT_LISTEN = "127.0.0.1:8460"
 
 
@@ -85,7 +87,8 @@ def witness_options(verb: F) -> F:
 
 
 def read_cosigned(
-    folder: Path,
+    log: LogReader,
+    beside: Path | None,
     key: PublicKey,
     origin: str | None,
     *,
@@ -95,8 +98,9 @@ def read_cosigned(
 ) -> Cosigned | None:
     """The cosigned checkpoint with its quorum verified; None if no witness is demanded.
 
-    To be read before the log, which may grow meanwhile. Raises ``CosignedMissing`` and what
-    ``audit.cosigned`` refuses.
+    It lies where ``cosigned_path`` says, in the folder ``beside`` the log's, or among the files that the
+    log's server gives. To be read before the log, which may grow meanwhile. Raises ``CosignedMissing`` and
+    what ``audit.cosigned`` refuses.
     """
     import time
 
@@ -108,26 +112,26 @@ def read_cosigned(
             raise click.UsageError("--quorum and --cosigned need --witness.")
         return None
     demanded = cosigned.policy(witnesses, len(witnesses) if quorum is None else quorum)
-    path = cosigned_path or folder.resolve().parent / "checkpoint.cosigned"
-    content = LogFolder(path.parent).read(path.name, MAX_CHECKPOINT)
+    path = cosigned_path or (Path(_COSIGNED) if beside is None else beside / _COSIGNED)
+    place = log if cosigned_path is None and beside is None else LogFolder(path.parent)
+    content = place.read(path.name, MAX_CHECKPOINT)
     if content is None:
         raise CosignedMissing("there is no cosigned checkpoint", got=str(path))
     return cosigned.verify_cosigned(content, key, demanded, origin=origin, now=int(time.time()))
 
 
-def require_cosigned(folder: Path, found: Cosigned, summary: LogSummary) -> CosignedView:
+def require_cosigned(log: LogReader, found: Cosigned, summary: LogSummary) -> CosignedView:
     """Check that a verified log contains a cosigned checkpoint.
 
     Raises ``ForeignOrigin`` and ``CheckpointNotContained``.
     """
     from catena.audit.checkpoint import ForeignOrigin
-    from catena.audit.folder import LogFolder
     from catena.audit.growth import require_contained
 
     checkpoint = found.checkpoint
     if checkpoint.origin != summary.origin:
         raise ForeignOrigin("the cosigned checkpoint is of another log", expected=summary.origin)
-    require_contained(LogFolder(folder), checkpoint, summary.size)
+    require_contained(log, checkpoint, summary.size)
     return CosignedView(
         size=checkpoint.size,
         witnesses={one.name: datetime.fromtimestamp(one.time, UTC) for one in found.cosigners},

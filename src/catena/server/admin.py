@@ -34,9 +34,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from catena.formats import nodeapi
+from catena.server.admission import Admission
 from catena.server.answer import Desk, reply
 from catena.server.cosigning import Collector, NotCosigned
-from catena.server.tokens import Role, StoredToken, authenticate, require
+from catena.server.tokens import Role
 from catena.service import shipped
 from catena.service.trust import TrustService
 from catena.service.views import (
@@ -91,7 +92,7 @@ class _Gate:
     """Lets a request through to its verb once its token allows it."""
 
     def __init__(self, database: Database, desk: Desk) -> None:
-        self._database = database
+        self._admission = Admission(database)
         self._desk = desk
 
     def route(self, method: str, path: str, verb: Verb, least: Role | None = None) -> Route:
@@ -99,19 +100,12 @@ class _Gate:
 
         async def endpoint(request: Request) -> Response:
             header = request.headers.get("authorization")
-            token = await self._desk.decide(lambda: self._admit(header, role))
+            token = await self._desk.decide(lambda: self._admission.admit(header, role))
             name = request.path_params.get("name", "")
             async with self._desk.bodies.reading(request) as body:
                 return await self._desk.decide(lambda: reply(verb(name, body, token.label)))
 
         return Route(PREFIX + path, self._desk.guarded(endpoint), methods=[method])
-
-    def _admit(self, header: str | None, role: Role) -> StoredToken:
-        with self._database.snapshot() as rows:
-            tokens = rows.tokens.list()
-        token = authenticate(header, tokens)
-        require(token, role)
-        return token
 
 
 def _witnesses(collector: Collector | None) -> CosigningReport:

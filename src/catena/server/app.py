@@ -9,9 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from catena.audit.reader import LogReader
 from catena.formats.structs import make_ready
-from catena.server import admin, nodes
+from catena.server import admin, log_files, nodes
 from catena.server.access import AccessLog, Write, to_stderr
+from catena.server.admission import Admission
 from catena.server.answer import TEXT, Desk, Endpoint, reply
 from catena.server.body import BodyReader
 from catena.server.config import Config
@@ -25,8 +27,9 @@ def build_app(
     config: Config,
     write: Write = to_stderr,
     collector: Collector | None = None,
+    log: LogReader | None = None,
 ) -> ASGIApp:
-    """The application over one service; ``write`` takes log lines."""
+    """The application over one service; ``write`` takes log lines, ``log`` is what it serves."""
     make_ready()  # requests are worked on in threads
     bodies = BodyReader(config.max_body, config.body_budget, config.body_timeout)
     desk = Desk(bodies, CapacityLimiter(config.workers), write)
@@ -43,6 +46,9 @@ def build_app(
         *admin.routes(service, service.setting.database, desk, collector),
         Route(f"/log/{COSIGNED}", desk.guarded(_cosigned(collector)), methods=["GET"]),
     ]
+    if log is not None:
+        admission = None if config.log_public else Admission(service.setting.database)
+        routes += log_files.routes(log, desk, admission)
     application = Starlette(
         routes=routes, exception_handlers={404: no_such_route, 405: wrong_method}
     )

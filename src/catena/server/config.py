@@ -72,6 +72,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     database: str = "sqlite:///catena.db"
     log: str = "log"
     log_origin: str
+    log_public: bool = False
+    """Whether the log below ``/log`` may be read without a token. It names nodes and what they ran."""
     ca_key: str
     ca_certificate: str
     log_key: str

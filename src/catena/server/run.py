@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from catena.audit.folder import LogFolder
 from catena.errors import Unavailable
 from catena.server import tls
 from catena.server.app import build_app
@@ -54,7 +55,12 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
     config = server.config
     context = tls.server_context(server.folder)
     uvicorn_config = uvicorn.Config(
-        build_app(server.service, config, collector=server.collector),
+        build_app(
+            server.service,
+            config,
+            collector=server.collector,
+            log=LogFolder(server.folder / config.log),
+        ),
         loop="uvloop",
         http=bounded_protocol(config.idle_timeout),
         ws="none",

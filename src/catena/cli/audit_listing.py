@@ -1,0 +1,61 @@
+"""One entry of the log as verbs of ``catena audit`` show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from catena.audit.entries import NodeEntry
+from catena.audit.verify import VerifiedEntry
+from catena.cli import output
+
+SHOWN_NODE = 32
+"""Letters of a node's name, or digits of its id while it has no name, in a table."""
+
+
+class ListedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry as a listing shows it."""
+
+    index: int
+    at: datetime
+    kind: str
+    node: str | None
+    actor: str
+    summary: str
+
+
+def listed(verified: VerifiedEntry) -> ListedEntry:
+    """What of an entry a person wants to see first."""
+    entry = verified.entry
+    return ListedEntry(
+        index=verified.index,
+        at=entry.at,
+        kind=entry.kind,
+        node=entry.node_name or entry.node_id if isinstance(entry, NodeEntry) else None,
+        actor=shown(entry.actor),
+        summary=shown(entry.summary()),
+    )
+
+
+def shown(text: str) -> str:
+    """Escape what a terminal might obey; the log keeps the original."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def table(entries: Iterable[ListedEntry]) -> None:
+    """Entries as a table."""
+    output.table(
+        ("index", "at", "kind", "node", "summary"),
+        (
+            (
+                str(entry.index),
+                f"{entry.at:%Y-%m-%d %H:%M:%S}Z",
+                entry.kind,
+                (entry.node or "-")[:SHOWN_NODE],
+                entry.summary,
+            )
+            for entry in entries
+        ),
+    )

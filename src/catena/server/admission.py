@@ -1,0 +1,23 @@
+"""Who may ask: the one place where an admin's token is held against the stored ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from catena.server.tokens import Role, StoredToken, authenticate, require
+from catena.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Lets a request through if its token is stored and has the role."""
+
+    database: Database
+
+    def admit(self, header: str | None, role: Role) -> StoredToken:
+        """The token of an ``Authorization`` header. Raises ``Unauthenticated``, ``Forbidden``."""
+        with self.database.snapshot() as rows:
+            tokens = rows.tokens.list()
+        token = authenticate(header, tokens)
+        require(token, role)
+        return token

@@ -1,0 +1,70 @@
+"""The log for whoever reads it: C2SP tlog-tiles over HTTP, below ``/log``.
+
+===========================  ==============================  ===================================
+path                          content type                    may be kept
+===========================  ==============================  ===================================
+``/log/checkpoint``           ``text/plain; charset=utf-8``   not at all
+``/log/tile/…``               ``application/octet-stream``    for ever
+===========================  ==============================  ===================================
+
+A path is served only if ``audit.tiles`` would have written it. The log names nodes and what they ran, so reading
+takes a token of a viewer or above, unless ``log_public`` is set.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from catena.audit import tiles
+from catena.audit.folder import MAX_CHECKPOINT
+from catena.audit.reader import LogReader
+from catena.audit.tiles import CHECKPOINT, FULL_TILE, MAX_BUNDLE
+from catena.errors import FormatError, NotFound
+from catena.server.admission import Admission
+from catena.server.answer import TEXT, Desk
+from catena.server.tokens import Role
+
+PREFIX = "/log"
+_FRESH = {"cache-control": "no-cache"}
+_FOR_EVER = {"cache-control": "max-age=604800, immutable"}
+
+
+class NoSuchTile(NotFound):
+    """A path below the log's that is no file of it, or not yet."""
+
+    code = "no-such-tile"
+    remedy = "Read the checkpoint first: it says how many entries, and so which tiles, there are."
+
+
+def routes(log: LogReader, desk: Desk, admission: Admission | None) -> list[Route]:
+    """The routes of the module's table; without ``admission`` anybody may read."""
+
+    async def answer(request: Request) -> Response:
+        header = request.headers.get("authorization")
+        name = request.path_params["name"]
+        return await desk.decide(lambda: _answer(log, admission, header, name))
+
+    return [Route(f"{PREFIX}/{{name:path}}", desk.guarded(answer), methods=["GET"])]
+
+
+def _answer(log: LogReader, admission: Admission | None, header: str | None, name: str) -> Response:
+    if admission is not None:
+        admission.admit(header, Role.VIEWER)
+    if name == CHECKPOINT:
+        content = _read(log, name, MAX_CHECKPOINT)
+        return Response(content, 200, _FRESH, TEXT)
+    try:
+        tile = tiles.parse_path(name)
+    except FormatError as error:
+        raise NoSuchTile("no file of a log has this path") from error
+    content = _read(log, name, MAX_BUNDLE if tile.level is None else FULL_TILE)
+    return Response(content, 200, _FOR_EVER, "application/octet-stream")
+
+
+def _read(log: LogReader, name: str, limit: int) -> bytes:
+    content = log.read(name, limit)
+    if content is None or len(content) > limit:
+        raise NoSuchTile("the log does not have this file")
+    return content
