@@ -16,6 +16,7 @@ import pytest
 
 from catena.cli.main import run
 from catena.keys.signer import load_signer, public_pem
+from catena.server.config import load
 from catena.server.run import AddressInUse, AddressUnusable, listen
 from server.live import *  # noqa: F403 - fixtures
 from server.live import SECONDS, end, start
@@ -142,7 +143,8 @@ def test_a_real_machine_attests_over_real_tls(tmp_path, keys, booted_tpm, machin
 
 def test_the_log_is_read_over_https_with_a_token(running, tmp_path, capsys):
     key = tmp_path / "log.pub"
-    key.write_bytes(public_pem(load_signer(running.folder / "log.key").public_key))
+    signer = load_signer(running.folder / load(running.folder).log_key)
+    key.write_bytes(public_pem(signer.public_key))
     (_, url, *others) = running.options
     words = ["audit", "verify", f"{url}/log", "--key", str(key), *others]
     assert run(words) == 0
