@@ -125,7 +125,7 @@ class TestRounds:
         node.step()
         service.verdict = service.state = "untrusted"
         assert node.step() == service.interval
-        assert [path.name for path in node.folder.iterdir()] == ["status.json"]
+        assert {path.name for path in node.folder.iterdir()} == {"receipts", "status.json"}
         assert len(node.events("withdrawn")) == 1
         assert status.read(node.folder).exit_code(node.now()) is ExitCode.UNTRUSTED
 
@@ -224,7 +224,7 @@ class TestRounds:
         assert not thread.is_alive()
         names = [event["event"] for event in node.events()]
         assert names == ["started", "enrolled", "attested", "withdrawn", "stopped"]
-        assert [path.name for path in node.folder.iterdir()] == ["status.json"]
+        assert {path.name for path in node.folder.iterdir()} == {"receipts", "status.json"}
 
 
 class TestWithoutTpm:

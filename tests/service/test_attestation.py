@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import hashlib
 import sqlite3
 import threading
@@ -12,8 +11,8 @@ from cryptography import x509
 from appraise.forged import Boot, corpus_boot, csr, ecc_public, encode_log, key
 from catena.appraise.nonce import ForgedNonce, StaleNonce
 from catena.appraise.quote import ForeignSigner, ForgedQuote, UnboundQuote
-from catena.audit import merkle
 from catena.audit.log import LogUnwritable
+from catena.audit.receipt import verify_proof
 from catena.errors import FormatError
 from catena.formats import tcglog
 from catena.formats.nodeapi import AttestResult, NonceRequest, NonceResponse
@@ -73,18 +72,17 @@ def test_the_certificate_is_for_the_quoted_key_and_the_assigned_name(admitted, m
     certificate.verify_directly_issued_by(ca)
 
 
-def test_the_receipt_proves_that_the_verdict_is_in_the_log(admitted, machine):
-    receipt = machine.attest(admitted.call).receipt
+def test_receipts_prove_that_all_that_was_given_is_in_the_log(admitted, machine):
+    put_secret(admitted.service, "other", "web")
+    result = machine.attest(admitted.call)
+    key = admitted.service.setting.journal.public_key
+    proven = [verify_proof(one.encode(), key).entry for one in result.receipts]
+    assert [one.kind for one in proven[:2]] == ["verdict", "certificate"]
+    assert {one.secret for one in proven[2:]} == {one.name for one in result.secrets}
+    assert len(proven) > 2
+    indices = [verify_proof(one.encode(), key).index for one in result.receipts]
     entries = admitted.entries()
-    assert (entries[receipt.index].kind, entries[receipt.index].verdict) == ("verdict", "trusted")
-    size = int(receipt.checkpoint.split("\n")[1])
-    merkle.verify_inclusion(
-        bytes.fromhex(receipt.leaf_hash),
-        receipt.index,
-        size,
-        [bytes.fromhex(one) for one in receipt.proof],
-        base64.b64decode(receipt.checkpoint.split("\n")[2]),
-    )
+    assert [entries[index] for index in indices] == proven
 
 
 def test_a_node_that_nobody_approved_is_appraised_and_receives_nothing(trusting, machine):

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from catena.agent import status
+from catena.agent import receipts, status
 from catena.agent.attestation import Attester, Round
 from catena.agent.client import TrustClient, UnknownNode
 from catena.agent.config import AgentConfig
@@ -149,13 +149,18 @@ class Daemon:
 
     def _take_effect(self, tpm: Tpm, answer: Round) -> float:
         result, identity = answer.result, answer.identity
+        entry, *_ = receipts.indices(result)
+        try:
+            receipts.keep(self.config.runtime_dir, result.receipts)
+        except OSError as error:
+            self.emit("receipts-not-kept", error=error.strerror)
         if identity is None or result.verdict != "trusted":
             self._withdraw(f"verdict {result.verdict}, state {result.state}")
             identity = None
         else:
             self._deliver(tpm, identity, result.secrets)
         interval = self.config.interval or min(max(result.interval, MIN_INTERVAL), MAX_INTERVAL)
-        self._attested(result, identity, interval)
+        self._attested(result, identity, interval=interval, entry=entry)
         return float(interval)
 
     def _deliver(
@@ -186,7 +191,9 @@ class Daemon:
 
     # What is told ---------------------------------------------------------------------------
 
-    def _attested(self, result: AttestResult, identity: Identity | None, interval: int) -> None:
+    def _attested(
+        self, result: AttestResult, identity: Identity | None, *, interval: int, entry: int
+    ) -> None:
         until = None if identity is None else identity.not_after
         self._record(
             name=result.name,
@@ -206,7 +213,7 @@ class Daemon:
             reasons=[reason.code for reason in result.reasons],
             certificate_until=None if until is None else timestamp(until),
             secrets=sorted(self._delivery.held),
-            entry=result.receipt.index,
+            entry=entry,
             next_in=interval,
         )
 

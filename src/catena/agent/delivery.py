@@ -8,9 +8,10 @@
         secrets  -> current/secrets       one file for each secret, by its name
         current  -> held.XXXX/            replaced as a whole by one rename
         status.json                       (``agent.status``)
+        receipts/                         proof of what was decided (``agent.receipts``)
 
 Certificate and key that a reader finds by resolving ``current`` once belong together.
-Directories are 0700, files 0600. ``withdraw`` removes all of it. RUNTIME_DIR has to be a tmpfs:
+Directories are 0700, files 0600. ``withdraw`` removes identity and secrets. RUNTIME_DIR has to be a tmpfs:
 what was given to a proven boot must not survive it on a disk. It has to be the agent's own, too:
 whoever may rename entries in it could hand readers another identity and other secrets.
 """

@@ -134,7 +134,9 @@ class AttestResult(Body, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...] = ()
     certificate: str | None = None
     secrets: tuple[SealedSecret, ...] = ()
-    receipt: Receipt
+    receipts: tuple[str, ...]
+    """Proof that the verdict, the certificate and each secret's release are in the log, in that order: C2SP
+    tlog-proofs (``formats.tlogproof``), each with its entry."""
     interval: int
     """Seconds until the server wants the next attestation."""
 

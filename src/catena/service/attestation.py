@@ -27,7 +27,6 @@ from catena.formats.nodeapi import (
     NonceRequest,
     NonceResponse,
     Reason,
-    Receipt,
 )
 from catena.ids import NodeId, Sha256Hex
 from catena.service.containers import RecordNews, document_of, news_of
@@ -235,18 +234,19 @@ class Attestation:
         # (6) Durable before any effect.
         verdict = _verdict_entry(found, conclusion.standing, found.policy.digest)
         ran = [entry for one in news for entry in one.entries(node, now, found.evidence.digest)]
-        receipt, *_ = self._setting.journal.record(verdict, *ran, *grant.entries(node, now))
+        recorded = self._setting.journal.record(verdict, *ran, *grant.entries(node, now))
         # (7) Effects, all or none.
         with self._setting.journal.effect() as rows:
             _advance_clock(rows, node, found.judgement)
             _change_state(rows, node, conclusion.standing)
-            _remember(rows, found, receipt.index)
+            _remember(rows, found, recorded[0].index)
             for one in news:
                 one.remember(rows)
             grant.remember(rows, node, now)
-        return self._answer(conclusion, receipt)
+        given = (recorded[0], *recorded[1 + len(ran) :])
+        return self._answer(conclusion, tuple(one.proof() for one in given))
 
-    def _answer(self, conclusion: _Conclusion, receipt: Receipt) -> AttestResult:
+    def _answer(self, conclusion: _Conclusion, receipts: tuple[str, ...]) -> AttestResult:
         found, standing, grant = conclusion.found, conclusion.standing, conclusion.grant
         return AttestResult(
             verdict=found.judgement.verdict,
@@ -255,7 +255,7 @@ class Attestation:
             reasons=_reasons(found.judgement, standing),
             certificate=grant.pem,
             secrets=grant.secrets,
-            receipt=receipt,
+            receipts=receipts,
             interval=self._setting.interval,
         )
 

@@ -4,7 +4,7 @@
 
     with journal.deciding(node_id):          # nobody else decides about this node
         …read, decide…
-        receipts = journal.record(entry, …)  # durable, or LogUnwritable: nothing happens
+        recorded = journal.record(entry, …)  # durable, or LogUnwritable: nothing happens
         with journal.effect() as rows:       # one transaction
             …write…
 
@@ -18,9 +18,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from catena.audit.entries import Entry, seal_entry
 from catena.audit.log import TransparencyLog
+from catena.audit.receipt import proof_of
 from catena.formats.dsse import Statement
 from catena.formats.nodeapi import Receipt
 from catena.keys.envelope import seal
@@ -29,6 +31,23 @@ from catena.store.database import Database, Transaction
 from catena.store.logstate import LogState
 
 _STRIPES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An entry that is durable, as it is in the log."""
+
+    receipt: Receipt
+    leaf: bytes
+
+    @property
+    def index(self) -> int:
+        """The entry's index in the log."""
+        return self.receipt.index
+
+    def proof(self) -> str:
+        """The receipt as whoever was decided about gets it."""
+        return proof_of(self.receipt, self.leaf).encode()
 
 
 class Journal:
@@ -64,12 +83,13 @@ class Journal:
         """A statement in an envelope signed by the log key."""
         return seal(self._signer, statement).encode()
 
-    def record(self, *entries: Entry) -> tuple[Receipt, ...]:
+    def record(self, *entries: Entry) -> tuple[Recorded, ...]:
         """Append entries together; durable when this returns. Raises ``LogUnwritable``."""
-        receipts = self._log.append([seal_entry(self._signer, entry) for entry in entries])
+        leaves = [seal_entry(self._signer, entry) for entry in entries]
+        receipts = self._log.append(leaves)
         if self._appended is not None:
             self._appended()
-        return receipts
+        return tuple(map(Recorded, receipts, leaves))
 
     @contextmanager
     def effect(self) -> Iterator[Transaction]:
