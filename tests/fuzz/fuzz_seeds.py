@@ -51,6 +51,7 @@ from catena.formats import (
     pe,
     sigstore,
     simplesigning,
+    tlogproof,
     tpm2,
     varstore,
 )
@@ -556,6 +557,10 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         ),
         "cosignature.parse": (Cosignature(1679315147, bytes(64)).encode(),),
         "addcheckpoint.parse": (add_checkpoint(),),
+        "tlogproof.parse": tuple(
+            tlogproof.TlogProof(41, (bytes(32),) * 2, "log\n", extra).encode().encode()
+            for extra in (None, b"entry")
+        ),
         "addcheckpoint.parse_size_answer": (b"0\n", b"42\n"),
         "pcrpolicy.parse": (PCR_POLICY, packed_policy()),
         "pcrpolicy.is_pcr_policy": (PCR_POLICY, packed_policy()),

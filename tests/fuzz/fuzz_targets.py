@@ -64,6 +64,7 @@ from catena.formats import (
     sigstore,
     simplesigning,
     tcglog,
+    tlogproof,
     tpm2,
     tpm2nv,
     varstore,
@@ -330,6 +331,12 @@ def _cosignature(data: bytes) -> None:
     found = cosignature.parse(data)
     assert found.encode() == data
     assert cosignature.message("text\n", found.time).endswith(b"\ntext\n")
+
+
+def _tlog_proof(data: bytes) -> None:
+    proof = tlogproof.parse(data)
+    assert proof.encode().encode() == data
+    assert len(proof.hashes) <= tlogproof.MAX_HASHES
 
 
 def _add_checkpoint(data: bytes) -> None:
@@ -859,6 +866,7 @@ TARGETS: dict[str, Target] = {
                 Probe("verifierkey.parse", _verifier_key),
                 Probe("cosignature.parse", _cosignature),
                 Probe("addcheckpoint.parse", _add_checkpoint),
+                Probe("tlogproof.parse", _tlog_proof),
                 Probe("addcheckpoint.parse_size_answer", _size_answer),
             ),
             (
