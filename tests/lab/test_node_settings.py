@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,7 @@ import msgspec
 import catena.lab
 from catena.agent.gate.config import GateConfig, load
 from catena.containers.install import FOLDER
+from catena.containers.launch.generate import DEFAULT_CAPABILITIES
 from catena.containers.wrapper import files
 from catena.lab import tree
 
@@ -36,6 +39,17 @@ def test_agent_wrapper_and_orders_mean_the_gate_that_runs():
     assert gate.record == tree.CONTAINER_RECORD == orders().RECORD
     assert gate.runtime == tree.RUNC
     assert Path(orders().RUNTIME) == FOLDER / files.NAME
+
+
+def test_orders_know_what_engines_give_and_need_nothing_that_is_installed():
+    assert orders().CTR_CAPABILITIES == DEFAULT_CAPABILITIES
+    isolated = [
+        sys.executable,
+        "-IS",
+        "-c",
+        "import runpy, sys; runpy.run_path(sys.argv[1], run_name='x')",
+    ]
+    subprocess.run([*isolated, NODE / "orders.py"], check=True, timeout=20)
 
 
 def test_gate_toml_is_one_that_the_gate_reads_and_names_what_the_tree_holds():
