@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from catena.audit import merkle, tiles
 from catena.audit.tiles import Tile
-from catena.audit.tree import EMPTY_TREE
+from catena.audit.tree import EMPTY_TREE, TileNodes, load_tree
 from catena.errors import FormatError
 
 TESSERA = (
@@ -125,3 +125,66 @@ def test_the_log_of_another_implementation_has_the_same_tiles():
     for size in range(1, 16):
         for tile, content in EMPTY_TREE.grow(entries[:size]).files:
             assert (TESSERA / tile.path).read_bytes() == content, tile.path
+
+
+class Files:
+    """A log's files in memory."""
+
+    def __init__(self, growth):
+        self.files = {tile.path: content for tile, content in growth.files}
+
+    def read(self, name, limit):
+        return self.files.get(name)
+
+
+SIZES = [1, 2, 3, 255, 256, 257, 511, 512, 1000, 65536, 65536 + 300]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_right_edge_is_read_back_from_the_tiles(size):
+    growth = EMPTY_TREE.grow([b"%d" % number for number in range(size)])
+    assert load_tree(Files(growth), size) == growth.tree
+
+
+@pytest.mark.parametrize("size", [3, 257, 300])
+def test_a_missing_or_short_file_on_the_right_edge_is_refused(size):
+    growth = EMPTY_TREE.grow([b"%d" % number for number in range(size)])
+    for tile in (Tile(0, size // 256, size % 256), Tile(None, size // 256, size % 256)):
+        files = Files(growth)
+        content = files.files.pop(tile.path)
+        with pytest.raises(FormatError, match="missing"):
+            load_tree(files, size)
+        files.files[tile.path] = content[:-1]
+        with pytest.raises(FormatError):
+            load_tree(files, size)
+
+
+@pytest.mark.parametrize("size", [3, 300])
+def test_last_entries_that_the_last_tile_does_not_have_are_refused(size):
+    growth = EMPTY_TREE.grow([b"%d" % number for number in range(size)])
+    files = Files(growth)
+    path = Tile(None, size // 256, size % 256).path
+    files.files[path] = files.files[path][:-1] + b"!"
+    with pytest.raises(FormatError, match="hash"):
+        load_tree(files, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_proofs_from_tiles_hold(size):
+    growth = EMPTY_TREE.grow([b"%d" % number for number in range(size)])
+    root = growth.tree.frontier.root()
+    for index in {0, size // 2, max(0, size - 2), size - 1}:
+        proof = merkle.inclusion_proof(index, size, TileNodes(Files(growth), size))
+        merkle.verify_inclusion(merkle.leaf_hash(b"%d" % index), index, size, proof, root)
+
+
+@pytest.mark.parametrize(("old", "new"), [(0, 1), (1, 2), (5, 13), (255, 258), (256, 700)])
+def test_an_append_proves_its_own_entries(old, new):
+    entries = [b"%d" % number for number in range(new)]
+    growth = EMPTY_TREE.grow(entries[:old]).tree.grow(entries[old:])
+    proofs = dict(growth.proofs())
+    assert sorted(proofs) == list(range(old, new))
+    for index, proof in proofs.items():
+        leaf, root = growth.leaf_hash(index), growth.tree.frontier.root()
+        assert leaf == merkle.leaf_hash(entries[index])
+        merkle.verify_inclusion(leaf, index, new, proof, root)

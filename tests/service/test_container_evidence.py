@@ -157,7 +157,8 @@ class TestOnATpm:
         assert admitted.node("n1").state == "trusted"
         (admitted.folder / "log/checkpoint.new").rmdir()
         assert attest(admitted, running_machine).state == "untrusted"
-        assert len(recorded(admitted)) == 1
+        # Once when the log could not publish it, and once when it had an effect.
+        assert len(recorded(admitted)) == 2
 
     def test_a_policy_imported_later_accounts_for_what_ran(self, trusting, running_machine):
         trusting.admit(running_machine)

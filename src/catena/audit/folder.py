@@ -1,9 +1,8 @@
-"""The log's folder on disk: durable writes, the write lock, leftovers of a crash.
+"""The log's folder on disk: tiles and checkpoint, the write lock, leftovers of a crash.
 
-A tile is written under its final name and synchronised, with every directory on its path,
-before the checkpoint that covers it. Nothing refers to a tile until that checkpoint is in
-place, so what a crash leaves half-written is beyond the checkpoint and is rewritten.
-The checkpoint itself is replaced by rename: a reader sees the old one or the new one.
+A tile is written under its final name before the checkpoint that covers it; the checkpoint is
+replaced by rename, so a reader sees the old one or the new one. Neither waits for the disk:
+``audit.writeahead`` has what they are made of, until ``sync`` has put them there.
 """
 
 from __future__ import annotations
@@ -15,15 +14,20 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from catena.audit.tiles import CHECKPOINT
+from catena.audit import tiles
+from catena.audit.storage import CheckpointMoved, TileConflict, writing
+from catena.audit.tiles import CHECKPOINT, TILE_WIDTH, Tile
 from catena.errors import NotFound, Unavailable, UsageError
 
 MAX_CHECKPOINT = 1_000_000
 LOCK = "lock"
 UNCOMMITTED = "uncommitted"
 """Where tiles beyond the checkpoint are moved when a log is opened: evidence, not log."""
+WRITE_AHEAD = "write-ahead"
+"""Entries whose tiles may not be on disk yet (``audit.writeahead``)."""
 _NEW_CHECKPOINT = "checkpoint.new"
-OWN_FILES = frozenset({CHECKPOINT, LOCK, _NEW_CHECKPOINT})
+_NEW_WRITE_AHEAD = "write-ahead.new"
+OWN_FILES = frozenset({CHECKPOINT, LOCK, WRITE_AHEAD, _NEW_CHECKPOINT, _NEW_WRITE_AHEAD})
 
 
 class LogInUse(Unavailable):
@@ -57,11 +61,16 @@ class LogUnreadable(Unavailable):
 class LogFolder:
     """Paths, reads and durable writes below one folder."""
 
-    __slots__ = ("_known", "path")
+    __slots__ = ("_fresh", "_kept", "_known", "_unsynced", "base_size", "path", "recovering")
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: set[Path] = set()
+        self.base_size = 0  # the tree that a repair begins with: its tiles stay
+        self.recovering = False
+        self._known: set[Path] = set()  # folders that exist
+        self._fresh: set[Path] = set()  # folders that have names which may not be on disk
+        self._unsynced: dict[Path, None] = {}  # files that may not be on disk
+        self._kept: set[Tile] = set()  # full tiles with a partial version
 
     def read(self, name: str, limit: int) -> bytes | None:
         """The content of a file, None if it is not there; at most ``limit`` + 1 bytes of it.
@@ -85,29 +94,73 @@ class LogFolder:
         finally:
             os.close(descriptor)
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file and wait until it and its name are on disk. Raises ``OSError``."""
-        path = self.path / name
-        self._make_folder(path.parent)
-        _write_synced(path, content)
-        sync_folder(path.parent)
+    def put(self, tile: Tile, content: bytes) -> None:
+        """Write a tile without waiting for the disk. Raises ``TileConflict``, ``LogUnwritable``.
 
-    def replace_checkpoint(self, content: bytes) -> None:
-        """Put a new checkpoint in the old one's place. Raises ``OSError``.
-
-        After an error it is unknown which of the two a reader, or the next boot, will see.
+        While a crash is repaired, what lies in a tile's place is its torn beginning or evidence:
+        it is set aside, and so that none is taken for the log's, are older partial versions.
         """
-        new = self.path / _NEW_CHECKPOINT
-        _write_synced(new, content)
-        new.replace(self.path / CHECKPOINT)
+        path = self.path / tile.path
+        with writing():
+            self._make_folder(path.parent)
+            if self.recovering and tile.partial:
+                self._drop_partials(tile, keep=tile.width)
+            if (self.recovering or not tile.partial) and path not in self._unsynced:
+                there = self._content(tile.path)
+                if there is not None and there != content:
+                    if not self.recovering:
+                        raise TileConflict("a full tile has other content", got=tile.path)
+                    self.set_aside(tile.path, self.base_size)
+            self._unsynced[path] = None
+            _write(path, content)
+
+    def swap_checkpoint(self, old: bytes | None, new: bytes) -> None:
+        """Put a checkpoint in the old one's place without waiting for the disk.
+
+        Raises ``CheckpointMoved``, ``LogUnwritable``.
+        """
+        there = self.read(CHECKPOINT, MAX_CHECKPOINT)
+        if there != old:
+            raise CheckpointMoved("another checkpoint is published")
+        path = self.path / _NEW_CHECKPOINT
+        with writing():
+            _write(path, new)
+            path.rename(self.path / CHECKPOINT)
+
+    def sync(self) -> None:
+        """Wait until all that was put is on disk. Raises ``OSError``."""
+        for path in self._unsynced:
+            _sync_file(path)
+        for folder in {path.parent for path in self._unsynced} | self._fresh:
+            if folder.is_dir():
+                sync_folder(folder)
+        _sync_file(self.path / CHECKPOINT)
         sync_folder(self.path)
+        self._unsynced.clear()
+        self._fresh.clear()
+        self.recovering = False
 
-    def settle_checkpoint(self) -> None:
-        """Make the checkpoint that is in place durable, whatever its writer died of.
+    def replace_write_ahead(self, content: bytes) -> int:
+        """Put a new write-ahead file in place, on disk; its descriptor. Raises ``OSError``."""
+        path = self.path / _NEW_WRITE_AHEAD
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, content)
+            os.fsync(descriptor)
+            path.rename(self.path / WRITE_AHEAD)
+            sync_folder(self.path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
-        One that was not put in place is removed: nobody saw it. Raises ``OSError``.
-        """
-        (self.path / _NEW_CHECKPOINT).unlink(missing_ok=True)
+    def open_write_ahead(self) -> int:
+        """The write-ahead file that is there. Raises ``OSError``."""
+        return os.open(self.path / WRITE_AHEAD, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def remove_write_ahead(self) -> None:
+        """Remove the write-ahead file, once nothing depends on it. Raises ``OSError``."""
+        (self.path / WRITE_AHEAD).unlink(missing_ok=True)
         sync_folder(self.path)
 
     def read_checkpoint(self) -> bytes:
@@ -139,21 +192,59 @@ class LogFolder:
         sync_folder(target.parent)
         sync_folder((self.path / name).parent)
 
-    def remove(self, name: str) -> None:
-        """Remove a file, if it is there, and wait until that is on disk. Raises ``OSError``."""
-        path = self.path / name
-        if path.parent.is_dir():
-            path.unlink(missing_ok=True)
-            sync_folder(path.parent)
+    def set_leftovers_aside(self, size: int) -> None:
+        """Clear what a crashed append left beyond the log's ``size``, lest it be mixed up.
 
-    def drop_partials(self, folder: str) -> None:
-        """Remove the partial versions of a tile that is full now."""
-        path = self.path / folder
-        if path.is_dir():
-            for partial in path.iterdir():
+        Raises ``OSError``.
+        """
+        (self.path / _NEW_CHECKPOINT).unlink(missing_ok=True)
+        (self.path / _NEW_WRITE_AHEAD).unlink(missing_ok=True)
+        for name in tuple(self.files()):
+            if name.startswith("tile/") and tiles.is_beyond(name, size):
+                self.set_aside(name, size)
+
+    def drop_partials(self, tile: Tile) -> None:
+        """Remove the partial versions of a full tile, but for one that a repair would need."""
+        with contextlib.suppress(OSError):
+            self._drop_partials(tile)
+
+    def tidy(self) -> None:
+        """Remove the partial tiles that were kept for a repair."""
+        for tile in self._kept:
+            with contextlib.suppress(OSError):
+                self._drop_partials(tile)
+        self._kept = {tile for tile in self._kept if self._needed(tile)}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _drop_partials(self, tile: Tile, keep: int = 0) -> None:
+        path = self.path / tile.folder
+        if not path.is_dir():
+            return
+        wanted = {str(self._needed(tile)), str(keep)}
+        rest = False
+        for partial in tuple(path.iterdir()):
+            if partial.name in wanted:
+                rest = True
+            else:
                 partial.unlink()
+                self._unsynced.pop(partial, None)
+        if self._needed(tile):
+            self._kept.add(tile)
+        elif not rest and not keep:
             path.rmdir()
             self._known.discard(path)
+
+    def _needed(self, tile: Tile) -> int:
+        """The width of the partial version that the tree of ``base_size`` has, or 0."""
+        return tiles.width_at(tile.level, tile.index, self.base_size) % TILE_WIDTH
+
+    def _content(self, name: str) -> bytes | None:
+        try:
+            return self.read(name, tiles.MAX_BUNDLE)
+        except LogUnreadable:
+            return b""  # something is there, and it is no tile
 
     def lock(self) -> int:
         """Become the log's only writer; the descriptor that holds the lock.
@@ -176,19 +267,33 @@ class LogFolder:
             self._make_folder(path.parent)
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o755)
-            # Also for a folder that was there: the process that made it may have died before this.
-            sync_folder(path.parent)
+            # Also for a folder that was there: the process that made it may have died before.
+            self._fresh.add(path.parent)
         self._known.add(path)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
     )
-    with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor has no path
-        file.write(content)
-        file.flush()
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    """Wait for a file's content, if the file is still there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:

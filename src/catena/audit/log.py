@@ -1,25 +1,23 @@
 """The transparency log: append-only, signed, durable before anything relies on it.
 
-One ``append``, in order:
+One ``append``, in order (``audit.storage`` has the two places it speaks of):
 
-1. leaf hashes and the new frontier are computed in memory;
-2. the entry bundles and hash tiles that changed are written and synchronised;
-3. the checkpoint over them is signed, written beside the old one, synchronised, renamed
-   over it, and the folder synchronised;
-4. only then does the in-memory state move on, and the receipts are handed out.
+1. a turn: nobody else decides what comes next; what others added meanwhile is taken in, and
+   what is committed and not published yet is published, or nothing goes on;
+2. leaf hashes and the new frontier are computed in memory, and the checkpoint is signed;
+3. entries and checkpoint are handed to the sequencer: durable, and the log's next, or not at all;
+4. the tiles that changed are stored, then the checkpoint takes the old one's place;
+5. only then are the receipts handed out.
 
-A failure in 1 or 2 leaves the log as it was. A failure in 3 leaves it open whether the new
-checkpoint is in place: it may have been read, so its size must never be signed again with
-another root. The next append therefore first reads back what is on disk and continues from
-there. Entries that got in that way are in the log although their append was refused: the log
-may tell of a decision that had no effect, never the other way round.
+A failure in 1 or 2 leaves the log as it was. A failure in 3 leaves it open whether the entries
+are in the log; the next turn tells. A failure in 4 leaves them in the log and refuses the
+append all the same: the log may tell of a decision that had no effect, never the other way
+round. No size is ever signed with two roots that anybody could see.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -29,22 +27,27 @@ from typing import Self
 
 from catena.audit import checkpoint as checkpoints
 from catena.audit import merkle, tiles
+from catena.audit.checkpoint import CheckpointMalformed
 from catena.audit.folder import MAX_CHECKPOINT, LogFolder
-from catena.audit.tiles import CHECKPOINT, MAX_ENTRY, TILE_WIDTH, Tile
-from catena.audit.tree import EMPTY_TREE, Growth, Tree
-from catena.errors import CatenaError, FormatError, LogInconsistent, Unavailable, UsageError
+from catena.audit.merkle import ProofMismatch
+from catena.audit.storage import (
+    Batch,
+    CheckpointMoved,
+    LogStorage,
+    LogUnwritable,
+    Sequencer,
+    Turn,
+    writing,
+)
+from catena.audit.tiles import CHECKPOINT, MAX_ENTRY
+from catena.audit.tree import EMPTY_TREE, Growth, TileNodes, Tree, load_tree
+from catena.audit.writeahead import WriteAhead
+from catena.errors import CatenaError, FormatError, LogInconsistent, UsageError
 from catena.formats.nodeapi import Receipt
 from catena.formats.note import Checkpoint
 from catena.keys.signer import Signer
 
 MAX_BATCH = 1024
-
-
-class LogUnwritable(Unavailable):
-    """The log could not be written; nothing was decided."""
-
-    code = "log-unwritable"
-    remedy = "Give the log's disk space and make it writable; no decision is made until then."
 
 
 class LogRewound(LogInconsistent):
@@ -63,10 +66,10 @@ class LogForked(LogInconsistent):
 
 
 class LogDamaged(LogInconsistent):
-    """The log's own entries do not hash to its checkpoint."""
+    """The log's tiles do not lead to its checkpoint."""
 
     code = "log-damaged"
-    remedy = "Restore the folder from a copy; `catena audit verify` names the file."
+    remedy = "Restore the log from a copy; `catena audit verify` names the file."
 
 
 class BadEntry(UsageError):
@@ -77,98 +80,102 @@ class BadEntry(UsageError):
 
 
 class TransparencyLog:
-    """A log open for writing, by this process alone. Safe to share between threads."""
+    """A log open for writing. Safe to share between threads."""
 
     __slots__ = (
-        "_checkpoint",
-        "_folder",
+        "_closed",
+        "_head",
         "_lock",
-        "_lock_file",
-        "_pending",
+        "_published",
+        "_published_size",
         "_queue",
+        "_sequencer",
         "_signer",
+        "_storage",
         "_tree",
-        "_unfinished",
+        "_unpublished",
         "origin",
     )
 
     def __init__(
-        self,
-        folder: LogFolder,
-        signer: Signer,
-        *,
-        lock_file: int,
-        origin: str,
-        tree: Tree,
-        checkpoint: str,
+        self, sequencer: Sequencer, storage: LogStorage, signer: Signer, origin: str, head: str
     ) -> None:
         self.origin = origin
-        self._folder = folder
-        self._lock_file = lock_file
+        self._sequencer = sequencer
+        self._storage = storage
         self._signer = signer
         self._queue: deque[_Waiting] = deque()  # its append and popleft are atomic
-        self._lock = threading.Lock()  # guards what follows, and the files, for a whole append
-        self._tree = tree
-        self._checkpoint = checkpoint
-        self._pending: tuple[Tree, str] | None = None  # may be on disk as the checkpoint
-        self._unfinished: tuple[Tile, ...] = ()  # may be on disk, and the tree lacks them
+        self._lock = threading.Lock()  # guards what follows, for a whole append
+        self._closed = False
+        self._tree = EMPTY_TREE
+        self._head = head
+        self._unpublished: deque[tuple[Growth, str]] = deque()
+        self._published: bytes | None = head.encode() or None  # the checkpoint that readers see
+        self._published_size = 0
 
     @classmethod
     def create(cls, folder: Path, origin: str, signer: Signer) -> Self:
-        """Start an empty log. Raises ``LogExists``, ``BadOrigin``, ``LogUnwritable``."""
+        """Start an empty log in a folder.
+
+        Raises ``LogExists``, ``BadOrigin``, ``UnusableLogKey``, ``LogUnwritable``.
+        """
+        place = LogFolder(folder)
+        return cls.create_at(WriteAhead(place), place, origin, signer)
+
+    @classmethod
+    def create_at(
+        cls, sequencer: Sequencer, storage: LogStorage, origin: str, signer: Signer
+    ) -> Self:
+        """Start an empty log; raises as ``create``."""
         checkpoints.require_origin(origin)
         text = checkpoints.sign(signer, origin, 0, merkle.EMPTY_ROOT)
-        place = LogFolder(folder)
-        with _writing():
-            folder.mkdir(parents=True, exist_ok=True)
-            place.require_unused()
-            lock_file = place.lock()
-        with _closing_on_error(lock_file), _writing():
-            place.require_unused()  # again: another process may have been faster to the lock
-            place.replace_checkpoint(text.encode())
-        return cls(
-            place, signer, lock_file=lock_file, origin=origin, tree=EMPTY_TREE, checkpoint=text
-        )
+        sequencer.found(text)
+        with _closing_on_error(sequencer, storage):
+            storage.swap_checkpoint(None, text.encode())
+        return cls(sequencer, storage, signer, origin, text)
 
     @classmethod
     def open(cls, folder: Path, signer: Signer, *, remembered: str | None = None) -> Self:
-        """Open a log and recompute it from its entries.
+        """Open a log in a folder, and repair what a crash left of its last appends.
 
         ``remembered`` is a checkpoint that was kept apart from the folder: the log must
         contain that tree. Raises ``LogMissing``, ``LogInUse``, ``CheckpointForged``,
         ``LogDamaged``, ``LogRewound``, ``LogForked``, ``LogUnwritable``.
         """
         place = LogFolder(folder)
-        place.read_checkpoint()
-        with _writing():
-            lock_file = place.lock()
-        with _closing_on_error(lock_file):
-            content = place.read_checkpoint()
-            head = checkpoints.verify(content, signer.public_key)
-            past = _remembered(remembered, head, signer)
-            tree = _recompute(place, head, past)
-            with _writing():
-                _set_leftovers_aside(place, head.size)
-        return cls(
-            place,
-            signer,
-            lock_file=lock_file,
-            origin=head.origin,
-            tree=tree,
-            checkpoint=content.decode(),
-        )
+        sequencer = WriteAhead(place)
+        sequencer.open()
+        log = cls.open_at(sequencer, place, signer, remembered=remembered)
+        with _closing_on_error(sequencer, place), writing():
+            place.set_leftovers_aside(log.size)
+        return log
+
+    @classmethod
+    def open_at(
+        cls,
+        sequencer: Sequencer,
+        storage: LogStorage,
+        signer: Signer,
+        *,
+        remembered: str | None = None,
+    ) -> Self:
+        """Open a log from its right edge; raises as ``open``."""
+        log = cls(sequencer, storage, signer, "", "")
+        with _closing_on_error(sequencer, storage), sequencer.turn() as turn:
+            log._begin(turn, remembered)
+        return log
 
     @property
     def size(self) -> int:
-        """How many entries are in the log."""
+        """How many entries are in the log, as far as this process has seen."""
         return self._tree.size
 
     def checkpoint(self) -> str:
-        """The newest durable checkpoint: a signed note."""
-        return self._checkpoint
+        """The newest durable checkpoint this process has seen: a signed note."""
+        return self._head
 
     def append(self, entries: Sequence[bytes]) -> tuple[Receipt, ...]:
-        """Add entries together; they are on disk when this returns.
+        """Add entries together; they are durable when this returns.
 
         Threads that wait for their turn are served by one commit, in the order of their calls.
         Raises ``BadEntry`` and ``LogUnwritable``; after either nothing may be built on them.
@@ -186,9 +193,12 @@ class TransparencyLog:
     def close(self) -> None:
         """Let another process write to the log; this object cannot any more."""
         with self._lock:
-            if self._lock_file >= 0:
-                os.close(self._lock_file)
-                self._lock_file = -1
+            if not self._closed:
+                self._closed = True
+                with contextlib.suppress(CatenaError), self._sequencer.turn() as turn:
+                    self._catch_up(turn)
+                self._sequencer.close()
+                self._storage.close()
 
     def _serve(self) -> None:
         """Commit what waits, and give everyone in that group an outcome."""
@@ -198,11 +208,10 @@ class TransparencyLog:
             group.append(self._queue.popleft())
             count += len(group[-1].entries)
         try:
-            self._settle()
-            growth = self._tree.grow([entry for one in group for entry in one.entries])
-            receipts = _receipts(growth, count, self._commit(growth))
+            receipts = self._commit([entry for one in group for entry in one.entries])
             for one in group:
-                one.outcome = tuple(itertools.islice(receipts, len(one.entries)))
+                one.outcome = receipts[: len(one.entries)]
+                receipts = receipts[len(one.entries) :]
         except CatenaError as error:
             for one in group:
                 one.outcome = error
@@ -211,62 +220,124 @@ class TransparencyLog:
                 one.outcome = LogUnwritable("the append was interrupted")
             raise
 
-    def _commit(self, growth: Growth) -> str:
-        """Steps 2 to 4 of the module's list; the new checkpoint."""
-        self._unfinished = tuple(tile for tile, _ in growth.files)
-        try:
-            with _writing():
-                for tile, content in growth.files:
-                    self._folder.write(tile.path, content)
-        except LogUnwritable:
-            with contextlib.suppress(LogUnwritable):
-                self._clear_unfinished()
-            raise
-        root = growth.tree.frontier.root()
-        text = checkpoints.sign(self._signer, self.origin, growth.tree.size, root)
-        self._pending = growth.tree, text
-        with _writing():
-            self._folder.replace_checkpoint(text.encode())
-        self._tree, self._checkpoint = self._pending
-        self._pending, self._unfinished = None, ()
-        for tile, _ in growth.files:
-            if not tile.partial:
-                # Superseded partial tiles only take space: failing to remove them harms nobody.
-                with contextlib.suppress(OSError):
-                    self._folder.drop_partials(tile.folder)
-        return text
-
-    def _settle(self) -> None:
-        """Be the log's writer and certain of what is on disk.
-
-        Raises ``LogUnwritable``, or ``LogForked`` if somebody else wrote meanwhile.
-        """
-        if self._lock_file < 0:
+    def _commit(self, entries: Sequence[bytes]) -> tuple[Receipt, ...]:
+        """The steps of the module's list."""
+        if self._closed:
             raise LogUnwritable("the log is closed")
-        if self._pending is not None:
-            pending_tree, pending_text = self._pending
-            content = self._folder.read(CHECKPOINT, MAX_CHECKPOINT)
-            if content == pending_text.encode():
-                with _writing():
-                    self._folder.replace_checkpoint(content)
-                self._tree, self._checkpoint = pending_tree, pending_text
-                self._unfinished = ()
-            elif content != self._checkpoint.encode():
-                raise LogForked("the checkpoint on disk is not one this process wrote")
-            self._pending = None
-        self._clear_unfinished()
+        with self._sequencer.turn() as turn:  # 1.
+            self._catch_up(turn)
+            growth = self._tree.grow(entries)  # 2.
+            root = growth.tree.frontier.root()
+            text = checkpoints.sign(self._signer, self.origin, growth.tree.size, root)
+            bundle = tiles.encode_bundle(entries)
+            turn.commit(Batch(self._tree.size, len(entries), bundle, text))  # 3.
+        self._advance(growth, text)
+        self._publish()  # 4.
+        return tuple(_receipts(growth, text))  # 5.
 
-    def _clear_unfinished(self) -> None:
-        """Remove the tiles of a failed append, before other entries take their numbers.
+    def _advance(self, growth: Growth, text: str) -> None:
+        self._tree, self._head = growth.tree, text
+        self._unpublished.append((growth, text))
 
-        None of them is in the tree: each is wider than what the tree has. Raises
-        ``LogUnwritable``.
-        """
-        if self._unfinished:
-            with _writing():
-                for tile in self._unfinished:
-                    self._folder.remove(tile.path)
-            self._unfinished = ()
+    def _catch_up(self, turn: Turn) -> None:
+        """Know the whole log, and have it published."""
+        if turn.head != self._head:
+            self._follow(turn)
+        self._publish()
+        if self._published_size > self._tree.size:
+            raise LogForked("a checkpoint is published that this log never had")
+        turn.forget(self._published_size)
+
+    def _follow(self, turn: Turn) -> None:
+        """Take in what others committed, or what an unclear commit of our own turned out to be."""
+        batches = [batch for batch in turn.staged if batch.end > self._tree.size]
+        if not batches or batches[0].start != self._tree.size:
+            self._load(turn, None)
+            return
+        head = checkpoints.verify(turn.head.encode(), self._signer.public_key, origin=self.origin)
+        growth = _grow(self._tree, batches)
+        _require_root(growth.tree, head)
+        self._advance(growth, turn.head)
+
+    def _begin(self, turn: Turn, remembered: str | None) -> None:
+        """Open: load, hold against what is remembered, and publish what is not yet."""
+        head = checkpoints.verify(turn.head.encode(), self._signer.public_key)
+        self.origin = head.origin
+        past = None
+        if remembered is not None:
+            key = self._signer.public_key
+            past = checkpoints.verify(remembered.encode(), key, origin=head.origin)
+            if past.size > head.size:
+                raise LogRewound(
+                    "the log is older than a checkpoint seen before",
+                    expected=f"at least {past.size} entries",
+                    got=f"{head.size}",
+                )
+        self._load(turn, past)
+        self._publish()
+        turn.forget(self._published_size)
+
+    def _load(self, turn: Turn, past: Checkpoint | None) -> None:
+        """Begin from the right edge of what is published and the batches staged behind it."""
+        key = self._signer.public_key
+        head = checkpoints.verify(turn.head.encode(), key, origin=self.origin)
+        self._published, published = self._read_published(turn.base is not None)
+        if turn.base is None:
+            base = published or Checkpoint(self.origin, 0, merkle.EMPTY_ROOT)
+        else:
+            base = checkpoints.verify(turn.base.encode(), key, origin=self.origin)
+        tree = _load_tree(self._storage, base)
+        growth = _grow(tree, [batch for batch in turn.staged if batch.end > base.size])
+        _require_root(growth.tree, head)
+        for known, problem in ((published, LogDamaged), (past, LogForked)):
+            if known is not None:
+                _require_contains(growth, known, self._storage, problem)
+        self._tree, self._head = growth.tree, turn.head
+        self._published_size = published.size if published else 0
+        self._unpublished.clear()
+        if growth.files or published is None:
+            self._unpublished.append((growth, turn.head))
+
+    def _read_published(self, repairable: bool) -> tuple[bytes | None, Checkpoint | None]:
+        """The checkpoint that readers see; one that a crash tore counts as none, if repairable."""
+        content = self._storage.read(CHECKPOINT, MAX_CHECKPOINT)
+        if content is None:
+            return None, None
+        try:
+            return content, checkpoints.verify(content, self._signer.public_key, origin=self.origin)
+        except CheckpointMalformed:
+            if not repairable:
+                raise
+            return content, None
+
+    def _publish(self) -> None:
+        """Let readers see what is committed: tiles first, then the checkpoint over them."""
+        while self._unpublished:
+            growth, text = self._unpublished[0]
+            for tile, content in growth.files:
+                self._storage.put(tile, content)
+            self._swap_checkpoint(growth.tree.size, text.encode())
+            self._unpublished.popleft()
+            for tile, _ in growth.files:
+                if not tile.partial:
+                    self._storage.drop_partials(tile)
+
+    def _swap_checkpoint(self, size: int, new: bytes) -> None:
+        """Publish a checkpoint, unless another server has published one as new or newer."""
+        if self._published != new:
+            try:
+                self._storage.swap_checkpoint(self._published, new)
+            except CheckpointMoved as moved:
+                content, published = self._read_published(repairable=False)
+                if published is None:
+                    raise LogForked("the published checkpoint is gone") from moved
+                if published.size > size and not self._sequencer.shared:
+                    raise LogForked("the published checkpoint is not one of this log") from moved
+                if published.size >= size:
+                    self._published, self._published_size = content, published.size
+                    return
+                self._storage.swap_checkpoint(content, new)
+        self._published, self._published_size = new, size
 
 
 @dataclass(slots=True, eq=False)
@@ -277,14 +348,12 @@ class _Waiting:
     outcome: tuple[Receipt, ...] | CatenaError | None = None
 
 
-def _receipts(growth: Growth, count: int, checkpoint: str) -> Iterator[Receipt]:
-    size = growth.tree.size
-    for index in range(size - count, size):
-        proof = merkle.inclusion_proof(index, size, growth.nodes.__getitem__)
+def _receipts(growth: Growth, checkpoint: str) -> Iterator[Receipt]:
+    for index, proof in growth.proofs():
         yield Receipt(
             index=index,
-            leaf_hash=growth.nodes[0, index].hex(),
-            proof=tuple(digest.hex() for digest in proof),
+            leaf_hash=growth.leaf_hash(index).hex(),
+            proof=tuple([digest.hex() for digest in proof]),
             checkpoint=checkpoint,
         )
 
@@ -301,73 +370,74 @@ def _require_entries(entries: Sequence[bytes]) -> None:
             )
 
 
-def _remembered(text: str | None, head: Checkpoint, signer: Signer) -> Checkpoint | None:
-    """The remembered checkpoint, verified, unless the log is older than it."""
-    if text is None:
-        return None
-    past = checkpoints.verify(text.encode(), signer.public_key, origin=head.origin)
-    if past.size > head.size:
-        raise LogRewound(
-            "the log is older than a checkpoint seen before",
-            expected=f"at least {past.size} entries",
-            got=f"{head.size}",
-        )
-    return past
-
-
-def _recompute(folder: LogFolder, head: Checkpoint, past: Checkpoint | None) -> Tree:
-    """The tree over the entries on disk, which must lead to ``head`` and through ``past``."""
-    tree = EMPTY_TREE
-    if past is not None and past.size == 0:
-        past = None  # every log starts from the empty tree
-    for index in range(-(-head.size // TILE_WIDTH)):
-        entries = _read_bundle(folder, index, head.size)
-        split = 0
-        if past is not None and tree.size < past.size <= tree.size + len(entries):
-            split = past.size - tree.size
-            tree = tree.grow(entries[:split]).tree
-            if tree.frontier.root() != past.root:
-                raise LogForked("the log does not contain the tree of a checkpoint seen before")
-        if entries[split:]:
-            tree = tree.grow(entries[split:]).tree
-    if tree.frontier.root() != head.root:
-        raise LogDamaged("the entries do not hash to the checkpoint's root")
+def _load_tree(storage: LogStorage, head: Checkpoint) -> Tree:
+    """The right edge, which must lead to the root that ``head`` signs."""
+    try:
+        tree = load_tree(storage, head.size)
+    except FormatError as error:
+        raise LogDamaged(f"the log's last tiles cannot be used: {error}") from error
+    _require_root(tree, head)
     return tree
 
 
-def _read_bundle(folder: LogFolder, index: int, size: int) -> tuple[bytes, ...]:
-    tile = Tile(None, index, tiles.width_at(None, index, size))
-    content = folder.read(tile.path, tiles.MAX_BUNDLE)
-    if content is None:
-        raise LogDamaged("entries that the checkpoint covers are missing", got=tile.path)
+def _grow(tree: Tree, batches: Sequence[Batch]) -> Growth:
+    """The tree with staged batches, which must follow it without a gap."""
+    entries: list[bytes] = []
+    for batch in batches:
+        if batch.start != tree.size + len(entries):
+            raise LogDamaged("entries behind the published checkpoint are missing")
+        try:
+            entries += tiles.parse_bundle(batch.bundle, batch.count)
+        except FormatError as error:
+            raise LogDamaged(f"staged entries cannot be read: {error}") from error
+    return tree.grow(entries)
+
+
+def _require_root(tree: Tree, head: Checkpoint) -> None:
+    if (tree.size, tree.frontier.root()) != (head.size, head.root):
+        raise LogDamaged(
+            "the log does not lead to its checkpoint",
+            expected=f"{head.size} entries",
+            got=f"{tree.size}",
+        )
+
+
+def _require_contains(
+    growth: Growth, known: Checkpoint, storage: LogStorage, problem: type[LogInconsistent]
+) -> None:
+    """Refuse a log that a known checkpoint's tree is no beginning of.
+
+    Newer than ``growth.before``, the tree is made from the staged entries; older, a proof from
+    the tiles must connect the two.
+    """
+    if known.size > growth.tree.size:
+        raise problem(
+            "a checkpoint covers entries that the log does not have",
+            expected=f"{known.size} entries",
+            got=f"{growth.tree.size}",
+        )
+    if known.size == 0:
+        return  # every log starts from the empty tree
+    frontier = growth.before.frontier
+    if known.size > frontier.size:
+        leaves = [growth.leaf_hash(index) for index in range(frontier.size, known.size)]
+        frontier = frontier.extend(leaves)
+    nodes = TileNodes(storage, frontier.size)
     try:
-        return tiles.parse_bundle(content, tile.width)
+        proof = merkle.consistency_proof(known.size, frontier.size, nodes)
+        merkle.verify_consistency(known.size, known.root, frontier.size, frontier.root(), proof)
+    except ProofMismatch as error:
+        raise problem("the log does not contain the tree of a checkpoint seen before") from error
     except FormatError as error:
-        raise LogDamaged(f"{tile.path} is not a bundle of entries: {error}") from error
-
-
-def _set_leftovers_aside(folder: LogFolder, size: int) -> None:
-    """Clear what a crashed append left beyond the checkpoint, so that it is never mixed up."""
-    folder.settle_checkpoint()
-    for name in tuple(folder.files()):
-        if name.startswith("tile/") and tiles.is_beyond(name, size):
-            folder.set_aside(name, size)
+        raise LogDamaged(f"the log's tiles cannot be used: {error}") from error
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    """The operating system's refusals as ``LogUnwritable``."""
-    try:
-        yield
-    except OSError as error:
-        raise LogUnwritable("the log cannot be written", got=error.strerror) from error
-
-
-@contextlib.contextmanager
-def _closing_on_error(descriptor: int) -> Iterator[None]:
-    """Give the write lock back if opening the log fails."""
+def _closing_on_error(sequencer: Sequencer, storage: LogStorage) -> Iterator[None]:
+    """Give the right to write back if opening the log fails."""
     try:
         yield
     except BaseException:
-        os.close(descriptor)
+        sequencer.close()
+        storage.close()
         raise

@@ -35,6 +35,12 @@ def leaf_hash(entry: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
+def leaf_hashes(entries: Sequence[bytes]) -> list[bytes]:
+    """``leaf_hash`` of each."""
+    sha256 = hashlib.sha256
+    return [sha256(b"\x00" + entry).digest() for entry in entries]
+
+
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Hash of an interior node: SHA-256(0x01 ‖ left ‖ right)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
@@ -61,22 +67,62 @@ class Frontier:
             for level, digest in zip(reversed(levels), self.hashes, strict=True)
         }
 
+    def edges(self) -> list[bytes | None]:
+        """For each level below the root: the hash over what its perfect subtrees leave over.
+
+        That is the ragged subtree at the right end of the level, None where there is none.
+        """
+        edges: list[bytes | None] = []
+        ragged, hashes = None, list(self.hashes)
+        for level in range((self.size - 1).bit_length() if self.size else 0):
+            edges.append(ragged)
+            if self.size >> level & 1:
+                digest = hashes.pop()
+                ragged = digest if ragged is None else node_hash(digest, ragged)
+        return edges
+
     def extend(self, leaves: Iterable[bytes], made: dict[Node, bytes] | None = None) -> Frontier:
         """The frontier after more leaf hashes; every subtree completed is put into ``made``."""
-        stack, size = list(self.hashes), self.size
-        for leaf in leaves:
-            digest, index, level = leaf, size, 0
-            if made is not None:
-                made[0, index] = digest
-            while index & 1:
-                digest = node_hash(stack.pop(), digest)
-                index >>= 1
-                level += 1
-                if made is not None:
-                    made[level, index] = digest
-            stack.append(digest)
-            size += 1
-        return Frontier(size, tuple(stack))
+        grown, rows = self.grow(list(leaves))
+        if made is not None:
+            for level, row in enumerate(rows):
+                made.update(
+                    ((level, index), digest) for index, digest in enumerate(row.hashes, row.start)
+                )
+        return grown
+
+    def grow(self, leaves: list[bytes]) -> tuple[Frontier, tuple[Row, ...]]:
+        """The frontier after more leaf hashes, and the nodes on each level that took part.
+
+        A level at a time, because a loop over nodes costs more than hashing them.
+        """
+        rows: list[Row] = []
+        kept = {level: digest for (level, _), digest in self.nodes().items()}
+        level, hashes, start = 0, leaves, self.size
+        while hashes:
+            if start & 1:
+                hashes, start = [kept.pop(level), *hashes], start - 1
+            rows.append(Row(start, hashes))
+            if len(hashes) & 1:
+                kept[level] = hashes[-1]
+            hashes, start, level = _parents(hashes), start >> 1, level + 1
+        hashes = [kept[level] for level in sorted(kept, reverse=True)]
+        return Frontier(self.size + len(leaves), tuple(hashes)), tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Neighbouring nodes of one level; the first has index ``start``, which is even."""
+
+    start: int
+    hashes: list[bytes]
+
+
+def _parents(hashes: list[bytes]) -> list[bytes]:
+    """The level above; a last node without a sibling has no parent yet."""
+    sha256 = hashlib.sha256
+    pairs = zip(hashes[::2], hashes[1::2], strict=False)
+    return [sha256(b"\x01" + left + right).digest() for left, right in pairs]
 
 
 def subtree_root(hashes: Sequence[bytes]) -> bytes:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catena.errors import FormatError
-from catena.formats.reader import Reader
 
 TILE_WIDTH = 256
 TILE_LEVELS = 8
@@ -109,7 +108,13 @@ def encode_bundle(entries: Sequence[bytes]) -> bytes:
 
 def parse_bundle(data: bytes, width: int) -> tuple[bytes, ...]:
     """The ``width`` entries of a bundle. Raises ``FormatError``."""
-    reader = Reader(data, order="big")
-    entries = tuple(reader.sized(2, MAX_ENTRY, f"entry {number}") for number in range(width))
-    reader.done("entry bundle")
-    return entries
+    entries, end, total = [], 0, len(data)
+    for number in range(width):
+        start = end + 2
+        end = start + int.from_bytes(data[end:start], "big")
+        if end > total or start > total:
+            raise FormatError(f"entry {number} ends behind the data")
+        entries.append(data[start:end])
+    if end != total:
+        raise FormatError("entry bundle has trailing bytes", got=f"{total - end} bytes")
+    return tuple(entries)

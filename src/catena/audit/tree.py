@@ -6,12 +6,22 @@ the right-most tile of each level, not the log: a few hundred kilobytes at most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from catena.audit import merkle
-from catena.audit.merkle import HASH_SIZE, Frontier, Node
-from catena.audit.tiles import FULL_TILE, TILE_LEVELS, TILE_WIDTH, Tile, encode_bundle
+from catena.audit import merkle, tiles
+from catena.audit.merkle import HASH_SIZE, Frontier, Node, Row
+from catena.audit.reader import LogReader
+from catena.audit.tiles import (
+    FULL_TILE,
+    MAX_BUNDLE,
+    TILE_LEVELS,
+    TILE_WIDTH,
+    Tile,
+    encode_bundle,
+    parse_bundle,
+)
+from catena.errors import FormatError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +43,10 @@ class Tree:
 
     def grow(self, entries: Sequence[bytes]) -> Growth:
         """The tree with more entries, and the files that make it durable."""
-        nodes = self.frontier.nodes()
-        leaves = [merkle.leaf_hash(entry) for entry in entries]
-        frontier = self.frontier.extend(leaves, nodes)
+        frontier, levels = self.frontier.grow(merkle.leaf_hashes(entries))
         bundle, files = self._grow_bundles(entries)
-        rows, tiles = self._grow_rows(leaves)
-        return Growth(Tree(frontier, rows, bundle), tuple(files + tiles), nodes)
+        rows, tiles = self._grow_rows(levels)
+        return Growth(self, Tree(frontier, rows, bundle), tuple(files + tiles), levels)
 
     def _grow_bundles(self, entries: Sequence[bytes]) -> tuple[bytes, list[tuple[Tile, bytes]]]:
         files: list[tuple[Tile, bytes]] = []
@@ -54,41 +62,141 @@ class Tree:
         return bundle, files
 
     def _grow_rows(
-        self, leaves: Sequence[bytes]
+        self, levels: Sequence[Row]
     ) -> tuple[tuple[bytes, ...], list[tuple[Tile, bytes]]]:
         files: list[tuple[Tile, bytes]] = []
         rows = list(self.rows)
-        level, fresh = 0, b"".join(leaves)
-        while fresh:
+        for level, nodes in enumerate(levels[::TILE_LEVELS]):
+            first = self.size >> (TILE_LEVELS * level)  # of the new nodes on this level
+            fresh = nodes.hashes[first - nodes.start :]
             if level == len(rows):
                 rows.append(b"")
-            row = rows[level] + fresh
-            index = (self.size >> (TILE_LEVELS * level)) // TILE_WIDTH
-            fresh = b""
-            while row:
+            row = rows[level] + b"".join(fresh)
+            for index in range(first // TILE_WIDTH, -(-(first + len(fresh)) // TILE_WIDTH)):
                 tile, row = row[:FULL_TILE], row[FULL_TILE:]
                 files.append((Tile(level, index, len(tile) // HASH_SIZE), tile))
-                rows[level] = tile
-                if len(tile) == FULL_TILE:
-                    rows[level] = b""
-                    fresh += merkle.subtree_root(_split(tile))
-                index += 1
-            level += 1
+                rows[level] = b"" if len(tile) == FULL_TILE else tile
         return tuple(rows), files
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One append: the next ``tree``; the tiles that must be on disk before it counts; and the
-    hash of every perfect subtree that proofs for the new entries need.
+    """One append: the tree ``before``, the next ``tree``, the ``files`` that must be on disk
+    before it counts, and the nodes of each level that took part.
     """
 
+    before: Tree
     tree: Tree
     files: tuple[tuple[Tile, bytes], ...]
-    nodes: dict[Node, bytes]
+    levels: tuple[Row, ...]
+
+    def leaf_hash(self, index: int) -> bytes:
+        """The hash of one of the new entries."""
+        return self.levels[0].hashes[index - self.levels[0].start]
+
+    def proofs(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Index and inclusion path, from the leaf up, of each new entry in the next tree.
+
+        A sibling on the path is a node that took part, a perfect subtree of the tree before,
+        or the ragged right edge of the next tree.
+        """
+        size, old = self.tree.size, self.before.frontier.nodes()
+        edges = self.tree.frontier.edges()
+        for entry in range(self.before.size, size):
+            path, index = [], entry
+            for level, edge in enumerate(edges):
+                sibling = index ^ 1
+                if (sibling + 1) << level <= size:
+                    path.append(self._node(level, sibling, old))
+                elif edge is not None and sibling == size >> level:
+                    path.append(edge)
+                index >>= 1
+            yield entry, path
+
+    def _node(self, level: int, index: int, old: dict[Node, bytes]) -> bytes:
+        if level < len(self.levels):
+            row = self.levels[level]
+            if index >= row.start:
+                return row.hashes[index - row.start]
+        return old[level, index]
 
 
 EMPTY_TREE = Tree(Frontier(), (), b"")
+
+
+def load_tree(reader: LogReader, size: int) -> Tree:
+    """The right edge of a log of ``size`` from its tiles and its last bundle.
+
+    Nothing of it is to be believed before ``frontier.root()`` is one that was signed. Raises
+    ``FormatError`` for files that are missing or do not fit together.
+    """
+    rows = []
+    for level in range(tiles.levels(size)):
+        index = (size >> (TILE_LEVELS * level)) // TILE_WIDTH
+        width = tiles.width_at(level, index, size)
+        rows.append(read_hashes(reader, Tile(level, index, width)) if width else b"")
+    bundle = b""
+    if size % TILE_WIDTH:
+        entries = read_entries(reader, Tile(None, size // TILE_WIDTH, size % TILE_WIDTH))
+        bundle = encode_bundle(entries)
+        if b"".join(merkle.leaf_hashes(entries)) != rows[0]:
+            raise FormatError("the last entries do not hash to the last tile")
+    hashes = [digest for row in reversed(rows) for digest in _perfect(row)]
+    return Tree(Frontier(size, tuple(hashes)), tuple(rows), bundle)
+
+
+def read_hashes(reader: LogReader, tile: Tile) -> bytes:
+    """The hashes of a tile, or the beginning of the full one that has taken its place."""
+    for candidate in (tile, Tile(tile.level, tile.index)):
+        content = reader.read(candidate.path, FULL_TILE)
+        if content is not None:
+            if len(content) != candidate.width * HASH_SIZE:
+                raise FormatError(f"{candidate.path} has a wrong size", got=f"{len(content)} bytes")
+            return content[: tile.width * HASH_SIZE]
+    raise FormatError(f"{tile.path} is missing")
+
+
+def read_entries(reader: LogReader, tile: Tile) -> tuple[bytes, ...]:
+    """The entries of a bundle, or the first ones of the full one that has taken its place."""
+    for candidate in (tile, Tile(None, tile.index)):
+        content = reader.read(candidate.path, MAX_BUNDLE)
+        if content is not None:
+            return parse_bundle(content, candidate.width)[: tile.width]
+    raise FormatError(f"{tile.path} is missing")
+
+
+class TileNodes:
+    """The hashes of a log's perfect subtrees, from its tiles, for ``merkle``'s proofs.
+
+    The tiles it has read are kept: make a new one for each handful of proofs. What a proof
+    made with it is worth, only its verification shows.
+    """
+
+    __slots__ = ("_reader", "_size", "_tiles")
+
+    def __init__(self, reader: LogReader, size: int) -> None:
+        self._reader = reader
+        self._size = size
+        self._tiles: dict[tuple[int, int], list[list[bytes]]] = {}
+
+    def __call__(self, node: Node) -> bytes:
+        """The hash of ``(level, index)``, a perfect subtree of the tree. Raises ``FormatError``."""
+        level, inside = divmod(node[0], TILE_LEVELS)
+        tile = (node[1] << inside) // TILE_WIDTH
+        return self._levels(level, tile)[inside][node[1] - (tile << (TILE_LEVELS - inside))]
+
+    def _levels(self, level: int, index: int) -> list[list[bytes]]:
+        levels = self._tiles.get((level, index))
+        if levels is None:
+            tile = Tile(level, index, tiles.width_at(level, index, self._size))
+            _, rows = Frontier().grow(_split(read_hashes(self._reader, tile)))
+            levels = self._tiles[level, index] = [row.hashes for row in rows]
+        return levels
+
+
+def _perfect(row: bytes) -> Iterator[bytes]:
+    """The perfect subtrees over the hashes of a tile that is not full, largest first."""
+    yield from Frontier().grow(_split(row))[0].hashes
 
 
 def _split(row: bytes) -> list[bytes]:

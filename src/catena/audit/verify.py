@@ -110,8 +110,8 @@ class TileBeyondCheckpoint(LogFault):
 
     code = "tile-beyond-checkpoint"
     remedy = (
-        "If the server was killed while it wrote, starting it sets this file aside. If not, "
-        "the checkpoint was replaced by an older one: keep the folder as evidence."
+        "If the server was killed while it wrote, starting it repairs this; if the log's disk is "
+        "full, make room. If neither, an older checkpoint was put back: keep the folder as evidence."
     )
 
 
