@@ -127,6 +127,11 @@ class LogFolder:
             _write(path, new)
             path.rename(self.path / CHECKPOINT)
 
+    @property
+    def unsynced(self) -> int:
+        """How many files may not be on disk."""
+        return len(self._unsynced)
+
     def sync(self) -> None:
         """Wait until all that was put is on disk. Raises ``OSError``."""
         for path in self._unsynced:
@@ -145,7 +150,7 @@ class LogFolder:
         path = self.path / _NEW_WRITE_AHEAD
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, content)
+            _write_all(descriptor, content)
             os.fsync(descriptor)
             path.rename(self.path / WRITE_AHEAD)
             sync_folder(self.path)
@@ -277,11 +282,15 @@ def _write(path: Path, content: bytes) -> None:
         path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
     )
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        _write_all(descriptor, content)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _sync_file(path: Path) -> None:

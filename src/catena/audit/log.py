@@ -6,8 +6,9 @@ One ``append``, in order (``audit.storage`` has the two places it speaks of):
    what is committed and not published yet is published, or nothing goes on;
 2. leaf hashes and the new frontier are computed in memory, and the checkpoint is signed;
 3. entries and checkpoint are handed to the sequencer: durable, and the log's next, or not at all;
-4. the tiles that changed are stored, then the checkpoint takes the old one's place;
-5. only then are the receipts handed out.
+4. the tiles that changed are stored, then the checkpoint takes the old one's place: by this
+   append, or shortly after it by a thread that does it for many (``publish_behind``);
+5. the receipts are handed out.
 
 A failure in 1 or 2 leaves the log as it was. A failure in 3 leaves it open whether the entries
 are in the log; the next turn tells. A failure in 4 leaves them in the log and refuses the
@@ -30,6 +31,7 @@ from catena.audit import merkle, tiles
 from catena.audit.checkpoint import CheckpointMalformed
 from catena.audit.folder import MAX_CHECKPOINT, LogFolder
 from catena.audit.merkle import ProofMismatch
+from catena.audit.publisher import Publisher
 from catena.audit.storage import (
     Batch,
     CheckpointMoved,
@@ -48,6 +50,8 @@ from catena.formats.note import Checkpoint
 from catena.keys.signer import Signer
 
 MAX_BATCH = 1024
+MAX_UNPUBLISHED = 256
+"""Appends that readers do not see yet; with more, appends wait for readers."""
 
 
 class LogRewound(LogInconsistent):
@@ -88,6 +92,8 @@ class TransparencyLog:
         "_lock",
         "_published",
         "_published_size",
+        "_publisher",
+        "_publishing",
         "_queue",
         "_sequencer",
         "_signer",
@@ -109,9 +115,11 @@ class TransparencyLog:
         self._closed = False
         self._tree = EMPTY_TREE
         self._head = head
+        self._publishing = threading.Lock()  # guards what follows, and the storage
         self._unpublished: deque[tuple[Growth, str]] = deque()
         self._published: bytes | None = head.encode() or None  # the checkpoint that readers see
         self._published_size = 0
+        self._publisher: Publisher | None = None
 
     @classmethod
     def create(cls, folder: Path, origin: str, signer: Signer) -> Self:
@@ -165,6 +173,13 @@ class TransparencyLog:
             log._begin(turn, remembered)
         return log
 
+    def publish_behind(self, delay: float) -> None:
+        """From now on let appends return before readers see them, ``delay`` seconds at most.
+
+        They are durable all the same, and a log that cannot be published takes no entries.
+        """
+        self._publisher = Publisher(self.publish, delay)
+
     @property
     def size(self) -> int:
         """How many entries are in the log, as far as this process has seen."""
@@ -195,6 +210,9 @@ class TransparencyLog:
         with self._lock:
             if not self._closed:
                 self._closed = True
+                if self._publisher is not None:
+                    self._publisher.stop()
+                    self._publisher = None
                 with contextlib.suppress(CatenaError), self._sequencer.turn() as turn:
                     self._catch_up(turn)
                 self._sequencer.close()
@@ -232,7 +250,10 @@ class TransparencyLog:
             bundle = tiles.encode_bundle(entries)
             turn.commit(Batch(self._tree.size, len(entries), bundle, text))  # 3.
         self._advance(growth, text)
-        self._publish()  # 4.
+        if self._publisher is None:
+            self.publish()  # 4.
+        else:
+            self._publisher.wake()
         return tuple(_receipts(growth, text))  # 5.
 
     def _advance(self, growth: Growth, text: str) -> None:
@@ -243,10 +264,20 @@ class TransparencyLog:
         """Know the whole log, and have it published."""
         if turn.head != self._head:
             self._follow(turn)
-        self._publish()
+        late = len(self._unpublished) >= MAX_UNPUBLISHED
+        if self._publisher is None or self._publisher.failed or late:
+            self.publish()
         if self._published_size > self._tree.size:
             raise LogForked("a checkpoint is published that this log never had")
-        turn.forget(self._published_size)
+        self._forget(turn)
+
+    def _forget(self, turn: Turn) -> None:
+        """Let go of what is published, unless more is being published just now."""
+        if self._publishing.acquire(blocking=False):
+            try:
+                turn.forget(self._published_size)
+            finally:
+                self._publishing.release()
 
     def _follow(self, turn: Turn) -> None:
         """Take in what others committed, or what an unclear commit of our own turned out to be."""
@@ -274,14 +305,14 @@ class TransparencyLog:
                     got=f"{head.size}",
                 )
         self._load(turn, past)
-        self._publish()
-        turn.forget(self._published_size)
+        self.publish()
+        self._forget(turn)
 
     def _load(self, turn: Turn, past: Checkpoint | None) -> None:
         """Begin from the right edge of what is published and the batches staged behind it."""
         key = self._signer.public_key
         head = checkpoints.verify(turn.head.encode(), key, origin=self.origin)
-        self._published, published = self._read_published(turn.base is not None)
+        content, published = self._read_published(turn.base is not None)
         if turn.base is None:
             base = published or Checkpoint(self.origin, 0, merkle.EMPTY_ROOT)
         else:
@@ -293,10 +324,12 @@ class TransparencyLog:
             if known is not None:
                 _require_contains(growth, known, self._storage, problem)
         self._tree, self._head = growth.tree, turn.head
-        self._published_size = published.size if published else 0
-        self._unpublished.clear()
-        if growth.files or published is None:
-            self._unpublished.append((growth, turn.head))
+        with self._publishing:
+            self._published = content
+            self._published_size = published.size if published else 0
+            self._unpublished.clear()
+            if growth.files or published is None:
+                self._unpublished.append((growth, turn.head))
 
     def _read_published(self, repairable: bool) -> tuple[bytes | None, Checkpoint | None]:
         """The checkpoint that readers see; one that a crash tore counts as none, if repairable."""
@@ -310,15 +343,28 @@ class TransparencyLog:
                 raise
             return content, None
 
-    def _publish(self) -> None:
-        """Let readers see what is committed: tiles first, then the checkpoint over them."""
-        while self._unpublished:
-            growth, text = self._unpublished[0]
-            for tile, content in growth.files:
+    def publish(self) -> None:
+        """Let readers see what is committed: tiles first, then the checkpoint over them.
+
+        Of a tile that grew several times only the last version is stored. Raises
+        ``LogUnwritable``, ``TileConflict``, ``LogForked``.
+        """
+        with self._publishing:
+            waiting = tuple(self._unpublished)
+            if not waiting:
+                return
+            latest = {
+                (tile.level, tile.index): (tile, content)
+                for growth, _ in waiting
+                for tile, content in growth.files
+            }
+            for tile, content in latest.values():
                 self._storage.put(tile, content)
+            growth, text = waiting[-1]
             self._swap_checkpoint(growth.tree.size, text.encode())
-            self._unpublished.popleft()
-            for tile, _ in growth.files:
+            for _ in waiting:
+                self._unpublished.popleft()
+            for tile, _ in latest.values():
                 if not tile.partial:
                     self._storage.drop_partials(tile)
 

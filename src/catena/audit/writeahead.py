@@ -23,7 +23,8 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 from catena.audit.folder import WRITE_AHEAD, LogFolder
 from catena.audit.storage import Batch, LogUnwritable, writing
@@ -31,6 +32,8 @@ from catena.errors import LogInconsistent
 
 FULL = 8 * 1024 * 1024
 """Bytes of records after which a new file begins."""
+MANY = 1000
+"""Files that wait to be synchronised after which a new file begins."""
 ROOM = 256 * 1024
 """Bytes of zeros that are written ahead of the records, so that a record changes no file size."""
 _MAX_FILE = 256 * 1024 * 1024
@@ -63,7 +66,8 @@ class WriteAhead:
         self._room = 0  # up to where the file holds zeros
         self._base = ""
         self._head = ""
-        self._staged: list[Batch] = []
+        self._published = ""  # newest checkpoint known to be published
+        self._staged: deque[Batch] = deque()
         self._unclear: Batch | None = None  # may be on disk
 
     def found(self, checkpoint: str) -> None:
@@ -75,6 +79,7 @@ class WriteAhead:
             with self._closing_on_error():
                 self._folder.require_unused()  # another process may have been faster to the lock
                 self._begin(checkpoint)
+                self._head = checkpoint
 
     def open(self) -> None:
         """Become the folder's writer. Raises ``LogMissing``, ``LogInUse``, ``WriteAheadDamaged``."""
@@ -85,7 +90,8 @@ class WriteAhead:
         with self._closing_on_error(), writing():
             content = self._folder.read(WRITE_AHEAD, _MAX_FILE)
             if content is None:  # the log was closed, and everything is in its tiles
-                self._begin(self._folder.read_checkpoint().decode(errors="replace"))
+                self._head = self._folder.read_checkpoint().decode(errors="replace")
+                self._begin(self._head)
             else:
                 self._read(content)
 
@@ -127,9 +133,13 @@ class WriteAhead:
         self._unclear = None
 
     def forget(self, size: int) -> None:
-        """Drop what is published; begin a new file when this one is full."""
-        self._staged = [batch for batch in self._staged if batch.end > size]
-        if self._offset >= FULL and not self._staged:
+        """Drop what is published; begin a new file when this one is full. Raises ``LogUnwritable``.
+
+        Nothing may be published meanwhile.
+        """
+        while self._staged and self._staged[0].end <= size:
+            self._published = self._staged.popleft().checkpoint
+        if self._offset >= FULL or self._folder.unsynced >= MANY:
             with writing():
                 self._renew()
 
@@ -147,18 +157,18 @@ class WriteAhead:
     def _renew(self) -> None:
         """Synchronise what is published, and begin a new file from it. Raises ``OSError``."""
         self._folder.sync()
-        self._begin(self._head)
+        self._begin(self._published, self._staged)
         self._folder.tidy()
 
-    def _begin(self, checkpoint: str) -> None:
-        """A file without records takes the place of the one there is. Raises ``OSError``."""
+    def _begin(self, checkpoint: str, batches: Iterable[Batch] = ()) -> None:
+        """A file with these records takes the place of the one there is. Raises ``OSError``."""
         text = checkpoint.encode()
-        content = _MAGIC + _LENGTH.pack(len(text)) + text
+        content = _MAGIC + _LENGTH.pack(len(text)) + text + b"".join(map(_encode, batches))
         file = self._folder.replace_write_ahead(content)
         if self._file >= 0:
             os.close(self._file)
         self._file, self._offset, self._room = file, len(content), len(content)
-        self._base = self._head = checkpoint
+        self._base = self._published = checkpoint
         self._folder.base_size = _size(checkpoint)
 
     def _make_room(self, size: int) -> None:
@@ -174,7 +184,7 @@ class WriteAhead:
         end = start + int.from_bytes(content[len(_MAGIC) : start], "big")
         if not content.startswith(_MAGIC) or not start < end <= len(content):
             raise WriteAheadDamaged("the write-ahead file has no beginning")
-        self._base = self._head = content[start:end].decode(errors="replace")
+        self._base = self._published = self._head = content[start:end].decode(errors="replace")
         while (batch := _decode(content, end)) is not None:
             self._staged.append(batch)
             self._head = batch.checkpoint

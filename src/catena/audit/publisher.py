@@ -1,0 +1,45 @@
+"""A thread that publishes what was committed, for many appends at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Publisher:
+    """Calls ``publish`` at most ``delay`` seconds after ``wake``, in a thread of its own.
+
+    ``failed`` tells that the last call did not succeed: whoever appends next has to publish,
+    and gets to know why it cannot be done.
+    """
+
+    __slots__ = ("_delay", "_publish", "_stopping", "_thread", "_wake", "failed")
+
+    def __init__(self, publish: Callable[[], None], delay: float) -> None:
+        self.failed = False
+        self._publish = publish
+        self._delay = delay
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit-publisher", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something was committed."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread; what was not published is left to the caller."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._wake.wait() and not self._stopping.wait(self._delay):
+            self._wake.clear()
+            try:
+                self._publish()
+            except Exception:  # noqa: BLE001 - whatever it was, the next append meets it
+                self.failed = True
+            else:
+                self.failed = False
