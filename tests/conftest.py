@@ -6,10 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from catena.lab import archive
 from catena.lab.tree import SUITE, Cache
+from postgres import PostgreSQL
 
 settings.register_profile("catena", deadline=None)
 settings.load_profile("catena")
@@ -31,3 +33,11 @@ def on_path() -> None:
 
 
 on_path()
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A real PostgreSQL server."""
+    server = PostgreSQL()
+    yield server
+    server.close()

@@ -96,6 +96,14 @@ def shape(path):
         }
 
 
+AUDIT_LOG = ("log_batches", "log_files")
+
+
+def drop_tables(file, *names):
+    for name in names:
+        file.execute(f"DROP TABLE {name}")
+
+
 def version_of(path):
     with closing(sqlite3.connect(path)) as file:
         return file.execute("SELECT version FROM schema_version").fetchone()[0]
@@ -108,9 +116,7 @@ def older(database, node, url, tmp_path):
     path = tmp_path / "catena.db"
     fresh = shape(path)
     with closing(sqlite3.connect(path)) as file, file:
-        file.execute("DROP TABLE container_index_records")
-        file.execute("DROP TABLE container_records")
-        file.execute("DROP TABLE policies")
+        drop_tables(file, "container_index_records", "container_records", "policies", *AUDIT_LOG)
         file.execute("ALTER TABLE nodes DROP COLUMN trusted_log")
         file.execute("UPDATE schema_version SET version = 1")
     return path, fresh
@@ -131,13 +137,12 @@ def test_a_database_of_version_1_becomes_what_create_makes_and_keeps_its_rows(ol
     again.close()
 
 
-def test_a_database_of_version_2_takes_only_the_last_step(database, node, url, tmp_path):
+def test_a_database_of_version_2_takes_only_the_later_steps(database, node, url, tmp_path):
     database.close()
     path = tmp_path / "catena.db"
     fresh = shape(path)
     with closing(sqlite3.connect(path)) as file, file:
-        file.execute("DROP TABLE container_index_records")
-        file.execute("DROP TABLE container_records")
+        drop_tables(file, "container_index_records", "container_records", *AUDIT_LOG)
         file.execute("UPDATE schema_version SET version = 2")
     opened = Database.open(url)
     with opened.snapshot() as tx:
@@ -161,7 +166,7 @@ def test_a_database_of_version_3_keeps_its_container_records(database, node, url
     path = tmp_path / "catena.db"
     fresh = shape(path)
     with closing(sqlite3.connect(path)) as file, file:
-        file.execute("DROP TABLE container_index_records")
+        drop_tables(file, "container_index_records", *AUDIT_LOG)
         file.execute("UPDATE schema_version SET version = 3")
     opened = Database.open(url)
     with opened.snapshot() as tx:

@@ -11,10 +11,11 @@ import contextlib
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from catena.audit import tiles
+from catena.audit.reader import LogUnreadable
 from catena.audit.storage import CheckpointMoved, TileConflict, writing
 from catena.audit.tiles import CHECKPOINT, TILE_WIDTH, Tile
 from catena.errors import NotFound, Unavailable, UsageError
@@ -49,13 +50,6 @@ class LogExists(UsageError):
 
     code = "log-exists"
     remedy = "Choose an empty folder; a log is never started over."
-
-
-class LogUnreadable(Unavailable):
-    """A file of the log cannot be read by this process."""
-
-    code = "log-unreadable"
-    remedy = "Check the permissions of the log's folder and its disk."
 
 
 class LogFolder:
@@ -94,25 +88,29 @@ class LogFolder:
         finally:
             os.close(descriptor)
 
-    def put(self, tile: Tile, content: bytes) -> None:
-        """Write a tile without waiting for the disk. Raises ``TileConflict``, ``LogUnwritable``.
+    def put(self, files: Sequence[tuple[Tile, bytes]]) -> None:
+        """Write tiles without waiting for the disk. Raises ``TileConflict``, ``LogUnwritable``.
 
         While a crash is repaired, what lies in a tile's place is its torn beginning or evidence:
-        it is set aside, and so that none is taken for the log's, are older partial versions.
+        it is set aside, and so that none is taken for the log's, older partial versions go.
         """
-        path = self.path / tile.path
         with writing():
-            self._make_folder(path.parent)
-            if self.recovering and tile.partial:
-                self._drop_partials(tile, keep=tile.width)
-            if (self.recovering or not tile.partial) and path not in self._unsynced:
-                there = self._content(tile.path)
-                if there is not None and there != content:
-                    if not self.recovering:
-                        raise TileConflict("a full tile has other content", got=tile.path)
-                    self.set_aside(tile.path, self.base_size)
-            self._unsynced[path] = None
-            _write(path, content)
+            for tile, content in files:
+                self._put(tile, content)
+
+    def _put(self, tile: Tile, content: bytes) -> None:
+        path = self.path / tile.path
+        self._make_folder(path.parent)
+        if self.recovering and tile.partial:
+            self._drop_partials(tile, keep=tile.width)
+        if (self.recovering or not tile.partial) and path not in self._unsynced:
+            there = self._content(tile.path)
+            if there is not None and there != content:
+                if not self.recovering:
+                    raise TileConflict("a full tile has other content", got=tile.path)
+                self.set_aside(tile.path, self.base_size)
+        self._unsynced[path] = None
+        _write(path, content)
 
     def swap_checkpoint(self, old: bytes | None, new: bytes) -> None:
         """Put a checkpoint in the old one's place without waiting for the disk.

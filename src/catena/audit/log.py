@@ -2,8 +2,8 @@
 
 One ``append``, in order (``audit.storage`` has the two places it speaks of):
 
-1. a turn: nobody else decides what comes next; what others added meanwhile is taken in, and
-   what is committed and not published yet is published, or nothing goes on;
+1. what was committed and could not be published is published, or nothing goes on; then a turn:
+   nobody else decides what comes next, and what others added meanwhile is taken in;
 2. leaf hashes and the new frontier are computed in memory, and the checkpoint is signed;
 3. entries and checkpoint are handed to the sequencer: durable, and the log's next, or not at all;
 4. the tiles that changed are stored, then the checkpoint takes the old one's place: by this
@@ -32,6 +32,7 @@ from catena.audit.checkpoint import CheckpointMalformed
 from catena.audit.folder import MAX_CHECKPOINT, LogFolder
 from catena.audit.merkle import ProofMismatch
 from catena.audit.publisher import Publisher
+from catena.audit.reader import LogUnreadable
 from catena.audit.storage import (
     Batch,
     CheckpointMoved,
@@ -52,6 +53,7 @@ from catena.keys.signer import Signer
 MAX_BATCH = 1024
 MAX_UNPUBLISHED = 256
 """Appends that readers do not see yet; with more, appends wait for readers."""
+MAX_SWAPS = 16
 
 
 class LogRewound(LogInconsistent):
@@ -169,8 +171,10 @@ class TransparencyLog:
     ) -> Self:
         """Open a log from its right edge; raises as ``open``."""
         log = cls(sequencer, storage, signer, "", "")
-        with _closing_on_error(sequencer, storage), sequencer.turn() as turn:
-            log._begin(turn, remembered)
+        with _closing_on_error(sequencer, storage):
+            with sequencer.turn() as turn:
+                log._begin(turn, remembered)
+            log.publish()
         return log
 
     def publish_behind(self, delay: float) -> None:
@@ -213,8 +217,12 @@ class TransparencyLog:
                 if self._publisher is not None:
                     self._publisher.stop()
                     self._publisher = None
-                with contextlib.suppress(CatenaError), self._sequencer.turn() as turn:
-                    self._catch_up(turn)
+                with contextlib.suppress(CatenaError):
+                    with self._sequencer.turn() as turn:
+                        self._follow(turn)
+                    self.publish()
+                    with self._sequencer.turn() as turn:
+                        self._forget(turn)
                 self._sequencer.close()
                 self._storage.close()
 
@@ -230,6 +238,9 @@ class TransparencyLog:
             for one in group:
                 one.outcome = receipts[: len(one.entries)]
                 receipts = receipts[len(one.entries) :]
+        except LogUnreadable as error:
+            for one in group:
+                one.outcome = LogUnwritable(f"the log cannot be written: {error}")
         except CatenaError as error:
             for one in group:
                 one.outcome = error
@@ -242,8 +253,12 @@ class TransparencyLog:
         """The steps of the module's list."""
         if self._closed:
             raise LogUnwritable("the log is closed")
-        with self._sequencer.turn() as turn:  # 1.
-            self._catch_up(turn)
+        late = len(self._unpublished) >= MAX_UNPUBLISHED
+        if self._publisher is None or self._publisher.failed or late:
+            self.publish()  # 1.
+        with self._sequencer.turn() as turn:
+            self._follow(turn)
+            self._forget(turn)
             growth = self._tree.grow(entries)  # 2.
             root = growth.tree.frontier.root()
             text = checkpoints.sign(self._signer, self.origin, growth.tree.size, root)
@@ -260,17 +275,6 @@ class TransparencyLog:
         self._tree, self._head = growth.tree, text
         self._unpublished.append((growth, text))
 
-    def _catch_up(self, turn: Turn) -> None:
-        """Know the whole log, and have it published."""
-        if turn.head != self._head:
-            self._follow(turn)
-        late = len(self._unpublished) >= MAX_UNPUBLISHED
-        if self._publisher is None or self._publisher.failed or late:
-            self.publish()
-        if self._published_size > self._tree.size:
-            raise LogForked("a checkpoint is published that this log never had")
-        self._forget(turn)
-
     def _forget(self, turn: Turn) -> None:
         """Let go of what is published, unless more is being published just now."""
         if self._publishing.acquire(blocking=False):
@@ -281,14 +285,18 @@ class TransparencyLog:
 
     def _follow(self, turn: Turn) -> None:
         """Take in what others committed, or what an unclear commit of our own turned out to be."""
-        batches = [batch for batch in turn.staged if batch.end > self._tree.size]
-        if not batches or batches[0].start != self._tree.size:
-            self._load(turn, None)
-            return
-        head = checkpoints.verify(turn.head.encode(), self._signer.public_key, origin=self.origin)
-        growth = _grow(self._tree, batches)
-        _require_root(growth.tree, head)
-        self._advance(growth, turn.head)
+        if turn.head != self._head:
+            batches = [batch for batch in turn.staged if batch.end > self._tree.size]
+            if batches and batches[0].start == self._tree.size:
+                key = self._signer.public_key
+                head = checkpoints.verify(turn.head.encode(), key, origin=self.origin)
+                growth = _grow(self._tree, batches)
+                _require_root(growth.tree, head)
+                self._advance(growth, turn.head)
+            else:
+                self._load(turn, None)
+        if self._published_size > self._tree.size:
+            raise LogForked("a checkpoint is published that this log never had")
 
     def _begin(self, turn: Turn, remembered: str | None) -> None:
         """Open: load, hold against what is remembered, and publish what is not yet."""
@@ -305,8 +313,6 @@ class TransparencyLog:
                     got=f"{head.size}",
                 )
         self._load(turn, past)
-        self.publish()
-        self._forget(turn)
 
     def _load(self, turn: Turn, past: Checkpoint | None) -> None:
         """Begin from the right edge of what is published and the batches staged behind it."""
@@ -358,8 +364,7 @@ class TransparencyLog:
                 for growth, _ in waiting
                 for tile, content in growth.files
             }
-            for tile, content in latest.values():
-                self._storage.put(tile, content)
+            self._storage.put(tuple(latest.values()))
             growth, text = waiting[-1]
             self._swap_checkpoint(growth.tree.size, text.encode())
             for _ in waiting:
@@ -370,20 +375,21 @@ class TransparencyLog:
 
     def _swap_checkpoint(self, size: int, new: bytes) -> None:
         """Publish a checkpoint, unless another server has published one as new or newer."""
-        if self._published != new:
+        for _ in range(MAX_SWAPS):
             try:
-                self._storage.swap_checkpoint(self._published, new)
+                if self._published != new:
+                    self._storage.swap_checkpoint(self._published, new)
+                self._published, self._published_size = new, size
             except CheckpointMoved as moved:
                 content, published = self._read_published(repairable=False)
                 if published is None:
                     raise LogForked("the published checkpoint is gone") from moved
                 if published.size > size and not self._sequencer.shared:
                     raise LogForked("the published checkpoint is not one of this log") from moved
-                if published.size >= size:
-                    self._published, self._published_size = content, published.size
-                    return
-                self._storage.swap_checkpoint(content, new)
-        self._published, self._published_size = new, size
+                self._published, self._published_size = content, published.size
+            if self._published_size >= size:
+                return
+        raise LogUnwritable("the checkpoint changes faster than it can be published")
 
 
 @dataclass(slots=True, eq=False)

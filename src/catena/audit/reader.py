@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from catena.errors import Unavailable
+
+
+class LogUnreadable(Unavailable):
+    """A file of the log cannot be read."""
+
+    code = "log-unreadable"
+    remedy = "Check the log's folder and its permissions, or the service that has the log's files."
+
 
 class LogReader(Protocol):
     """Reads a log's files by their path below its root (``audit.tiles``)."""

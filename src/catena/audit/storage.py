@@ -49,8 +49,8 @@ class CheckpointMoved(Unavailable):
 class LogStorage(LogReader, Protocol):
     """What readers see of a log, and how it gets there. Safe to share between threads."""
 
-    def put(self, tile: Tile, content: bytes) -> None:
-        """Store a tile; one that is there already with this content is left alone.
+    def put(self, files: Sequence[tuple[Tile, bytes]]) -> None:
+        """Store tiles; one that is there already with this content is left alone.
 
         Raises ``TileConflict`` for a full tile with other content, ``LogUnwritable``.
         """

@@ -41,6 +41,7 @@ from catena.store.errors import (
     DriverMissing,
     SchemaMismatch,
 )
+from catena.store.logfiles import LogBatches, LogFiles
 from catena.store.logs import Logs
 from catena.store.logstate import LogStates
 from catena.store.migration import migrate
@@ -67,6 +68,8 @@ class Transaction:
         "appraisals",
         "certificates",
         "container_records",
+        "log_batches",
+        "log_files",
         "log_states",
         "logs",
         "nodes",
@@ -89,6 +92,8 @@ class Transaction:
         self.tokens = Tokens(connection)
         self.certificates = Certificates(connection)
         self.log_states = LogStates(connection)
+        self.log_batches = LogBatches(connection)
+        self.log_files = LogFiles(connection)
 
 
 class Database:

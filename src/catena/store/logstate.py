@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, text, update
 
 from catena.store import schema
 
@@ -29,6 +29,26 @@ _ADVANCE = (
     .where(_state.c.origin == bindparam("log"), _state.c.size <= bindparam("new_size"))
     .values(size=bindparam("new_size"), checkpoint=bindparam("new_checkpoint"))
 )
+_MOVE = (
+    update(_state)
+    .where(
+        _state.c.origin == bindparam("log"),
+        _state.c.size == bindparam("old_size"),
+        _state.c.checkpoint == bindparam("old_checkpoint"),
+    )
+    .values(size=bindparam("new_size"), checkpoint=bindparam("new_checkpoint"))
+)
+_LOCK = select(_state).where(_state.c.origin == bindparam("origin")).with_for_update()
+# Who waits too long is told so, and who stops in the middle loses the lock. A commit is on
+# disk when it returns, whatever the database does for others.
+_BOUND = text(
+    "SELECT set_config('lock_timeout', :wait, true),"
+    " set_config('idle_in_transaction_session_timeout', :wait, true),"
+    " CASE WHEN current_setting('synchronous_commit') = 'off'"
+    " THEN set_config('synchronous_commit', 'on', true) END"
+)
+TURN_SECONDS = 10
+"""How long one transaction may keep others from a log's state on PostgreSQL."""
 _GET = select(_state).where(_state.c.origin == bindparam("origin"))
 
 
@@ -52,5 +72,33 @@ class LogStates:
             {"log": state.origin, "new_size": state.size, "new_checkpoint": state.checkpoint},
         )
         if moved.rowcount == 0 and self.get(state.origin) is None:
-            values = {name: getattr(state, name) for name in LogState.__dataclass_fields__}
-            self._connection.execute(insert(_state), values)
+            self.insert(state)
+
+    def insert(self, state: LogState) -> None:
+        """The first state of a log. Raises ``Conflict`` if it has one."""
+        values = {name: getattr(state, name) for name in LogState.__dataclass_fields__}
+        self._connection.execute(insert(_state), values)
+
+    def lock(self, origin: str) -> LogState | None:
+        """The state, which nobody else can lock or move before this transaction ends.
+
+        A SQLite transaction that writes is alone anyway.
+        """
+        if self._connection.dialect.name == "postgresql":
+            self._connection.execute(_BOUND, {"wait": f"{TURN_SECONDS}s"})
+        row = self._connection.execute(_LOCK, {"origin": origin}).mappings().first()
+        return None if row is None else LogState(**row)
+
+    def move(self, old: LogState, new: LogState) -> bool:
+        """Compare and swap; False if the state is not ``old``."""
+        moved = self._connection.execute(
+            _MOVE,
+            {
+                "log": old.origin,
+                "old_size": old.size,
+                "old_checkpoint": old.checkpoint,
+                "new_size": new.size,
+                "new_checkpoint": new.checkpoint,
+            },
+        )
+        return moved.rowcount == 1

@@ -1,7 +1,8 @@
 """Schema steps: a database of an earlier version becomes one of this version.
 
 Version 2 added the table ``policies`` and the column ``nodes.trusted_log``, version 3 the table
-``container_records``, version 4 the table ``container_index_records``. All steps and the version number are one transaction, so a database is
+``container_records``, version 4 the table ``container_index_records``, version 5 the tables
+``log_batches`` and ``log_files``. All steps and the version number are one transaction, so a database is
 never between two versions.
 """
 
@@ -49,5 +50,10 @@ def _to_4(connection: Connection) -> None:
     schema.container_index_records.create(connection)
 
 
-_STEPS = {1: _to_2, 2: _to_3, 3: _to_4}
+def _to_5(connection: Connection) -> None:
+    schema.log_batches.create(connection)
+    schema.log_files.create(connection)
+
+
+_STEPS = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5}
 """By the version that each begins from."""

@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 3.
+"""Tables of the trust service, schema version 5.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -26,7 +26,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -230,4 +230,22 @@ log_state = Table(
     Column("origin", Text, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("checkpoint", Text, nullable=False),
+)
+
+log_batches = Table(
+    "log_batches",
+    metadata,
+    Column("origin", Text, primary_key=True),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("count", Integer, nullable=False),
+    Column("bundle", LargeBinary, nullable=False),
+    Column("checkpoint", Text, nullable=False),
+)
+
+log_files = Table(
+    "log_files",
+    metadata,
+    Column("origin", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
 )
