@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from catena.lab import archive
 from catena.lab.tree import SUITE, Cache
+from ceph import Ceph
 from postgres import PostgreSQL
 
 settings.register_profile("catena", deadline=None)
@@ -41,3 +42,11 @@ def postgresql():
     server = PostgreSQL()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def ceph():
+    """A real S3 service."""
+    service = Ceph()
+    yield service
+    service.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from audit_samples import ORIGIN
@@ -10,15 +11,26 @@ from catena.audit.database import DatabaseSequencer, DatabaseStorage
 from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
 from catena.audit.writeahead import WriteAhead
+from catena.server.bucket import Bucket, BucketStorage
 from catena.store.database import Database
+from ceph import CREDENTIALS, REGION
 
 
 def place(kind, where):
-    """Sequencer, storage and what is to be closed afterwards: ``folder PATH``, ``database URL``."""
+    """Sequencer, storage and what is to be closed afterwards.
+
+    ``folder PATH``, ``database URL``, ``bucket DATABASE-URL|BUCKET-URL``.
+    """
     if kind == "folder":
         folder = LogFolder(Path(where))
         return WriteAhead(folder), folder, ()
-    database = Database.open(where)
+    url, _, bucket = where.partition("|")
+    database = Database.open(url)
+    if kind == "bucket":
+        storage = BucketStorage(
+            Bucket.parse(bucket), CREDENTIALS, region=REGION, now=lambda: datetime.now(UTC)
+        )
+        return DatabaseSequencer(database, ORIGIN), storage, (storage, database)
     return DatabaseSequencer(database, ORIGIN), DatabaseStorage(database, ORIGIN), (database,)
 
 

@@ -93,10 +93,15 @@ def check(kind, where, key, replicas, folder):
     return size
 
 
-def test_two_servers_write_at_once_while_one_is_killed_again_and_again(postgresql, key, tmp_path):
-    url = postgresql.new_database()
-    create("database", url, load_signer(key))
-    steady, killed = Replica("database", url, key, 1), Replica("database", url, key, 2)
+@pytest.mark.parametrize("kind", ["database", "bucket"])
+def test_two_servers_write_at_once_while_one_is_killed_again_and_again(
+    request, postgresql, key, tmp_path, kind
+):
+    where = postgresql.new_database()
+    if kind == "bucket":
+        where = f"{where}|{request.getfixturevalue('ceph').new_bucket('replicas')}"
+    create(kind, where, load_signer(key))
+    steady, killed = Replica(kind, where, key, 1), Replica(kind, where, key, 2)
     try:
         for _ in range(5):
             killed.acknowledge(6)
@@ -107,7 +112,7 @@ def test_two_servers_write_at_once_while_one_is_killed_again_and_again(postgresq
     finally:
         killed.kill()
         steady.kill()
-    size = check("database", url, key, (steady, killed), tmp_path / "copy")
+    size = check(kind, where, key, (steady, killed), tmp_path / "copy")
     acknowledged = len(steady.acknowledged) + len(killed.acknowledged)
     assert acknowledged >= 75
     assert size >= 2 * acknowledged

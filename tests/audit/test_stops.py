@@ -78,3 +78,14 @@ def test_a_database_loses_nothing_wherever_its_writer_stops(
     outcome = run_writer(stops, key, "database", url, manner, 3, 260)
     assert outcome["stopped"] >= 12
     check("database", url, key, outcome, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("manner", ["killed-before", "killed-behind"])
+def test_a_bucket_loses_nothing_wherever_its_writer_stops(
+    *, stops, key, postgresql, ceph, tmp_path, manner
+):
+    where = f"{postgresql.new_database()}|{ceph.new_bucket(f'stops-{manner}')}"
+    create("bucket", where, load_signer(key))
+    outcome = run_writer(stops, key, "bucket", where, manner, 260)
+    assert outcome["stopped"] >= 12
+    check("bucket", where, key, outcome, tmp_path / "copy")
