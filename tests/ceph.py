@@ -83,8 +83,9 @@ class Ceph:
         self._run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap)
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap)
         self._daemon("ceph-mon", "-i", "a")
-        self._run("ceph", "--connect-timeout", "60", "osd", "create")
-        self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", uuid.uuid4())
+        osd = uuid.uuid4()
+        self._run("ceph", "--connect-timeout", "60", "osd", "create", osd)
+        self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
         self._run("ceph", "osd", "crush", "add", "osd.0", "1.0", "root=default")
         self._daemon("ceph-osd", "-i", "0")
         keys = "--access-key", CREDENTIALS.access_key, "--secret-key", CREDENTIALS.secret_key
@@ -116,6 +117,7 @@ class Ceph:
             [program, *map(str, arguments)],
             env=os.environ | {"CEPH_CONF": str(self._conf)},
             check=True,
+            timeout=120,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -77,6 +77,25 @@ def noun() -> None:
     show_default=True,
     help="Seconds between two attestations of a node.",
 )
+@click.option(
+    "--database",
+    default="sqlite:///catena.db",
+    show_default=True,
+    metavar="URL",
+    help="Where the server's state lies. Give no password here: name a `passfile` in the URL.",
+)
+@click.option(
+    "--log",
+    default="log",
+    show_default=True,
+    metavar="PLACE",
+    help="Where the audit log lies: a folder; `database:`; or s3+https://HOST/BUCKET/PREFIX.",
+)
+@click.option(
+    "--log-s3-credentials",
+    type=_FILE,
+    help="Access key and secret key, a line each, in a file of mode 0600; read at each start.",
+)
 @output.output_option
 def init(
     *,
@@ -89,6 +108,9 @@ def init(
     mode: str,
     ek_roots: tuple[str, ...],
     interval: int,
+    database: str,
+    log: str,
+    log_s3_credentials: Path | None,
     as_json: bool,
 ) -> None:
     """Make the server's FOLDER: settings, database, transparency log, TLS identity, keys.
@@ -112,7 +134,10 @@ def init(
         trust_domain=trust_domain,
         mode=Mode(mode),
         interval=interval,
+        database=database,
+        log=log,
         log_origin=f"{trust_domain}/log",
+        log_s3_credentials=str(log_s3_credentials.resolve()) if log_s3_credentials else None,
         ca_key=str(path / "ca.key"),
         ca_certificate=str(path / "ca.crt"),
         log_key=str(path / "log.key"),

@@ -71,9 +71,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     certificate_lifetime: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 600
     database: str = "sqlite:///catena.db"
     log: str = "log"
+    """Where the audit log lies: a folder, ``database:`` for the one above, or object storage as
+    ``s3+https://HOST/BUCKET/PREFIX``. Several servers may share the latter two."""
     log_origin: str
     log_public: bool = False
     """Whether the log below ``/log`` may be read without a token. It names nodes and what they ran."""
+    log_s3_credentials: str | None = None
+    """A file with access key and secret key, a line each, that only its owner may read."""
+    log_s3_region: str = "us-east-1"
+    log_publish_ms: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    """How long after an append its readers may have to wait for it; 0: the append waits."""
     ca_key: str
     ca_certificate: str
     log_key: str

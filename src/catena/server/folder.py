@@ -15,9 +15,7 @@ the enterprise's key folder; ``server.toml`` names them.
 
 from __future__ import annotations
 
-import os
 import ssl
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,8 +32,6 @@ from catena.errors import LogInconsistent, UsageError
 from catena.formats.certificate import CERTIFICATE_FAULTS
 from catena.keys.hierarchy import load_certificate
 from catena.keys.signer import (
-    ExposedKey,
-    MissingKey,
     PublicKey,
     Signer,
     UnusableKey,
@@ -43,10 +39,11 @@ from catena.keys.signer import (
     load_signer,
 )
 from catena.server import config as settings
-from catena.server import tls
+from catena.server import logplace, tls
 from catena.server.access import to_stderr
 from catena.server.config import BadConfig, Config
 from catena.server.cosigning import Collector
+from catena.server.owned import read_owned
 from catena.service import trust
 from catena.service.journal import Journal
 from catena.service.setting import KEY_SIZE, ServerKeys, Setting
@@ -116,7 +113,7 @@ def open_server(
     release_keys = tuple(load_public_key(folder / path) for path in config.release_keys)
     tls.renew(folder, ca, ca_certificate, config.names, now())
     database = Database.open(database_url(folder, config.database))
-    log = _open_log(folder, config, log_signer, database)
+    log = _open_log(folder, config, log_signer, database, now)
     journal = Journal(log, log_signer, database)
     setting = Setting(
         database=database,
@@ -213,36 +210,32 @@ def load_roots(folder: Path, config: Config) -> TrustRoots:
     return TrustRoots(roots=roots, pinned=frozenset(config.pinned_eks))
 
 
-def _open_log(folder: Path, config: Config, signer: Signer, database: Database) -> TransparencyLog:
+def _open_log(
+    folder: Path,
+    config: Config,
+    signer: Signer,
+    database: Database,
+    now: Callable[[], datetime],
+) -> TransparencyLog:
     """The log, which must contain what the database remembers of it."""
     with database.snapshot() as rows:
         state = rows.log_states.get(config.log_origin)
     if state is None:
         raise UnrememberedLog("the database does not know this log", got=config.log_origin)
-    return TransparencyLog.open(folder / config.log, signer, remembered=state.checkpoint)
+    log = logplace.open_log(folder, config, signer, database, now, remembered=state.checkpoint)
+    if config.log_publish_ms:
+        log.publish_behind(config.log_publish_ms / 1000)
+    return log
 
 
 def read_passphrase(path: Path) -> bytes:
     """The first line of a file that only its owner may touch."""
-    return _read_owned(path, _MAX_PASSPHRASE).split(b"\n", 1)[0]
+    return read_owned(path, _MAX_PASSPHRASE).split(b"\n", 1)[0]
 
 
 def _read_key(path: Path) -> bytes:
     """A symmetric key. Raises ``MissingKey``, ``ExposedKey`` or ``UnusableKey``."""
-    key = _read_owned(path, KEY_SIZE + 1)
+    key = read_owned(path, KEY_SIZE + 1)
     if len(key) != KEY_SIZE:
         raise UnusableKey(f"{path.name} is no key", expected=f"{KEY_SIZE} bytes")
     return key
-
-
-def _read_owned(path: Path, limit: int) -> bytes:
-    """A file that nobody but its owner may touch."""
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(limit)
-    except OSError as error:
-        raise MissingKey(f"cannot read {path.name}", got=str(path)) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ExposedKey(f"{path.name} is open to others", expected="0600", got=f"{mode:04o}")
-    return content

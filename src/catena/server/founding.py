@@ -17,7 +17,6 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.audit.entries import AdminToken
-from catena.audit.log import TransparencyLog
 from catena.errors import Unavailable, UsageError
 from catena.keys.hierarchy import KeyFolder, KeyName
 from catena.keys.signer import (
@@ -29,7 +28,7 @@ from catena.keys.signer import (
     write_new,
 )
 from catena.server import config as settings
-from catena.server import tls
+from catena.server import logplace, tls
 from catena.server.client import PROFILE_FILE, Profile
 from catena.server.config import Config
 from catena.server.folder import (
@@ -122,22 +121,24 @@ def _found_log(room: Path, config: Config, sources: Sources) -> str:
         hash=token_hash(token), role=Role.ADMIN, label=FIRST_TOKEN, created_at=sources.now()
     )
     database = Database.create(database_url(room, config.database))
-    log = TransparencyLog.create(room / config.log, config.log_origin, signer)
-    journal = Journal(log, signer, database)
-    journal.record(
-        AdminToken(
-            at=stored.created_at,
-            actor="server",
-            action="created",
-            label=stored.label,
-            role=stored.role,
-            token_sha256=stored.hash,
+    try:
+        log = logplace.create_log(room, config, signer, database, sources.now)
+        journal = Journal(log, signer, database)
+        journal.record(
+            AdminToken(
+                at=stored.created_at,
+                actor="server",
+                action="created",
+                label=stored.label,
+                role=stored.role,
+                token_sha256=stored.hash,
+            )
         )
-    )
-    with journal.effect() as rows:
-        rows.tokens.insert(stored)
-    log.close()
-    database.close()
+        with journal.effect() as rows:
+            rows.tokens.insert(stored)
+        log.close()
+    finally:
+        database.close()
     return token
 
 
