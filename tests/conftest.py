@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import ceph as cephs
 from catena.lab import archive
 from catena.lab.tree import SUITE, Cache
-from ceph import Ceph
 from postgres import PostgreSQL
 
 settings.register_profile("catena", deadline=None)
@@ -47,6 +47,6 @@ def postgresql():
 @pytest.fixture(scope="session")
 def ceph():
     """A real S3 service."""
-    service = Ceph()
+    service = cephs.start()
     yield service
     service.close()
