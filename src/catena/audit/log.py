@@ -32,7 +32,7 @@ from catena.audit.checkpoint import CheckpointMalformed
 from catena.audit.folder import MAX_CHECKPOINT, LogFolder
 from catena.audit.merkle import ProofMismatch
 from catena.audit.publisher import Publisher
-from catena.audit.reader import LogUnreadable
+from catena.audit.reader import LogReader, LogUnreadable
 from catena.audit.storage import (
     Batch,
     CheckpointMoved,
@@ -183,6 +183,11 @@ class TransparencyLog:
         They are durable all the same, and a log that cannot be published takes no entries.
         """
         self._publisher = Publisher(self.publish, delay)
+
+    @property
+    def reader(self) -> LogReader:
+        """What readers see of the log, wherever it lies."""
+        return self._storage
 
     @property
     def size(self) -> int:

@@ -121,7 +121,7 @@ def _follow(
     every: float,
 ) -> None:
     """Until interrupted. A server that does not answer is waited for; a log that lies is not."""
-    from catena.audit.folder import LogUnreadable
+    from catena.audit.reader import LogUnreadable
 
     failing = ""
     while True:

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
 from catena.appraise.policy import compile_policy, default_policy_text
-from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
+from catena.audit.reader import LogReader
 from catena.errors import LogInconsistent, UsageError
 from catena.formats.certificate import CERTIFICATE_FAULTS
 from catena.keys.hierarchy import load_certificate
@@ -135,21 +135,21 @@ def open_server(
         now=now,
         random=random,
     )
-    collector = _collector(folder, config, log_signer.public_key, now)
+    collector = _collector(folder, config, log.reader, log_signer.public_key, now)
     if collector is not None:
         journal.on_append(collector.wake)
     return OpenServer(folder, config, trust.build(setting), log, database, collector)
 
 
 def _collector(
-    folder: Path, config: Config, key: PublicKey, now: Callable[[], datetime]
+    folder: Path, config: Config, log: LogReader, key: PublicKey, now: Callable[[], datetime]
 ) -> Collector | None:
     """Who asks the witnesses, not started yet. Raises ``BadConfig``."""
     addresses = settings.witness_addresses(config)
     if not addresses:
         return None
     return Collector(
-        LogFolder(folder / config.log),
+        log,
         key,
         addresses,
         config.witness_quorum,

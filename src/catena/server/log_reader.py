@@ -14,7 +14,7 @@ from typing import Self
 import httpx
 
 from catena.audit import tiles
-from catena.audit.folder import LogUnreadable
+from catena.audit.reader import LogUnreadable
 from catena.errors import FormatError, UsageError
 
 TIMEOUT = 30.0

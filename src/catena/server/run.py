@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import uvicorn
 
-from catena.audit.folder import LogFolder
 from catena.errors import Unavailable
 from catena.server import tls
 from catena.server.app import build_app
@@ -59,7 +58,7 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
             server.service,
             config,
             collector=server.collector,
-            log=LogFolder(server.folder / config.log),
+            log=server.log.reader,
         ),
         loop="uvloop",
         http=bounded_protocol(config.idle_timeout),
