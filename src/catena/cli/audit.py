@@ -6,6 +6,7 @@ import click
 
 from catena.cli import output
 from catena.cli.audit_prove import prove
+from catena.cli.audit_search import search
 from catena.cli.audit_tail import tail
 from catena.cli.audit_verify import verify
 from catena.cli.audit_witness import witness_noun
@@ -19,4 +20,5 @@ def noun() -> None:
 noun.add_command(verify)
 noun.add_command(prove)
 noun.add_command(tail)
+noun.add_command(search)
 noun.add_command(witness_noun)
