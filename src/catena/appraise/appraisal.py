@@ -8,7 +8,7 @@ Steps a to e are about the exchange and live in ``quote``; f to i about the boot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -17,7 +17,7 @@ from catena.appraise.boot import ExaminedBoot, Question, examine
 from catena.appraise.csr import RequestedKey, read_csr
 from catena.appraise.facts import Facts
 from catena.appraise.indices import CertifiedIndex, certified_indices
-from catena.appraise.nonce import LIFETIME, check_nonce
+from catena.appraise.nonce import LIFETIME, check_age, check_nonce
 from catena.appraise.policy import Policy
 from catena.appraise.quote import (
     KEPT_KEYS,
@@ -69,7 +69,47 @@ def appraise(
     the same as without it. Raises ``FormatError`` or a ``Refusal``; ``refusal.is_authenticated`` tells whether a
     refusal may be held against the node.
     """
-    quote = _prove_quote(evidence, node, nonce_key, now, nonce_lifetime)
+
+    def check_fresh() -> None:
+        check_nonce(
+            nonce_key, node.id, evidence.nonce, now, nonce_lifetime, concluded=node.attested
+        )
+
+    quote = _prove_quote(evidence, node, check_fresh)
+    return _judge(evidence, logs, node, references, policy, quote, known)
+
+
+def appraise_recorded(
+    evidence: Evidence,
+    *,
+    logs: Mapping[str, bytes],
+    node: KnownNode,
+    references: References,
+    policy: Policy,
+    at: datetime,
+) -> Appraisal:
+    """Judge evidence again that a server concluded on ``at``; never to be asked about new evidence.
+
+    All of ``appraise`` but the nonce's MAC: its key stays with the server. Raises as ``appraise``.
+    """
+
+    def check_fresh() -> None:
+        check_age(evidence.nonce, at, concluded=node.attested)
+
+    quote = _prove_quote(evidence, node, check_fresh)
+    return _judge(evidence, logs, node, references, policy, quote)
+
+
+def _judge(  # noqa: PLR0917 - what both ways of asking have in common
+    evidence: Evidence,
+    logs: Mapping[str, bytes],
+    node: KnownNode,
+    references: References,
+    policy: Policy,
+    quote: _ProvenQuote,
+    known: ExaminedBoot | None = None,
+) -> Appraisal:
+    """Steps f to j."""
     question = Question(evidence.manifest, evidence.pcrs, quote.bank, references, quote.indices)
     boot = examine(question, logs, known)  # (f) to (i)
     facts = _facts(quote, boot, node)
@@ -91,7 +131,7 @@ def appraise(
 
 
 def _prove_quote(
-    evidence: Evidence, node: KnownNode, nonce_key: bytes, now: datetime, lifetime: timedelta
+    evidence: Evidence, node: KnownNode, check_fresh: Callable[[], None]
 ) -> _ProvenQuote:
     """Steps a to e: the enrolled TPM quoted exactly these PCR values, for this exchange, now."""
     ak = _enrolled(node.ak_public)
@@ -102,7 +142,7 @@ def _prove_quote(
     check_signature(evidence.quote, signature, ak)  # (b)
     key = read_csr(evidence.csr)
     check_binding(attest, evidence, key.spki)  # (c)
-    check_nonce(nonce_key, node.id, evidence.nonce, now, lifetime, concluded=node.attested)
+    check_fresh()
     bank = check_bank(evidence.bank)  # (d)
     check_selection(quote, bank)
     check_pcr_digest(quote, evidence.pcrs, bank, signature.hash)

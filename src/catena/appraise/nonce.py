@@ -99,7 +99,17 @@ def check_nonce(
     signed, mac = nonce[:_SIGNED_SIZE], nonce[_SIGNED_SIZE:]
     if len(nonce) != NONCE_SIZE or not hmac.compare_digest(mac, _mac(key, node_id, signed)):
         raise ForgedNonce("the nonce was not made by this server for this node")
-    made = int.from_bytes(signed[:_STAMP_SIZE], "big")
+    check_age(nonce, now, lifetime, concluded=concluded)
+
+
+def check_age(
+    nonce: bytes, now: datetime, lifetime: timedelta = LIFETIME, *, concluded: datetime | None
+) -> None:
+    """The part of ``check_nonce`` that needs no key; for a nonce that was found genuine.
+
+    Raises ``StaleNonce``, ``PrematureNonce`` or ``SpentNonce``.
+    """
+    made = int.from_bytes(nonce[:_STAMP_SIZE], "big")
     age = (now - _EPOCH) // _MILLISECOND - made
     if age > lifetime // _MILLISECOND:
         raise StaleNonce(

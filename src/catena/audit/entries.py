@@ -120,8 +120,41 @@ class LoggedReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         msgspec.structs.force_setattr(self, "message", cut(self.message))
 
 
+class KnownBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the server knew of a node when it judged it: the rest of what an appraisal needs.
+
+    ``attested`` and the TPM's clock are those of the attestation before, None before the first.
+    """
+
+    ak_sha256: Hex256
+    tpm_kind: Word
+    role: Word = ""
+    attested: datetime | None = None
+    reset_count: int = 0
+    restart_count: int = 0
+    clock: int = 0
+
+
+class InForce(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a server judged by, apart from the policy: a document that verdicts name by its digest.
+
+    ``documents`` are the digests of the active references, in the order of their acceptance;
+    ``quirks`` is of the rules that catena ships (``service.shipped``).
+    """
+
+    documents: tuple[Hex256, ...]
+    security_floor: int
+    container_pcr: int
+    container_indices: tuple[int, ...]
+    quirks: Hex256
+
+
 class Verdict(NodeEntry, frozen=True, kw_only=True):
-    """The appraisal of one piece of evidence, and the state the node is in after it."""
+    """The appraisal of one piece of evidence, and the state the node is in after it.
+
+    ``references`` names one ``InForce`` document; with ``before`` the verdict follows from what the
+    entry names (``service.replay``). Entries that catena wrote earlier lack both.
+    """
 
     kind: ClassVar[str] = "verdict"
 
@@ -134,6 +167,7 @@ class Verdict(NodeEntry, frozen=True, kw_only=True):
     release: Word | None = None
     policy_sha256: Hex256 | None = None
     references: Digests = ()
+    before: KnownBefore | msgspec.UnsetType = msgspec.UNSET
 
     def subjects(self) -> tuple[Subject, ...]:
         """The node and the evidence."""

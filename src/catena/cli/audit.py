@@ -6,6 +6,7 @@ import click
 
 from catena.cli import output
 from catena.cli.audit_prove import prove
+from catena.cli.audit_replay import replay
 from catena.cli.audit_search import search
 from catena.cli.audit_tail import tail
 from catena.cli.audit_verify import verify
@@ -21,4 +22,5 @@ noun.add_command(verify)
 noun.add_command(prove)
 noun.add_command(tail)
 noun.add_command(search)
+noun.add_command(replay)
 noun.add_command(witness_noun)

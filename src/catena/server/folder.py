@@ -5,6 +5,7 @@
     server.toml    settings                      admin.toml    how the command line finds it
     catena.db      database                      log/          transparency log
     tls.key .crt   TLS identity                  ca.crt        what clients trust
+    evidence/      what the log names by digest
     nonce.key      authenticates nonces          storage.key   encrypts secrets at rest
     roots/         who may vouch for TPMs        release-N.pub who may publish references
     checkpoint.cosigned   the newest checkpoint with a quorum of witnesses (``cosigning``)
@@ -26,6 +27,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
 from catena.appraise.policy import compile_policy, default_policy_text
+from catena.audit import evidence
+from catena.audit.evidence import EvidenceStore
+from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
 from catena.audit.reader import LogReader
 from catena.errors import LogInconsistent, UsageError
@@ -118,6 +122,7 @@ def open_server(
     setting = Setting(
         database=database,
         journal=journal,
+        evidence=EvidenceStore((folder / config.log).parent / evidence.FOLDER),
         ca=ca,
         ca_certificate=ca_certificate,
         keys=keys,

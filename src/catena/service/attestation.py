@@ -17,9 +17,10 @@ import msgspec
 from catena.appraise.appraisal import appraise
 from catena.appraise.nonce import LIFETIME, RANDOM_SIZE, make_nonce
 from catena.appraise.policy import Policy
+from catena.appraise.reference import References as AppraisedReferences
 from catena.appraise.refusal import is_authenticated
 from catena.appraise.verdict import Appraisal
-from catena.audit.entries import Verdict, abridge
+from catena.audit.entries import KnownBefore, Verdict, abridge
 from catena.errors import Refusal, UsageError
 from catena.evidence import Evidence
 from catena.formats.nodeapi import (
@@ -41,7 +42,7 @@ from catena.service.judgement import (
 )
 from catena.service.memory import Memory, Remembered
 from catena.service.nodes import UnknownNode, known
-from catena.service.policies import Policies
+from catena.service.policies import AppliedPolicy, Policies
 from catena.service.references import KEPT_APPRAISALS, References
 from catena.service.setting import Setting
 from catena.service.states import Standing, after_verdict
@@ -95,6 +96,16 @@ class _Submitted:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """What evidence is judged by, and when."""
+
+    before: Remembered | None
+    at: datetime
+    references: AppraisedReferences
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class _Judged:
     """A node as it is now, and what was judged about it."""
 
@@ -102,7 +113,9 @@ class _Judged:
     judgement: Judgement
     evidence: _Submitted
     at: datetime
-    policy: Policy
+    policy: AppliedPolicy
+    references: Mapping[str, bytes]
+    """What was in force by digest, the document that names the rest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +169,17 @@ class Attestation:
         """
         now, node_id = self._setting.now(), NodeId(evidence.node_id)
         digest, before = evidence_digest(evidence), self._memory.recall(evidence.manifest)
-        policy = self._policies.current().policy
+        policy = self._policies.current()
         with self._setting.journal.deciding(node_id):
             # Everything is decided from one consistent state of the database.
             with self._setting.database.snapshot() as rows:
                 node = self._known(rows, node_id, "attest", digest)
                 submitted = _Submitted(evidence, digest, _contents(rows, node, evidence, before))
-                judgement = self._judge(node, submitted, before, now, policy)  # (5)
-                found = self._standing(rows, _Judged(node, judgement, submitted, now, policy))
+                references, named = self._references.in_force()
+                known = _Asked(before, now, references, policy.policy)
+                judgement = self._judge(node, submitted, known)  # (5)
+                judged_by = _Judged(node, judgement, submitted, now, policy, named)
+                found = self._standing(rows, judged_by)
             return self._conclude(found)
 
     def _known(self, rows: Transaction, node_id: NodeId, request: str, digest: Sha256Hex) -> Node:
@@ -173,25 +189,18 @@ class Attestation:
             self._denials.record(request, digest, error, node_id)
             raise
 
-    def _judge(
-        self,
-        node: Node,
-        evidence: _Submitted,
-        before: Remembered | None,
-        now: datetime,
-        policy: Policy,
-    ) -> Judgement:
+    def _judge(self, node: Node, evidence: _Submitted, asked: _Asked) -> Judgement:
         """Step 5. A refusal that anybody could have caused is logged and changes nothing."""
-        references = self._references.active()
+        before = asked.before
         try:
             appraisal = appraise(
                 evidence.evidence,
                 logs=evidence.contents,
                 node=known_to_appraise(node),
                 nonce_key=self._setting.keys.nonce,
-                references=references,
-                policy=policy,
-                now=now,
+                references=asked.references,
+                policy=asked.policy,
+                now=asked.at,
                 known=before.boot if before else None,
             )
         except Refusal as refusal:
@@ -231,8 +240,9 @@ class Attestation:
         """Steps 6 and 7: log, then act."""
         found, grant, news = conclusion.found, conclusion.grant, conclusion.news
         node, now = found.node, found.at
-        # (6) Durable before any effect.
-        verdict = _verdict_entry(found, conclusion.standing, found.policy.digest)
+        # (6) Durable before any effect, and what entries name before the entries.
+        self._keep(found)
+        verdict = _verdict_entry(found, conclusion.standing)
         ran = [entry for one in news for entry in one.entries(node, now, found.evidence.digest)]
         recorded = self._setting.journal.record(verdict, *ran, *grant.entries(node, now))
         # (7) Effects, all or none.
@@ -245,6 +255,26 @@ class Attestation:
             grant.remember(rows, node, now)
         given = (recorded[0], *recorded[1 + len(ran) :])
         return self._answer(conclusion, tuple(one.proof() for one in given))
+
+    def _keep(self, found: _Judged) -> None:
+        """Everything that the verdict's entry names by digest. Raises ``EvidenceUnwritable``."""
+        store, submitted = self._setting.evidence, found.evidence
+        contents = dict(submitted.contents)
+        lacking = [one for one in submitted.wanted if one not in contents and not store.has(one)]
+        if lacking:
+            # A boot log that was examined before is not sent again, nor read until now.
+            with self._setting.database.snapshot() as rows:
+                held = {one: rows.logs.get(one) for one in lacking}
+            contents |= {one: content for one, content in held.items() if content is not None}
+        store.keep(
+            {
+                **{name: content for name, content in contents.items() if name in submitted.wanted},
+                **found.references,
+                found.policy.policy.digest: found.policy.text.encode(),
+                _sha256(found.node.ak_public): found.node.ak_public,
+                submitted.digest: bare_evidence(submitted.evidence),
+            }
+        )
 
     def _answer(self, conclusion: _Conclusion, receipts: tuple[str, ...]) -> AttestResult:
         found, standing, grant = conclusion.found, conclusion.standing, conclusion.grant
@@ -289,11 +319,19 @@ def _contents(
 
 def evidence_digest(evidence: Evidence) -> Sha256Hex:
     """SHA-256 of the evidence as JSON without log contents: the manifest has their digests."""
-    bare = msgspec.structs.replace(evidence, logs={})
-    return Sha256Hex(hashlib.sha256(msgspec.json.encode(bare)).hexdigest())
+    return _sha256(bare_evidence(evidence))
 
 
-def _verdict_entry(found: _Judged, standing: Standing, policy: Sha256Hex) -> Verdict:
+def bare_evidence(evidence: Evidence) -> bytes:
+    """Evidence as JSON without log contents: the bytes that ``evidence_digest`` is of."""
+    return msgspec.json.encode(msgspec.structs.replace(evidence, logs={}))
+
+
+def _sha256(content: bytes) -> Sha256Hex:
+    return Sha256Hex(hashlib.sha256(content).hexdigest())
+
+
+def _verdict_entry(found: _Judged, standing: Standing) -> Verdict:
     node, judgement = found.node, found.judgement
     reasons = _reasons(judgement, standing)
     return Verdict(
@@ -308,7 +346,17 @@ def _verdict_entry(found: _Judged, standing: Standing, policy: Sha256Hex) -> Ver
         evidence_sha256=found.evidence.digest,
         logs=found.evidence.wanted,
         release=judgement.release,
-        policy_sha256=policy,
+        policy_sha256=found.policy.policy.digest,
+        references=(next(iter(found.references)),),
+        before=KnownBefore(
+            ak_sha256=_sha256(node.ak_public),
+            tpm_kind=known_to_appraise(node).tpm_kind,
+            role=node.role or "",
+            attested=node.last_attested,
+            reset_count=node.reset_count,
+            restart_count=node.restart_count,
+            clock=node.clock,
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -20,7 +20,7 @@ import msgspec
 from catena.appraise.capture import capture_firmware
 from catena.appraise.reference import References as AppraisedReferences
 from catena.appraise.reference import build_references
-from catena.audit.entries import ReferenceAccepted
+from catena.audit.entries import InForce, ReferenceAccepted
 from catena.errors import FormatError, NotFound, Refusal, Unavailable
 from catena.formats import pcrpolicy
 from catena.formats.containerpolicy import CONTAINER_POLICY_TYPE, ContainerPolicy
@@ -39,6 +39,7 @@ from catena.formats.references import (
 )
 from catena.ids import HashAlg
 from catena.keys.envelope import open_envelope
+from catena.service import shipped
 from catena.service.nodes import find, rfc3339
 from catena.service.setting import Setting
 from catena.service.views import (
@@ -128,6 +129,7 @@ class _Ready:
     """The active references, prepared; None until loaded."""
 
     references: AppraisedReferences | None = None
+    named: Mapping[str, bytes] = field(default_factory=dict)
     loaded: datetime | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)  # guards the two above
 
@@ -141,15 +143,19 @@ class References:
 
     def active(self) -> AppraisedReferences:
         """Every active document, verified and prepared for appraisal."""
+        return self.in_force()[0]
+
+    def in_force(self) -> tuple[AppraisedReferences, Mapping[str, bytes]]:
+        """The active documents prepared, and by digest, the ``InForce`` that names them first."""
         now, ready = self._setting.now(), self._ready
         with ready.lock:
             stale = ready.loaded is None or not ready.loaded <= now < ready.loaded + REFRESH
             if ready.references is None or stale:
-                loaded = self._load()
+                loaded, ready.named = self._load()
                 # The same object while nothing changed: what was examined against it still holds.
                 ready.references = ready.references if loaded == ready.references else loaded
                 ready.loaded = now
-            return ready.references
+            return ready.references, ready.named
 
     def what_if(
         self, envelopes: Sequence[bytes], without: Sequence[str], floor: int | None
@@ -167,7 +173,7 @@ class References:
             raise NoSuchReference("there is no such reference", got=ascii(unknown[0][:80]))
         documents = [self._open(row) for row in stored if not _names(row) & set(without)]
         keys = self._setting.release_keys
-        documents += [_read(open_envelope(one, keys))[1] for one in envelopes]
+        documents += [read_reference(open_envelope(one, keys))[1] for one in envelopes]
         return self._built(documents, floor)
 
     def accept(self, envelope: bytes, actor: str) -> ReferenceView:
@@ -175,7 +181,7 @@ class References:
 
         Raises ``FormatError``, ``ReferenceTaken``, or the refusals of ``keys.envelope``.
         """
-        kind, document = _read(open_envelope(envelope, self._setting.release_keys))
+        kind, document = read_reference(open_envelope(envelope, self._setting.release_keys))
         return self._keep(kind, document, envelope, actor)
 
     def preview(self, name: str) -> CaptureView:
@@ -290,21 +296,31 @@ class References:
             self._ready.loaded = None
         return _view(row, document)
 
-    def _load(self) -> AppraisedReferences:
+    def _load(self) -> tuple[AppraisedReferences, Mapping[str, bytes]]:
         with self._setting.database.snapshot() as rows:
             stored = rows.references.list(active_only=True)
-        return self._built([self._open(row) for row in stored])
+        return self._built([self._open(row) for row in stored]), self._named(stored)
+
+    def _named(self, stored: Sequence[StoredReference]) -> Mapping[str, bytes]:
+        named = InForce(
+            documents=tuple(row.sha256 for row in stored),
+            security_floor=self._setting.security_floor,
+            container_pcr=self._setting.container_pcr,
+            container_indices=self._setting.container_indices,
+            quirks=shipped.digest(),
+        )
+        content = msgspec.json.encode(named)
+        return {
+            hashlib.sha256(content).hexdigest(): content,
+            **{row.sha256: row.document for row in stored},
+        }
 
     def _built(
         self, documents: Sequence[Document], floor: int | None = None
     ) -> AppraisedReferences:
         setting = self._setting
-        return build_references(
-            releases=[one for one in documents if isinstance(one, ReleaseManifest)],
-            keysets=[one for one in documents if isinstance(one, KeySet)],
-            firmware=[one for one in documents if isinstance(one, FirmwareCapture)],
-            pcr_policies=[one for one in documents if isinstance(one, PcrPolicy)],
-            container_policies=[one for one in documents if isinstance(one, ContainerPolicy)],
+        return prepared(
+            documents,
             floor=setting.security_floor if floor is None else floor,
             container_pcr=setting.container_pcr,
             container_indices=setting.container_indices,
@@ -316,7 +332,7 @@ class References:
         if row.kind in _SEALED:
             keys = (*keys, self._setting.journal.public_key)
         try:
-            kind, document = _read(open_envelope(row.document, keys))
+            kind, document = read_reference(open_envelope(row.document, keys))
         except (Refusal, FormatError) as error:
             raise TamperedReference("a stored reference does not verify", got=error.code) from error
         if kind != row.kind:
@@ -333,7 +349,31 @@ _PLURAL = {
 }
 
 
-def _read(statement: Statement) -> tuple[Kind, Document]:
+def prepared(
+    documents: Sequence[Document],
+    *,
+    floor: int,
+    container_pcr: int,
+    container_indices: tuple[int, ...],
+) -> AppraisedReferences:
+    """Documents of any kinds, ready for appraisal. Raises as ``build_references``."""
+    return build_references(
+        releases=[one for one in documents if isinstance(one, ReleaseManifest)],
+        keysets=[one for one in documents if isinstance(one, KeySet)],
+        firmware=[one for one in documents if isinstance(one, FirmwareCapture)],
+        pcr_policies=[one for one in documents if isinstance(one, PcrPolicy)],
+        container_policies=[one for one in documents if isinstance(one, ContainerPolicy)],
+        floor=floor,
+        container_pcr=container_pcr,
+        container_indices=container_indices,
+    )
+
+
+def read_reference(statement: Statement) -> tuple[Kind, Document]:
+    """The document in a statement.
+
+    Raises ``UnknownReferenceKind``, ``BadReferenceName``, ``FormatError``.
+    """
     known = _TYPES.get(statement.predicate_type)
     if known is None:
         raise UnknownReferenceKind(

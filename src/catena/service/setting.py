@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from catena.appraise.endorsement import TrustRoots
 from catena.appraise.policy import Policy
+from catena.audit.evidence import EvidenceStore
 from catena.formats.containerlog import CONTAINER_PCR
 from catena.keys.signer import PublicKey, Signer
 from catena.service.journal import Journal
@@ -51,6 +52,7 @@ class Setting:
 
     database: Database
     journal: Journal
+    evidence: EvidenceStore
     ca: Signer
     ca_certificate: x509.Certificate
     keys: ServerKeys

@@ -19,6 +19,11 @@ def views() -> tuple[ReferenceView, ...]:
     return tuple(map(_view, shipped().rules))
 
 
+def digest() -> str:
+    """The SHA-256 over every quirk rule, in order."""
+    return hashlib.sha256(msgspec.json.encode(shipped().rules)).hexdigest()
+
+
 def find(name: str) -> ReferenceDetail | None:
     """The rule with this name: ``quirk:ID``, or with its version behind an ``@``."""
     for rule in shipped().rules:

@@ -1,0 +1,115 @@
+"""The evidence store: what entries name by digest, kept beside the log under that digest.
+
+::
+
+    evidence/3f/3fa9…    the bytes whose SHA-256 this is: evidence, logs, policies, references, keys
+
+A file appears under its name complete and durable, or not at all, before the entry that names it
+is appended. Equal content is kept once. Whoever reads checks the digest, so the store needs no trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from catena.audit.folder import sync_folder
+from catena.errors import LogInconsistent, NotFound, Unavailable
+
+FOLDER = "evidence"
+MAX_CONTENT = 32 * 1024 * 1024
+"""Bytes of one content; a log of a node has at most ``catena.evidence.MAX_LOG``."""
+_FAN = 2
+_HEX = frozenset("0123456789abcdef")
+
+
+class EvidenceUnwritable(Unavailable):
+    """Evidence could not be kept, so nothing was decided."""
+
+    code = "evidence-unwritable"
+    remedy = "Give the evidence folder's disk space and make it writable."
+
+
+class EvidenceMissing(NotFound):
+    """The store does not hold what an entry names."""
+
+    code = "evidence-missing"
+    remedy = "Give the evidence folder that belongs to this log with --evidence."
+
+
+class EvidenceAltered(LogInconsistent):
+    """A content that does not have the digest it is kept under."""
+
+    code = "evidence-altered"
+    remedy = "Somebody changed the evidence. Compare it with another copy."
+
+
+class EvidenceStore:
+    """Contents under their SHA-256, below ``path``. Safe to share between threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def has(self, sha256: str) -> bool:
+        """Whether a content of this digest was kept."""
+        return self._file(sha256).is_file()
+
+    def keep(self, contents: Mapping[str, bytes]) -> None:
+        """Keep contents under their digests, durably; what is there already is not written again.
+
+        A content that does not have its digest is left out: a node may send one, and is refused for
+        it. Raises ``EvidenceUnwritable``.
+        """
+        for sha256, content in contents.items():
+            if not self.has(sha256) and hashlib.sha256(content).hexdigest() == sha256:
+                try:
+                    self._write(self._file(sha256), content)
+                except OSError as error:
+                    raise EvidenceUnwritable(
+                        "evidence cannot be written", got=error.strerror
+                    ) from error
+
+    def read(self, sha256: str) -> bytes:
+        """A content, whose digest holds. Raises ``EvidenceMissing``, ``EvidenceAltered``."""
+        try:
+            descriptor = os.open(self._file(sha256), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor has no path
+                content = file.read(MAX_CONTENT + 1)
+        except OSError as error:
+            raise EvidenceMissing("evidence is not there", got=f"sha256 {sha256}") from error
+        return require_digest(content, sha256)
+
+    def _file(self, sha256: str) -> Path:
+        if len(sha256) != hashlib.sha256().digest_size * 2 or set(sha256) - _HEX:
+            raise EvidenceMissing("not a digest", got=ascii(sha256[:80]))
+        return self.path / sha256[:_FAN] / sha256
+
+    def _write(self, file: Path, content: bytes) -> None:
+        for folder in (self.path, file.parent):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o755)
+            sync_folder(folder.parent)
+        descriptor, name = tempfile.mkstemp(prefix=".", dir=file.parent)
+        try:
+            with open(descriptor, "wb") as new:  # noqa: PTH123  a descriptor has no path
+                new.write(content)
+                new.flush()
+                os.fchmod(new.fileno(), 0o640)
+                os.fsync(new.fileno())
+            Path(name).replace(file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(file.parent)
+
+
+def require_digest(content: bytes, sha256: str) -> bytes:
+    """The content, if it has this digest. Raises ``EvidenceAltered``."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise EvidenceAltered("evidence does not have its digest", expected=sha256, got=found)
+    return content
