@@ -7,6 +7,7 @@ import click
 from catena.cli import output
 from catena.cli.audit_prove import prove
 from catena.cli.audit_replay import replay
+from catena.cli.audit_report import report
 from catena.cli.audit_search import search
 from catena.cli.audit_tail import tail
 from catena.cli.audit_verify import verify
@@ -23,4 +24,5 @@ noun.add_command(prove)
 noun.add_command(tail)
 noun.add_command(search)
 noun.add_command(replay)
+noun.add_command(report)
 noun.add_command(witness_noun)

@@ -17,6 +17,7 @@ from catena.audit.verify import LogSummary, VerifiedEntry, Visit
 from catena.cli import output
 from catena.cli.audit_listing import ListedEntry, listed, table
 from catena.cli.audit_log import READING, LogSource, key_options
+from catena.cli.audit_report import is_report, signer_option, verify_report_file
 from catena.cli.audit_witness import (
     CosignedView,
     read_cosigned,
@@ -91,6 +92,7 @@ def reading_options(verb: Callable[..., Any]) -> Callable[..., Any]:
         "catena audit verify ./copy-of-log --key log.pub --entries -o json",
         "catena audit verify https://catena.example:8443/log --key log.pub --remember seen",
         "catena audit verify 41.tlog-proof --key log.pub",
+        "catena audit verify web-1.report --key log.pub --signer auditor.pub",
         "catena audit verify ./log --key log.pub --witness KEY --witness KEY --quorum 1",
     ),
 )
@@ -102,6 +104,7 @@ def reading_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     type=_FILE,
     help="File with the newest checkpoint that was verified: the log has to contain its tree.",
 )
+@signer_option
 @witness_options
 @output.output_option
 def verify(
@@ -111,12 +114,13 @@ def verify(
     origin: str | None,
     list_entries: bool,
     remember: Path | None,
+    signer: Path | None,
     witnesses: tuple[str, ...],
     quorum: int | None,
     cosigned_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Verify WHAT against the log's public key alone: a log or a proof.
+    """Verify WHAT against the log's public key alone: a log, a proof or a report.
 
     A log (a folder, a URL, a lab's own if left out): the checkpoint's signature, every entry's
     signature, every tile against the entries, in a folder also that no file is missing or too
@@ -124,7 +128,13 @@ def verify(
     contains a checkpoint which enough of the witnesses have cosigned.
 
     A file with a proof (C2SP tlog-proof): that its entry is in the tree that the log's key signed.
+
+    A report (`audit report`): that every entry in it is, that its evidence has the digests they name, and
+    that its verdicts follow from it once more.
     """
+    if not source.is_url and is_report(source.folder):
+        verify_report_file(source.folder, key, origin=origin, signer=signer, as_json=as_json)
+        return
     if not source.is_url and source.folder.is_file():
         output.emit(_proof(source.folder, key, origin), _render_proof, as_json=as_json)
         return

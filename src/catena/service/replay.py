@@ -16,10 +16,12 @@ again: their digests are in entries that the log's key signed when the server ac
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -33,6 +35,7 @@ from catena.appraise.verdict import KnownNode
 from catena.audit.entries import (
     Approval,
     Enrolment,
+    Entry,
     InForce,
     KnownBefore,
     LoggedReason,
@@ -42,7 +45,8 @@ from catena.audit.entries import (
     Verdict,
     abridge,
 )
-from catena.audit.evidence import EvidenceStore
+from catena.audit.evidence import EvidenceMissing
+from catena.audit.report import VerifiedReport
 from catena.audit.verify import LogSummary, VerifiedEntry, verify_folder
 from catena.errors import CatenaError, FormatError, LogInconsistent, NotFound, Refusal
 from catena.evidence import Evidence
@@ -164,14 +168,33 @@ class _Search:
         match entry:
             case Verdict() if entry.at <= self.at and self._is_asked(entry):
                 self.index, self.entry = verified.index, entry
+            case _:
+                self.note(verified.index, entry)
+
+    def note(self, index: int, entry: Entry) -> None:
+        """Remember what an entry accepted."""
+        match entry:
             case PolicyAccepted():
-                self.accepted.append((verified.index, "policy", entry.policy_sha256))
+                self.accepted.append((index, "policy", entry.policy_sha256))
             case ReferenceAccepted():
-                self.accepted.append((verified.index, "reference", entry.document_sha256))
+                self.accepted.append((index, "reference", entry.document_sha256))
             case Enrolment() | Approval():
-                self.accepted.append((verified.index, entry.node_id, entry.ak_sha256))
+                self.accepted.append((index, entry.node_id, entry.ak_sha256))
             case _:
                 return
+
+    def found(self, log: LogSummary) -> FoundVerdict:
+        """The verdict, with what was accepted before it. Raises ``NoVerdictThen``."""
+        if self.entry is None:
+            raise NoVerdictThen("no verdict about this node from then", got=ascii(self.node[:80]))
+        return FoundVerdict(
+            index=self.index,
+            entry=self.entry,
+            log=log,
+            policies=self.before("policy"),
+            references=self.before("reference"),
+            keys=self.before(self.entry.node_id),
+        )
 
     def _is_asked(self, entry: NodeEntry) -> bool:
         prefix = len(self.node) >= _MIN_PREFIX and entry.node_id.startswith(self.node)
@@ -191,20 +214,35 @@ def find_verdict(
     Verifies the whole log. Raises ``NoVerdictThen`` and what ``verify_folder`` raises.
     """
     search = _Search(node, at)
-    log = verify_folder(folder, key, origin=origin, visit=search.visit)
-    if search.entry is None:
-        raise NoVerdictThen("no verdict about this node from then", got=ascii(node[:80]))
-    return FoundVerdict(
-        index=search.index,
-        entry=search.entry,
-        log=log,
-        policies=search.before("policy"),
-        references=search.before("reference"),
-        keys=search.before(search.entry.node_id),
-    )
+    return search.found(verify_folder(folder, key, origin=origin, visit=search.visit))
 
 
-def replay(found: FoundVerdict, store: EvidenceStore) -> Replay:
+class Contents(Protocol):
+    """Where contents are read by digest: an ``EvidenceStore``, or a verified report."""
+
+    def read(self, sha256: str) -> bytes:
+        """A content that has this digest. Raises ``EvidenceMissing``, ``EvidenceAltered``."""
+        ...
+
+
+def replay_report(report: VerifiedReport) -> tuple[Replay, ...]:
+    """Reach every verdict of a verified report again whose evidence is in it, in order.
+
+    One that cannot be replayed (``EvidenceMissing``, ``VerdictNotRecorded``) is left out. Raises as
+    ``replay`` otherwise.
+    """
+    log = LogSummary(origin=report.origin, size=report.size, root=report.root, kinds={})
+    replayed, notes = [], _Search("", report.at)
+    for number, other in report.entries.items():
+        notes.note(number, other)
+    for index, entry in report.verdicts():
+        search = _Search(entry.node_id, entry.at, index, entry, notes.accepted)
+        with contextlib.suppress(EvidenceMissing, VerdictNotRecorded):
+            replayed.append(replay(search.found(log), report))
+    return tuple(replayed)
+
+
+def replay(found: FoundVerdict, store: Contents) -> Replay:
     """Reach the verdict again, steps 2 to 5.
 
     Raises ``VerdictNotRecorded``, ``NeverAccepted``, ``EvidenceMissing``, ``EvidenceAltered``,
@@ -232,7 +270,7 @@ def replay(found: FoundVerdict, store: EvidenceStore) -> Replay:
     )
 
 
-def read_inputs(found: FoundVerdict, store: EvidenceStore) -> Inputs:
+def read_inputs(found: FoundVerdict, store: Contents) -> Inputs:
     """Steps 2 and 3. Raises as ``replay``."""
     entry, before = found.entry, found.entry.before
     if isinstance(before, msgspec.UnsetType) or entry.policy_sha256 is None or not entry.references:
