@@ -29,7 +29,6 @@ from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
 from catena.appraise.policy import compile_policy, default_policy_text
 from catena.audit import evidence
 from catena.audit.evidence import EvidenceStore
-from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
 from catena.audit.reader import LogReader
 from catena.errors import LogInconsistent, UsageError
@@ -122,7 +121,7 @@ def open_server(
     setting = Setting(
         database=database,
         journal=journal,
-        evidence=EvidenceStore((folder / config.log).parent / evidence.FOLDER),
+        evidence=EvidenceStore(logplace.beside(folder, config) / evidence.FOLDER),
         ca=ca,
         ca_certificate=ca_certificate,
         keys=keys,

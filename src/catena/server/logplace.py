@@ -57,6 +57,12 @@ def open_log(
     return TransparencyLog.open_at(sequencer, storage, signer, remembered=remembered)
 
 
+def beside(folder: Path, config: Config) -> Path:
+    """The local folder for what belongs to the log and does not lie in it."""
+    local = config.log != DATABASE and not config.log.startswith(S3)
+    return (folder / config.log).parent if local else folder
+
+
 def _shared_storage(
     folder: Path, config: Config, database: Database, now: Callable[[], datetime]
 ) -> LogStorage | None:
