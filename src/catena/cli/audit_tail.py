@@ -121,6 +121,7 @@ def _follow(
     every: float,
 ) -> None:
     """Until interrupted. A server that does not answer is waited for; a log that lies is not."""
+    from catena.audit.folder import LogMissing
     from catena.audit.reader import LogUnreadable
 
     failing = ""
@@ -128,7 +129,9 @@ def _follow(
         try:
             monitor.step(lambda one: write(one) if wanted(one) else None)
             failing = ""
-        except LogUnreadable as error:
+        except (LogUnreadable, LogMissing) as error:
+            if monitor.known is None:
+                raise  # it never was there
             if str(error) != failing:
                 click.echo(f"waiting: {error}", err=True)
             failing = str(error)
