@@ -84,7 +84,7 @@ def collector_of():
         addresses = [WitnessAddress(one.url, cosigned.parse_witness(one.key)) for one in witnesses]
         made.append(
             Collector(
-                LogFolder(log._folder.path),
+                LogFolder(log.reader.path),
                 log._signer.public_key,
                 addresses,
                 quorum,
