@@ -4,16 +4,16 @@ CATENA := .venv/bin/catena
 CACHE ?= .cache
 SECONDS ?= 1200
 
-.PHONY: demo test unit check fuzz bench setup doctor clean
+.PHONY: demo test unit check fuzz bench setup setup-tests doctor clean
 
 demo: setup ## the main job end to end, then five attacks
 	@$(CATENA) doctor --quiet
 	@$(CATENA) lab demo --cache $(CACHE)
 
-test: setup ## every test, those that boot machines included
+test: setup-tests ## every test, those that boot machines included
 	@CATENA_CACHE=$(CACHE) .venv/bin/pytest
 
-unit: setup ## the tests that boot no machine
+unit: setup-tests ## the tests that boot no machine
 	@.venv/bin/pytest -m "not boot"
 
 check: setup ## style, types, floors
@@ -38,6 +38,9 @@ bench: setup ## measurements, each beside its limit
 
 setup: ## Debian packages and the virtual environment
 	@scripts/setup
+
+setup-tests: ## what tests need beside that: other verifiers, PostgreSQL, object storage
+	@scripts/setup tests
 
 doctor: setup ## what this machine lacks
 	@$(CATENA) doctor
