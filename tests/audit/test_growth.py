@@ -14,10 +14,10 @@ from catena.audit import merkle
 from catena.audit.folder import LogFolder
 from catena.audit.growth import (
     CheckpointNotContained,
-    TileUnusable,
     prove_growth,
     require_contained,
 )
+from catena.audit.hashes import TileUnavailable
 from catena.audit.log import TransparencyLog
 from catena.formats.note import Checkpoint
 
@@ -104,5 +104,5 @@ class Without:
 @pytest.mark.parametrize("content", [None, b"", bytes(31), bytes(8193)])
 def test_a_tile_that_cannot_be_used_is_an_error(grown, content):
     reader, _ = grown
-    with pytest.raises(TileUnusable):
+    with pytest.raises(TileUnavailable):
         prove_growth(Without(reader, "tile/0/005", content), 1024, 1300)

@@ -5,16 +5,13 @@ What a tile says is believed by nobody: a proof made of it leads to the signed r
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from catena.audit import merkle, tiles
+from catena.audit import tiles
 from catena.audit.folder import MAX_CHECKPOINT, LogMissing
-from catena.audit.merkle import HASH_SIZE, Frontier, Node
+from catena.audit.merkle import Frontier, Node
 from catena.audit.reader import LogReader
-from catena.audit.tiles import CHECKPOINT, FULL_TILE, MAX_BUNDLE, TILE_LEVELS, TILE_WIDTH, Tile
+from catena.audit.tiles import CHECKPOINT, Tile
+from catena.audit.tree import TileNodes, read_entries, read_hashes
 from catena.errors import FormatError, LogInconsistent
-
-_KEPT_TILES = 64
 
 
 class TileUnavailable(LogInconsistent):
@@ -43,22 +40,14 @@ class TileHashes:
     def __init__(self, log: LogReader, size: int, grown: int | None = None) -> None:
         self._log = log
         self._size = size
-        self._grown = size if grown is None else grown
-        self._tile = lru_cache(_KEPT_TILES)(self._read)
+        self._nodes = TileNodes(log, size if grown is None else grown)
 
     def __call__(self, node: Node) -> bytes:
         """The hash of a perfect subtree of the tree. Raises ``TileUnavailable``."""
-        level, index = node
-        tile_level, height = divmod(level, TILE_LEVELS)
-        first = index << height
-        row = self._tile(tile_level, first // TILE_WIDTH)
-        start = first % TILE_WIDTH * HASH_SIZE
-        hashes = row[start : start + (HASH_SIZE << height)]
-        if len(hashes) != HASH_SIZE << height:
-            raise TileUnavailable("tile has too few hashes")
-        return merkle.subtree_root(
-            [hashes[at : at + HASH_SIZE] for at in range(0, len(hashes), HASH_SIZE)]
-        )
+        try:
+            return self._nodes(node)
+        except FormatError as error:
+            raise TileUnavailable(error.message, got=error.got) from error
 
     def frontier(self) -> Frontier:
         """The tree's right edge."""
@@ -70,34 +59,16 @@ class TileHashes:
 
     def leaves(self, index: int) -> bytes:
         """The leaf hashes of one tile, joined."""
-        return self._tile(0, index)
-
-    def _read(self, level: int, index: int) -> bytes:
-        tile = Tile(level, index, tiles.width_at(level, index, self._grown))
-        content = read_tile(self._log, tile, FULL_TILE)
-        width = tiles.width_at(level, index, self._size)
-        if len(content) % HASH_SIZE or len(content) < width * HASH_SIZE:
-            raise TileUnavailable("tile has a wrong size", got=tile.path)
-        return content[: width * HASH_SIZE]
+        tile = Tile(0, index, tiles.width_at(0, index, self._size))
+        try:
+            return read_hashes(self._log, tile)
+        except FormatError as error:
+            raise TileUnavailable(error.message, got=error.got) from error
 
 
 def read_bundle(log: LogReader, index: int, size: int) -> tuple[bytes, ...]:
     """The entries of one bundle of a tree of ``size``. Raises ``TileUnavailable``."""
-    width = tiles.width_at(None, index, size)
-    for tile in (Tile(None, index, width), Tile(None, index)):
-        content = log.read(tile.path, MAX_BUNDLE)
-        if content is not None:
-            try:
-                return tiles.parse_bundle(content, tile.width)[:width]
-            except FormatError as error:
-                raise TileUnavailable(f"no bundle of entries: {error}", got=tile.path) from error
-    raise TileUnavailable("entries are missing", got=Tile(None, index, width).path)
-
-
-def read_tile(log: LogReader, tile: Tile, limit: int) -> bytes:
-    """A tile, or the full one that a partial one made way for (tlog-tiles, "Partial Tiles")."""
-    for candidate in (tile, Tile(tile.level, tile.index)):
-        content = log.read(candidate.path, limit)
-        if content is not None and len(content) <= limit:
-            return content
-    raise TileUnavailable("hashes are missing", got=tile.path)
+    try:
+        return read_entries(log, Tile(None, index, tiles.width_at(None, index, size)))
+    except FormatError as error:
+        raise TileUnavailable(f"no bundle of entries: {error.message}", got=error.got) from error

@@ -23,7 +23,7 @@ from catena.audit import checkpoint as checkpoints
 from catena.audit import cosigned, growth
 from catena.audit.cosigned import Cosigned, WitnessAddress, WitnessPolicy
 from catena.audit.folder import MAX_CHECKPOINT, sync_folder
-from catena.audit.growth import TileUnusable
+from catena.audit.hashes import TileUnavailable
 from catena.audit.reader import LogReader
 from catena.audit.tiles import CHECKPOINT
 from catena.errors import CatenaError, LogInconsistent, NotFound
@@ -207,7 +207,7 @@ class Collector:
     def _prove(self, old: int, new: int) -> tuple[bytes, ...]:
         """A proof of growth, made while the log grows on and drops older partial tiles."""
         for _ in range(_PROOF_ATTEMPTS - 1):
-            with contextlib.suppress(TileUnusable):
+            with contextlib.suppress(TileUnavailable):
                 return growth.prove_growth(self._reader, old, new, self._log_size_now())
         return growth.prove_growth(self._reader, old, new, self._log_size_now())
 
