@@ -12,6 +12,7 @@ from audit_samples import NODE, NOON
 from catena.audit import entries
 from catena.audit.entries import (
     KINDS,
+    AdminSignIn,
     AdminToken,
     Approval,
     CertificateIssued,
@@ -19,6 +20,7 @@ from catena.audit.entries import (
     Denial,
     Enrolment,
     LoggedContainerEvent,
+    LogRead,
     PolicyAccepted,
     ReferenceAccepted,
     Revocation,
@@ -76,6 +78,8 @@ EXAMPLES = [
     AdminToken(
         at=NOON, actor="server", action="created", label="alice", role="admin", token_sha256=DIGEST
     ),
+    AdminSignIn(at=NOON, actor="alice", label="alice", role="admin", token_sha256=DIGEST),
+    LogRead(at=NOON, actor="bob", label="bob", role="viewer", token_sha256=DIGEST),
     ContainersRecorded(
         **ABOUT,
         evidence_sha256=DIGEST,

@@ -169,6 +169,7 @@ def test_a_defect_is_a_500_whose_text_stays_inside(api):
 
 
 def test_an_unwritable_log_is_503_and_says_nothing_changed(api):
+    assert api.admin("GET", "/secrets").json() == []  # notes the use of the token
     (api.server.folder / "log/checkpoint.new").unlink(missing_ok=True)
     (api.server.folder / "log/checkpoint.new").mkdir()
     request = SecretRequest(roles=("web",), value=b"x")

@@ -398,6 +398,38 @@ class AdminToken(EntryBase, frozen=True, kw_only=True):
         return f"admin token {self.label} ({self.role}) {self.action}"
 
 
+class TokenUse(EntryBase, frozen=True, kw_only=True):
+    """Base: the first use of an admin token within a period (``service.uses``)."""
+
+    label: Word
+    role: Word
+    token_sha256: Hex256
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """The token, by its hash."""
+        return (Subject(name=f"token:{self.label}", digest=_sha256(self.token_sha256)),)
+
+
+class AdminSignIn(TokenUse, frozen=True, kw_only=True):
+    """Somebody uses the admin API with this token."""
+
+    kind: ClassVar[str] = "admin-sign-in"
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"{self.label} ({self.role}) signed in"
+
+
+class LogRead(TokenUse, frozen=True, kw_only=True):
+    """Somebody reads this log through the server with this token."""
+
+    kind: ClassVar[str] = "log-read"
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"{self.label} ({self.role}) reads the log"
+
+
 Entry = (
     Enrolment
     | Approval
@@ -411,6 +443,8 @@ Entry = (
     | PolicyAccepted
     | SecretChanged
     | AdminToken
+    | AdminSignIn
+    | LogRead
 )
 KINDS: dict[str, type[Entry]] = {kind.predicate_type(): kind for kind in get_args(Entry)}
 _DECODERS = {uri: msgspec.json.Decoder(kind) for uri, kind in KINDS.items()}

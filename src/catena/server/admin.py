@@ -83,7 +83,7 @@ def routes(
         ("POST", "/policy", lambda _, body, actor: service.policies.apply(body, actor)),
         ("GET", "/witnesses", lambda _, __, ___: _witnesses(collector)),
     ]
-    gate = _Gate(database, desk)
+    gate = _Gate(Admission(database, service.uses, "admin"), desk)
     simulation = gate.route("POST", "/policy/simulation", _simulation(service), Role.VIEWER)
     return [*(gate.route(method, path, verb) for method, path, verb in table), simulation]
 
@@ -91,8 +91,8 @@ def routes(
 class _Gate:
     """Lets a request through to its verb once its token allows it."""
 
-    def __init__(self, database: Database, desk: Desk) -> None:
-        self._admission = Admission(database)
+    def __init__(self, admission: Admission, desk: Desk) -> None:
+        self._admission = admission
         self._desk = desk
 
     def route(self, method: str, path: str, verb: Verb, least: Role | None = None) -> Route:

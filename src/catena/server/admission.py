@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from catena.server.tokens import Role, StoredToken, authenticate, require
+from catena.service.uses import Purpose, TokenUses
 from catena.store.database import Database
 
 
@@ -13,11 +14,17 @@ class Admission:
     """Lets a request through if its token is stored and has the role."""
 
     database: Database
+    uses: TokenUses
+    purpose: Purpose
 
     def admit(self, header: str | None, role: Role) -> StoredToken:
-        """The token of an ``Authorization`` header. Raises ``Unauthenticated``, ``Forbidden``."""
+        """The token of an ``Authorization`` header, whose use is noted in the log.
+
+        Raises ``Unauthenticated``, ``Forbidden``, ``LogUnwritable``.
+        """
         with self.database.snapshot() as rows:
             tokens = rows.tokens.list()
         token = authenticate(header, tokens)
         require(token, role)
+        self.uses.note(self.purpose, token.label, token.role, token.hash)
         return token

@@ -47,7 +47,9 @@ def build_app(
         Route(f"/log/{COSIGNED}", desk.guarded(_cosigned(collector)), methods=["GET"]),
     ]
     if log is not None:
-        admission = None if config.log_public else Admission(service.setting.database)
+        admission = (
+            None if config.log_public else Admission(service.setting.database, service.uses, "log")
+        )
         routes += log_files.routes(log, desk, admission)
     application = Starlette(
         routes=routes, exception_handlers={404: no_such_route, 405: wrong_method}

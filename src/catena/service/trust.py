@@ -15,6 +15,7 @@ from catena.service.references import References
 from catena.service.secrets import Secrets
 from catena.service.setting import Setting
 from catena.service.simulation import Simulation
+from catena.service.uses import TokenUses
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class TrustService:
     references: References
     policies: Policies
     simulation: Simulation
+    uses: TokenUses
 
 
 def build(setting: Setting) -> TrustService:
@@ -49,4 +51,5 @@ def build(setting: Setting) -> TrustService:
         references=references,
         policies=policies,
         simulation=Simulation(setting, references, policies),
+        uses=TokenUses(setting.journal, setting.now),
     )
