@@ -19,6 +19,7 @@ GET     ``/references/NAME``              viewer     ``ReferenceDetail``
 GET     ``/policy``                       viewer     ``PolicyHistory``
 POST    ``/policy``                       admin      a DSSE envelope → ``PolicyView``
 GET     ``/witnesses``                    viewer     ``CosigningReport``
+GET     ``/export``                       viewer     ``ExportsReport``
 POST    ``/policy/simulation``            viewer     ``SimulationRequest`` → ``SimulationView``
 ======  ================================  =========  =========================================
 
@@ -37,6 +38,7 @@ from catena.formats import nodeapi
 from catena.server.admission import Admission
 from catena.server.answer import Desk, reply
 from catena.server.cosigning import Collector, NotCosigned
+from catena.server.exporting import Exporters
 from catena.server.tokens import Role
 from catena.service import shipped
 from catena.service.trust import TrustService
@@ -44,6 +46,7 @@ from catena.service.views import (
     ApprovalRequest,
     CaptureRequest,
     CosigningReport,
+    ExportsReport,
     PcrPolicyRequest,
     SecretRequest,
     SimulationRequest,
@@ -57,7 +60,11 @@ Verb = Callable[[str, bytes, str], object]
 
 
 def routes(
-    service: TrustService, database: Database, desk: Desk, collector: Collector | None = None
+    service: TrustService,
+    database: Database,
+    desk: Desk,
+    collector: Collector | None = None,
+    exporters: Exporters | None = None,
 ) -> list[Route]:
     """The routes of the module's table."""
     nodes, secrets, references = service.nodes, service.secrets, service.references
@@ -82,6 +89,7 @@ def routes(
         ("GET", "/policy", lambda _, __, ___: service.policies.show()),
         ("POST", "/policy", lambda _, body, actor: service.policies.apply(body, actor)),
         ("GET", "/witnesses", lambda _, __, ___: _witnesses(collector)),
+        ("GET", "/export", lambda _, __, ___: exporters.status() if exporters else ExportsReport()),
     ]
     gate = _Gate(Admission(database, service.uses, "admin"), desk)
     simulation = gate.route("POST", "/policy/simulation", _simulation(service), Role.VIEWER)

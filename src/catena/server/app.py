@@ -18,6 +18,7 @@ from catena.server.answer import TEXT, Desk, Endpoint, reply
 from catena.server.body import BodyReader
 from catena.server.config import Config
 from catena.server.cosigning import COSIGNED, Collector, NotCosigned
+from catena.server.exporting import Exporters
 from catena.server.faults import NoSuchRoute, WrongMethod
 from catena.service.trust import TrustService
 
@@ -27,7 +28,9 @@ def build_app(
     config: Config,
     write: Write = to_stderr,
     collector: Collector | None = None,
+    *,
     log: LogReader | None = None,
+    exporters: Exporters | None = None,
 ) -> ASGIApp:
     """The application over one service; ``write`` takes log lines, ``log`` is what it serves."""
     make_ready()  # requests are worked on in threads
@@ -43,7 +46,7 @@ def build_app(
     routes = [
         Route("/healthz", _health, methods=["GET"]),
         *nodes.routes(service, desk),
-        *admin.routes(service, service.setting.database, desk, collector),
+        *admin.routes(service, service.setting.database, desk, collector, exporters),
         Route(f"/log/{COSIGNED}", desk.guarded(_cosigned(collector)), methods=["GET"]),
     ]
     if log is not None:

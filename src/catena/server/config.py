@@ -20,6 +20,8 @@ from catena.errors import ExitCode, NotFound, UsageError
 from catena.formats.containerlog import CONTAINER_PCR
 from catena.formats.recordindex import MAX_INDICES
 from catena.formats.tpm2nv import NV_FIRST, NV_LAST
+from catena.server import export_target
+from catena.server.export_target import BadExport, ExportTarget
 from catena.service.setting import Mode
 
 CONFIG_FILE = "server.toml"
@@ -97,6 +99,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How many of them a checkpoint needs to count as cosigned."""
     witness_ca: str | None = None
     """PEM certificates that HTTPS witnesses are trusted by, instead of the system's."""
+    exports: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+    """Who gets the log's entries as they are appended: ``KIND ADDRESS`` each (``export_target``)."""
+    export_ca: str | None = None
+    """PEM certificates that HTTPS receivers are trusted by, instead of the system's."""
     max_body: Annotated[int, msgspec.Meta(ge=65_536)] = 24 * 1024 * 1024
     body_budget: Annotated[int, msgspec.Meta(ge=65_536)] = 128 * 1024 * 1024
     body_timeout: Seconds = 30
@@ -122,6 +128,7 @@ def load(folder: Path) -> Config:
     if len(set(config.container_indices)) != len(config.container_indices):
         raise BadConfig(f"{CONFIG_FILE}: `container_indices` names an NV index twice")
     witness_addresses(config)  # refused now, not when the first checkpoint is to be cosigned
+    export_targets(config)
     return config
 
 
@@ -136,6 +143,25 @@ def witness_addresses(config: Config) -> tuple[WitnessAddress, ...]:
         raise BadConfig(f"{CONFIG_FILE}: witnesses: {error}") from error
     urls = (url.rstrip("/") for url, _ in pairs)
     return tuple(map(WitnessAddress, urls, policy.witnesses))
+
+
+def export_targets(config: Config) -> tuple[ExportTarget, ...]:
+    """Who gets the log's entries. Raises ``BadConfig``."""
+    targets = tuple(_export(number, text) for number, text in enumerate(config.exports))
+    if len(set(targets)) != len(targets):
+        raise BadConfig(f"{CONFIG_FILE}: `exports` names a target twice")
+    return targets
+
+
+def _export(number: int, text: str) -> ExportTarget:
+    try:
+        return export_target.parse(text)
+    except BadExport as error:
+        raise BadConfig(
+            f"{CONFIG_FILE}: exports[{number}]: {error.message}",
+            expected=error.expected,
+            got=error.got,
+        ) from error
 
 
 def _split_witness(number: int, text: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@
     nonce.key      authenticates nonces          storage.key   encrypts secrets at rest
     roots/         who may vouch for TPMs        release-N.pub who may publish references
     checkpoint.cosigned   the newest checkpoint with a quorum of witnesses (``cosigning``)
+    exports/       how far each receiver of the log's entries is (``exporting``)
 
 The keys of the cluster CA and of the log stay in
 the enterprise's key folder; ``server.toml`` names them.
@@ -46,6 +47,7 @@ from catena.server import logplace, tls
 from catena.server.access import to_stderr
 from catena.server.config import BadConfig, Config
 from catena.server.cosigning import Collector
+from catena.server.exporting import Exporters
 from catena.server.owned import read_owned
 from catena.service import trust
 from catena.service.journal import Journal
@@ -86,11 +88,15 @@ class OpenServer:
     database: Database
     collector: Collector | None = None
     """Asks the witnesses, once it is started; None if there are none."""
+    exporters: Exporters | None = None
+    """Send entries on, once they are started; None if nobody gets them."""
 
     def close(self) -> None:
         """Release log and database."""
         if self.collector is not None:
             self.collector.stop()
+        if self.exporters is not None:
+            self.exporters.stop()
         self.log.close()
         self.database.close()
 
@@ -142,7 +148,27 @@ def open_server(
     collector = _collector(folder, config, log.reader, log_signer.public_key, now)
     if collector is not None:
         journal.on_append(collector.wake)
-    return OpenServer(folder, config, trust.build(setting), log, database, collector)
+    exporters = _exporters(folder, config, log.reader, log_signer.public_key)
+    if exporters is not None:
+        journal.on_append(exporters.wake)
+    return OpenServer(folder, config, trust.build(setting), log, database, collector, exporters)
+
+
+def _exporters(folder: Path, config: Config, log: LogReader, key: PublicKey) -> Exporters | None:
+    """Who sends entries on, not started yet. Raises ``BadConfig``."""
+    targets = settings.export_targets(config)
+    if not targets:
+        return None
+    return Exporters(
+        log,
+        key,
+        targets,
+        origin=config.log_origin,
+        name=config.names[0],
+        folder=folder,
+        write=to_stderr,
+        tls=_client_tls(folder, "export_ca", config.export_ca),
+    )
 
 
 def _collector(
@@ -160,17 +186,17 @@ def _collector(
         folder,
         now=lambda: int(now().timestamp()),
         write=to_stderr,
-        tls=_witness_tls(folder, config),
+        tls=_client_tls(folder, "witness_ca", config.witness_ca),
     )
 
 
-def _witness_tls(folder: Path, config: Config) -> ssl.SSLContext | None:
-    if config.witness_ca is None:
+def _client_tls(folder: Path, setting: str, path: str | None) -> ssl.SSLContext | None:
+    if path is None:
         return None
     try:
-        return ssl.create_default_context(cafile=folder / config.witness_ca)
+        return ssl.create_default_context(cafile=folder / path)
     except (OSError, ssl.SSLError) as error:
-        raise BadConfig(f"witness_ca holds no certificates: {config.witness_ca}") from error
+        raise BadConfig(f"{setting} holds no certificates: {path}") from error
 
 
 def database_url(folder: Path, url: str) -> str:

@@ -58,6 +58,7 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
             server.service,
             config,
             collector=server.collector,
+            exporters=server.exporters,
             log=server.log.reader,
         ),
         loop="uvloop",
@@ -78,6 +79,8 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
     )
     if server.collector is not None:
         server.collector.start()
+    if server.exporters is not None:
+        server.exporters.start()
     server_loop.run_until_stopped(door)
 
 

@@ -57,7 +57,7 @@ class Journal:
         self._log = log
         self._signer = signer
         self._database = database
-        self._appended: Callable[[], None] | None = None
+        self._appended: list[Callable[[], None]] = []
         # Each guards the decisions about the subjects that hash to it, from read to effect.
         self._stripes = tuple(threading.RLock() for _ in range(_STRIPES))
 
@@ -72,7 +72,7 @@ class Journal:
 
     def on_append(self, appended: Callable[[], None]) -> None:
         """Call ``appended`` after each append: it must be quick and must not raise."""
-        self._appended = appended
+        self._appended.append(appended)
 
     @property
     def public_key(self) -> PublicKey:
@@ -87,8 +87,8 @@ class Journal:
         """Append entries together; durable when this returns. Raises ``LogUnwritable``."""
         leaves = [seal_entry(self._signer, entry) for entry in entries]
         receipts = self._log.append(leaves)
-        if self._appended is not None:
-            self._appended()
+        for appended in self._appended:
+            appended()
         return tuple(map(Recorded, receipts, leaves))
 
     @contextmanager

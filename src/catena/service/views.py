@@ -268,6 +268,22 @@ class WitnessReport(View, frozen=True, kw_only=True):
     problem: str | None = None
 
 
+class ExportReport(View, frozen=True, kw_only=True):
+    """One receiver of the log's entries: how many it has, of how many, and why not more."""
+
+    target: str
+    exported: int = 0
+    log_size: int = 0
+    code: str | None = None
+    problem: str | None = None
+
+
+class ExportsReport(View, frozen=True, kw_only=True):
+    """All receivers of the log's entries."""
+
+    exports: tuple[ExportReport, ...] = ()
+
+
 class CosigningReport(View, frozen=True, kw_only=True):
     """How far cosignatures lag: ``log_size`` was asked for last, ``cosigned_size`` has a quorum.
 
