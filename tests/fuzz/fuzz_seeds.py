@@ -557,6 +557,7 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         ),
         "cosignature.parse": (Cosignature(1679315147, bytes(64)).encode(),),
         "addcheckpoint.parse": (add_checkpoint(),),
+        "otlp.rejected": (b"{}", b'{"partialSuccess":{"rejectedLogRecords":"3"}}'),
         "tlogproof.parse": tuple(
             tlogproof.TlogProof(41, (bytes(32),) * 2, "log\n", extra).encode().encode()
             for extra in (None, b"entry")

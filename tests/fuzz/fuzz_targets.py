@@ -55,6 +55,7 @@ from catena.formats import (
     note,
     oci,
     openpgp,
+    otlp,
     pcrpolicy,
     pe,
     policies,
@@ -331,6 +332,11 @@ def _cosignature(data: bytes) -> None:
     found = cosignature.parse(data)
     assert found.encode() == data
     assert cosignature.message("text\n", found.time).endswith(b"\ntext\n")
+
+
+def _otlp_answer(data: bytes) -> None:
+    number, why = otlp.rejected(data)
+    assert (type(number), type(why)) == (int, str)
 
 
 def _tlog_proof(data: bytes) -> None:
@@ -867,6 +873,7 @@ TARGETS: dict[str, Target] = {
                 Probe("cosignature.parse", _cosignature),
                 Probe("addcheckpoint.parse", _add_checkpoint),
                 Probe("tlogproof.parse", _tlog_proof),
+                Probe("otlp.rejected", _otlp_answer),
                 Probe("addcheckpoint.parse_size_answer", _size_answer),
             ),
             (

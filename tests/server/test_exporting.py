@@ -358,6 +358,7 @@ def test_the_server_says_how_far_an_export_is(tmp_path, keys):
                 answer = http.get("/v1/admin/export")
                 return msgspec.json.decode(answer.content, type=ExportsReport).exports[0]
 
-            found = wait_for(lambda: (one := report()).exported == 1 and one)
-            assert (found.target, found.log_size, found.code) == ("file out.jsonl", 1, None)
-    assert (tmp_path / "server/out.jsonl").read_text().count("\n") == 1
+            # The second entry says that this token asks.
+            found = wait_for(lambda: (one := report()).exported == 2 and one)
+            assert (found.target, found.log_size, found.code) == ("file out.jsonl", 2, None)
+    assert (tmp_path / "server/out.jsonl").read_text().count("\n") == 2

@@ -7,10 +7,12 @@ import pytest
 from catena.audit.folder import LogFolder
 from catena.audit.receipt import prove
 from catena.server.log_reader import BadLogAddress, LogUnreachable, UrlReader
-from conftest import VIEWER
+
+OWN = object()
 
 
-def get(api, path, token=VIEWER):
+def get(api, path, token=OWN):
+    token = api.server.token if token is OWN else token
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     return api.http.request("GET", path, headers=headers)
 

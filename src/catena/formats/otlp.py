@@ -60,7 +60,7 @@ def rejected(body: bytes) -> tuple[int, str]:
         answer = msgspec.json.decode(body or b"{}", type=_Answer)
         partial = answer.partial_success or PartialSuccess()
         return int(partial.rejected_log_records), partial.error_message
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise FormatError("not an OTLP answer in JSON") from error
 
 
