@@ -58,7 +58,8 @@ def costly(probe: Probe) -> Iterator[tuple[str, bytes]]:
     for pattern in _PATTERNS:
         yield f"{pattern!r} throughout", filled(pattern)
     for number, seed in enumerate(probe.seeds()):
-        yield f"seed {number} repeated", filled(seed)
+        if seed:
+            yield f"seed {number} repeated", filled(seed)
         yield f"seed {number} and zeros", filled(b"\0", seed)
         yield f"seed {number} and 0xFF", filled(b"\xff", seed)
     for kind in probe.kinds:
