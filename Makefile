@@ -4,7 +4,7 @@ CATENA := .venv/bin/catena
 CACHE ?= .cache
 SECONDS ?= 1200
 
-.PHONY: demo test unit check fuzz bench setup setup-tests doctor clean
+.PHONY: demo test unit kubelet check fuzz bench setup setup-tests doctor clean
 
 demo: setup ## the main job end to end, then five attacks
 	@$(CATENA) doctor --quiet
@@ -15,6 +15,9 @@ test: setup-tests ## every test, those that boot machines included
 
 unit: setup-tests ## the tests that boot no machine
 	@.venv/bin/pytest -m "not boot"
+
+kubelet: setup-tests ## a kubelet from Debian's source, for one test; takes minutes, once
+	@CATENA_CACHE=$(CACHE) scripts/kubelet
 
 check: setup ## style, types, floors
 	@.venv/bin/ruff check .

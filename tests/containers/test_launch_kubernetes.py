@@ -8,7 +8,7 @@ from launch_vectors import PATH, image, parsed, recorded, with_change
 
 from catena.containers.launch.check import check_create
 from catena.containers.launch.document import default_policy
-from catena.containers.launch.refusals import LaunchRefused
+from catena.containers.launch.refusals import LaunchHook, LaunchRefused
 from catena.formats.runtime import RuntimeConfig
 from changed import replace
 
@@ -206,3 +206,19 @@ def test_dockers_network_needs_a_rule_for_its_hook():
         "re:/proc/[0-9]+/exe libnetwork-setkey -exec-root=/var/run/docker [0-9a-f]{64} [0-9a-f]{12}"
     )
     check_create(config, replace(default_policy(), hooks=(rule,)), IMAGE, others)
+
+
+def test_nerdctls_hooks_are_refused_for_their_variables_whatever_a_policy_names():
+    """nerdctl 2 hands all variables of its caller to hooks (``withNerdctlOCIHook``)."""
+    words = ("/usr/bin/nerdctl", "internal", "oci-hook", "createRuntime")
+    hook = {"path": words[0], "args": list(words)}
+    policy = replace(default_policy(), hooks=(" ".join((words[0], *words)),))
+
+    def check(**more) -> None:
+        config = with_change(recorded("ctr-1.6"), containerd)
+        config["hooks"] = {"createRuntime": [hook | more]}
+        check_create(parsed(config), policy, IMAGE, others)
+
+    check()
+    with pytest.raises(LaunchHook, match="variables of its own"):
+        check(env=["LD_PRELOAD=/tmp/own.so"])

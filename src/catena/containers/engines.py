@@ -13,6 +13,7 @@ engine          file                                       says
 
 ``BinaryName`` reaches what kubelets start. ``ctr``, ``nerdctl`` and Docker's own ``runc`` name no path:
 the shim looks for ``runc`` on the PATH of containerd, and ``/usr/local/sbin`` comes first in it.
+What ``nerdctl`` asks for is refused: its hooks have variables (``launch.isolation``).
 
 Pure: text in, text out. An edit is made in the text, so that comments and order stay, and is only
 believed if the parsed file then differs in exactly what was to be set.

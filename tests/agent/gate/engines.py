@@ -36,6 +36,7 @@ NEEDED = ("podman", "conmon", "containerd", "ctr", "skopeo")
 FOLDERS = {
     "/(run|var/lib)/containerd/": "/(root|state)/",
     "/var/lib/docker/containers/": "/root/containers/",
+    "/var/lib/kubelet/": "/kubelet/",
 }
 """Where engines keep the files that they mount, and where a test's have them."""
 

@@ -1,4 +1,7 @@
-"""Pods: what a kubelet asks of containerd, static pods included, goes through the gate."""
+"""Pods: what a kubelet asks of containerd, static pods included, goes through the gate.
+
+``CATENA_WRITE_TRANSCRIPTS=1`` writes the transcript into the manual instead of comparing it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ import msgspec
 import pytest
 from cri import Cri
 from engines import missing, moved, unmount_below
+from kubelet import PROGRAM, Kubelet
 from node import APP, OTHER, UNSIGNED, Node
 from standing import needs_runc
+from transcripts import compare, plain
 
 from catena.containers.launch.document import default_policy
-from catena.formats.containerlog import Create, Deny, Exec
+from catena.formats.containerlog import Create, Deny, Exec, Exit
 from swtpm import needs_swtpm
 
 pytestmark = [
@@ -93,3 +98,44 @@ def test_pod(node, cri):
         "image-unsigned",
         "launch-argv",
     }
+
+
+PODS = {
+    "app": (APP, ("/bin/sleep", "60"), ("/bin/echo", "ready")),
+    "unsigned": (UNSIGNED, ("/bin/sleep", "60"), ()),
+    "shell": (APP, ("/bin/sh", "-c", "id"), ()),
+    "probed": (APP, ("/bin/sleep", "60"), ("/bin/sh", "-c", "id")),
+}
+"""Static pods: image, command, readiness probe."""
+
+
+@pytest.mark.skipif(
+    not PROGRAM.exists(), reason="Debian has no kubelet; `make kubelet` builds it from its source"
+)
+def test_static_pods(node, cri, place):
+    kubelet = Kubelet(place / "kubelet", place / "c.sock")
+    try:
+        for name, (image, argv, probe) in PODS.items():
+            kubelet.run(name, f"{image}:1", *argv, probe=probe)
+        kubelet.await_that(kubelet.ready, "app")
+        told = {name: kubelet.await_that(kubelet.refused, name) for name in ("unsigned", "shell")}
+        kubelet.await_that(lambda _: "exec-not-allowed" in node.codes(), "probed")
+        assert not kubelet.ready("probed")
+        kubelet.stop("app")
+        node.await_kind("exit")
+    finally:
+        kubelet.close()
+    events = [one.event for one in node.events()]
+    created = [one for one in events if isinstance(one, Create)]
+    pauses = {one.container for one in created if one.repository == OTHER}
+    assert len(pauses) == len(PODS)
+    started = {one.container: one for one in created if one.repository == APP}
+    assert len(started) == 2
+    assert {one.sandbox for one in started.values()} < pauses
+    probed = {one.container for one in events if isinstance(one, Exec)}
+    ended = {one.container for one in events if isinstance(one, Exit)} & started.keys()
+    assert probed == ended
+    assert {one.code for one in events if isinstance(one, Deny)} == {
+        *("image-unsigned", "launch-argv", "exec-not-allowed")
+    }
+    compare("kubelet", "".join(f"{name}: {plain(text)}\n" for name, text in told.items()))

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
 import shutil
 import tempfile
@@ -18,12 +16,12 @@ import pytest
 from engines import Ctr, Docker, Podman, missing, moved, unmount_below
 from node import APP, UNSIGNED, Node
 from standing import needs_runc
+from transcripts import compare, plain
 
 from catena.containers.launch.document import default_policy
 from catena.formats.containerlog import Create, Deny, Exec
 from swtpm import needs_swtpm
 
-MANUAL = Path(__file__).resolve().parents[3] / "docs/containers.md"
 LAUNCH = msgspec.structs.replace(
     default_policy(),
     name="app",
@@ -76,24 +74,6 @@ class Told:
         self.text += f"$ {self._name} {shlex.join(shown or words)}\n"
         self.text += "".join(f"{plain(line)}\n" for line in said.splitlines())
         return done
-
-
-def plain(line: str) -> str:
-    """Without what is another each time."""
-    line = re.sub(r"sha256:[0-9a-f]{64}", "sha256:…", line)
-    line = re.sub(r"\b[0-9a-f]{64}\b", "…", line)
-    return re.sub(r'time="[^"]*" ', "", line)
-
-
-def compare(name: str, text: str) -> None:
-    """The manual's transcript of ``name`` is ``text``."""
-    manual = MANUAL.read_text()
-    head, rest = manual.split(f"<!-- transcript: {name} -->\n```\n", 1)
-    shown, tail = rest.split("```\n", 1)
-    if os.environ.get("CATENA_WRITE_TRANSCRIPTS"):
-        MANUAL.write_text(f"{head}<!-- transcript: {name} -->\n```\n{text}```\n{tail}")
-    else:
-        assert shown == text
 
 
 def check_record(node: Node) -> None:
