@@ -223,7 +223,7 @@ def test_no_more_proofs_are_kept_than_prove_something(witness, log, tmp_path, mo
 
 def test_a_full_disk_does_not_hide_a_fork(witness, log, monkeypatch):
     accepted(witness, log, 0, 9)
-    monkeypatch.setattr(witness_state, "_replace", failing)
+    monkeypatch.setattr(witness_state, "replace_file", failing)
     with pytest.raises(ForkShown):
         witness.add_checkpoint(log.fork(4).grow(5, "fork").request(9))
 
@@ -280,7 +280,7 @@ def test_a_memory_that_cannot_be_read_signs_nothing(witness, log, tmp_path, dama
 
 def test_what_cannot_be_remembered_is_not_signed(witness, log, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(witness_state, "_replace", failing)
+        broken.setattr(witness_state, "replace_file", failing)
         with pytest.raises(WitnessUnwritable):
             witness.add_checkpoint(log.request(0, 5))
     accepted(witness, log, 0, 5)

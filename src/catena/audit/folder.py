@@ -303,6 +303,23 @@ def _sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Put ``content`` in a file's place, at once; on disk, with its name, when this returns.
+
+    A crash leaves the old file or the new one. Raises ``OSError``.
+    """
+    new = path.with_name(f"{path.name}.new")
+    descriptor = os.open(
+        new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode
+    )
+    with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor has no path
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    new.replace(path)
+    sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the names in a folder are on disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from catena.audit.folder import MAX_CHECKPOINT, sync_folder
+from catena.audit.folder import MAX_CHECKPOINT, replace_file
 from catena.audit.follow import Known, known
 from catena.errors import FormatError
 from catena.keys.signer import PublicKey
@@ -25,10 +24,4 @@ def recall(path: Path, key: PublicKey, *, origin: str | None = None) -> Known | 
 
 def remember(path: Path, checkpoint: Known) -> None:
     """Keep a checkpoint instead of the one before: a crash leaves one of the two."""
-    new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
-        file.write(checkpoint.text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    sync_folder(path.resolve().parent)
+    replace_file(path, checkpoint.text.encode())

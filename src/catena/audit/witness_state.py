@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from catena.audit.folder import sync_folder
+from catena.audit.folder import replace_file, sync_folder
 from catena.errors import FormatError, Unavailable
 from catena.formats import note
 from catena.formats.addcheckpoint import MAX_REQUEST
@@ -120,7 +120,7 @@ class WitnessState:
             if len(list(folder.iterdir())) >= 2 * MAX_FORKS:
                 return None
             for ending, content in (("seen", seen), ("request", request)):
-                _replace(folder / f"{stem}.{ending}", content)
+                replace_file(folder / f"{stem}.{ending}", content, 0o600)
         except OSError as error:
             raise WitnessUnwritable(f"cannot keep the proof: {error.strerror}") from error
         return folder / f"{stem}.request"
@@ -148,7 +148,7 @@ class WitnessState:
     def _write(self, origin: str, signed: Note) -> None:
         self._settled.discard(origin)
         try:
-            _replace(self._path(origin), signed.encode().encode())
+            replace_file(self._path(origin), signed.encode().encode(), 0o600)
         except OSError as error:
             raise WitnessUnwritable(f"cannot remember: {error.strerror}") from error
         self._settled.add(origin)
@@ -156,17 +156,3 @@ class WitnessState:
 
 def _name(origin: str) -> str:
     return hashlib.sha256(origin.encode()).hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put ``content`` in a file's place; on disk, with its name, when this returns."""
-    new = path.with_name(f"{path.name}.new")
-    descriptor = os.open(
-        new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
-    with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor has no path
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    new.replace(path)
-    sync_folder(path.parent)

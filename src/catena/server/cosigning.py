@@ -9,7 +9,6 @@ what lags is that file, and ``status`` says by how much and whose fault it is.
 from __future__ import annotations
 
 import contextlib
-import os
 import ssl
 import threading
 import time
@@ -22,7 +21,7 @@ import msgspec
 from catena.audit import checkpoint as checkpoints
 from catena.audit import cosigned, growth
 from catena.audit.cosigned import Cosigned, WitnessAddress, WitnessPolicy
-from catena.audit.folder import MAX_CHECKPOINT, sync_folder
+from catena.audit.folder import MAX_CHECKPOINT, replace_file
 from catena.audit.hashes import TileUnavailable
 from catena.audit.reader import LogReader
 from catena.audit.tiles import CHECKPOINT
@@ -254,13 +253,7 @@ class Collector:
         found = cosigned.verify_cosigned(content, self._key, self._policy, now=self._now())
         if self._current is not None and _weight(self._current) >= _weight(found):
             return
-        new = self._path.with_name(f"{COSIGNED}.new")
-        with new.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        sync_folder(self._path.parent)
+        replace_file(self._path, content)
         with self._lock:
             self._content, self._current = content, found
 

@@ -11,7 +11,6 @@ were only appended is not proven here: the log verifies itself when it is opened
 
 from __future__ import annotations
 
-import os
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import msgspec
 
 from catena.audit import checkpoint as checkpoints
 from catena.audit.entries import open_entry
-from catena.audit.folder import sync_folder
+from catena.audit.folder import replace_file, sync_folder
 from catena.audit.hashes import read_bundle, read_checkpoint
 from catena.audit.reader import LogReader
 from catena.audit.tiles import TILE_WIDTH
@@ -91,17 +90,11 @@ class Cursor:
     def save(self, following: int) -> None:
         """Move on; durable when this returns. Raises ``CursorUnusable``."""
         content = _Cursor(target=self._target, origin=self._origin, next=following)
-        fresh = self._path.with_suffix(".new")
         try:
             if not self._path.parent.is_dir():
                 self._path.parent.mkdir(mode=0o700)
                 sync_folder(self._path.parent.parent)
-            with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(content))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
-            sync_folder(self._path.parent)
+            replace_file(self._path, msgspec.json.encode(content))
         except OSError as error:
             raise CursorUnusable(f"the cursor cannot be written: {error.strerror}") from error
 
