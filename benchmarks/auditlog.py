@@ -23,7 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from catena.audit import merkle, tiles
-from catena.audit.entries import Verdict, open_entry, seal_entry
+from catena.audit.entries import Verdict
+from catena.audit.leaf import open_entry, seal_entry
 from catena.audit.log import TransparencyLog
 from catena.audit.merkle import Frontier
 from catena.audit.tiles import FULL_TILE, TILE_WIDTH, Tile

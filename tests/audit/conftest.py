@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from audit_samples import ORIGIN, sample_entry
 
-from catena.audit.entries import seal_entry
+from catena.audit.leaf import seal_entry
 from catena.audit.log import TransparencyLog
 from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key
 

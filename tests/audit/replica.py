@@ -14,7 +14,7 @@ from pathlib import Path
 from audit_samples import sample_entry
 from places import OpenLog
 
-from catena.audit.entries import seal_entry
+from catena.audit.leaf import seal_entry
 from catena.errors import CatenaError
 from catena.keys.signer import load_signer
 

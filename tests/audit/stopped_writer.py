@@ -19,7 +19,7 @@ from audit_samples import sample_entry
 from places import OpenLog, place
 
 from catena.audit import checkpoint as checkpoints
-from catena.audit.entries import seal_entry
+from catena.audit.leaf import seal_entry
 from catena.audit.log import LogUnwritable, TransparencyLog
 from catena.keys.signer import load_signer
 

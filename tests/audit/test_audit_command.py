@@ -7,7 +7,8 @@ import json
 import pytest
 from audit_samples import NODE, NOON, ORIGIN
 
-from catena.audit.entries import Revocation, seal_entry
+from catena.audit.entries import Revocation
+from catena.audit.leaf import seal_entry
 from catena.cli.main import run
 from catena.errors import ExitCode
 from catena.keys.signer import KeyAlgorithm, generate_key, public_pem

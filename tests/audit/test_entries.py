@@ -19,6 +19,9 @@ from catena.audit.entries import (
     ContainersRecorded,
     Denial,
     Enrolment,
+    KeyChanged,
+    LogContinues,
+    LogEnded,
     LoggedContainerEvent,
     LogRead,
     PolicyAccepted,
@@ -26,12 +29,10 @@ from catena.audit.entries import (
     Revocation,
     SecretChanged,
     SecretReleased,
-    UnloggableEntry,
     Verdict,
     abridge,
-    open_entry,
-    seal_entry,
 )
+from catena.audit.leaf import UnloggableEntry, open_entry, seal_entry
 from catena.audit.tiles import MAX_ENTRY
 from catena.errors import FormatError, Refusal
 from catena.formats import dsse
@@ -79,6 +80,16 @@ EXAMPLES = [
         at=NOON, actor="server", action="created", label="alice", role="admin", token_sha256=DIGEST
     ),
     AdminSignIn(at=NOON, actor="alice", label="alice", role="admin", token_sha256=DIGEST),
+    KeyChanged(at=NOON, actor="server", action="added", key="release", key_sha256=DIGEST),
+    LogEnded(at=NOON, actor="server", origin="log/2", log_key_sha256=DIGEST),
+    LogContinues(
+        at=NOON,
+        actor="server",
+        origin="log/1",
+        log_key_sha256=DIGEST,
+        tree_size=5,
+        root_sha256=DIGEST,
+    ),
     LogRead(at=NOON, actor="bob", label="bob", role="viewer", token_sha256=DIGEST),
     ContainersRecorded(
         **ABOUT,

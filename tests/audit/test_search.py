@@ -19,9 +19,9 @@ from catena.audit.entries import (
     LoggedReason,
     SecretReleased,
     Verdict,
-    seal_entry,
 )
 from catena.audit.index import IndexUnusable, NotAnIndex
+from catena.audit.leaf import seal_entry
 from catena.audit.log import TransparencyLog
 from catena.audit.search import IndexAltered, Query, UnloggedNode, search
 from catena.audit.verify import EntryForged, RootMismatch, TileMissing

@@ -12,8 +12,8 @@ from audit_samples import ORIGIN, tree_of
 from catena.audit import checkpoint as checkpoints
 from catena.audit import tiles, verify
 from catena.audit.checkpoint import CheckpointForged, ForeignOrigin
-from catena.audit.entries import seal_entry
 from catena.audit.folder import LogMissing, LogUnreadable
+from catena.audit.leaf import seal_entry
 from catena.audit.tiles import Tile
 from catena.audit.tree import EMPTY_TREE
 from catena.audit.verify import (

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from catena.audit.entries import Denial, open_entry, seal_entry
+from catena.audit.entries import Denial
 from catena.audit.folder import LogFolder
 from catena.audit.hashes import read_bundle
+from catena.audit.leaf import open_entry, seal_entry
 from catena.audit.log import TransparencyLog
 from catena.keys.hierarchy import KeyName
 from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key

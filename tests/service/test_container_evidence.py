@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from appraise.forged import keyset_of, release_of
 from appraise.gatelog import IMAGE, POLICY, Recording, container_policy
 from catena.appraise.policy import default_policy_text
-from catena.audit.entries import ContainersRecorded, LoggedContainerEvent, open_entry, seal_entry
+from catena.audit.entries import ContainersRecorded, LoggedContainerEvent
+from catena.audit.leaf import open_entry, seal_entry
 from catena.audit.log import LogUnwritable
 from catena.formats.containerpolicy import CONTAINER_POLICY_TYPE, Publisher
 from catena.formats.nodeapi import AttestResult

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from catena.audit.checkpoint import verify as verify_checkpoint
-from catena.audit.entries import seal_entry
 from catena.audit.evidence import EvidenceStore
 from catena.audit.folder import LogFolder
+from catena.audit.leaf import seal_entry
 from catena.audit.leaves import Leaves
 from catena.audit.report import (
     ForeignReport,

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from catena.audit import checkpoint as checkpoints
 from catena.audit import merkle
-from catena.audit.entries import open_entry
 from catena.audit.hashes import TileHashes, read_bundle, read_checkpoint
+from catena.audit.leaf import open_entry
 from catena.audit.log import LogForked, LogRewound
 from catena.audit.merkle import Frontier
 from catena.audit.reader import LogReader

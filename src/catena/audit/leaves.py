@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from catena.audit import merkle, tiles
-from catena.audit.entries import Entry, open_entry
+from catena.audit.entries import Entry
+from catena.audit.leaf import open_entry
 from catena.audit.merkle import HASH_SIZE, Node
 from catena.audit.reader import LogReader
 from catena.audit.tiles import FULL_TILE, MAX_BUNDLE, TILE_LEVELS, TILE_WIDTH, Tile

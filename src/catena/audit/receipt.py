@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from catena.audit import checkpoint as checkpoints
 from catena.audit import merkle
-from catena.audit.entries import Entry, open_entry
+from catena.audit.entries import Entry
 from catena.audit.hashes import TileHashes, read_bundle, read_checkpoint
+from catena.audit.leaf import open_entry
 from catena.audit.reader import LogReader
 from catena.audit.tiles import TILE_WIDTH
 from catena.errors import NotFound

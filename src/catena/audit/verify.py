@@ -25,8 +25,9 @@ import msgspec
 
 from catena.audit import checkpoint as checkpoints
 from catena.audit import merkle, tiles
-from catena.audit.entries import Entry, open_entry
+from catena.audit.entries import Entry
 from catena.audit.folder import OWN_FILES, UNCOMMITTED, LogFolder
+from catena.audit.leaf import open_entry
 from catena.audit.log import LogForked, LogRewound
 from catena.audit.merkle import HASH_SIZE
 from catena.audit.reader import LogReader

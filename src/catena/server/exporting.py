@@ -20,9 +20,9 @@ from pathlib import Path
 import msgspec
 
 from catena.audit import checkpoint as checkpoints
-from catena.audit.entries import open_entry
 from catena.audit.folder import replace_file, sync_folder
 from catena.audit.hashes import read_bundle, read_checkpoint
+from catena.audit.leaf import open_entry
 from catena.audit.reader import LogReader
 from catena.audit.tiles import TILE_WIDTH
 from catena.errors import CatenaError, LogInconsistent, Unavailable

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from catena.audit.entries import Entry, seal_entry
+from catena.audit.entries import Entry
+from catena.audit.leaf import seal_entry
 from catena.audit.log import TransparencyLog
 from catena.audit.receipt import proof_of
 from catena.formats.dsse import Statement

@@ -1,66 +1,23 @@
-"""What the log records: one typed entry per decision, sealed as a signed in-toto Statement.
-
-An entry becomes the predicate ``urn:catena:audit:<kind>:v1`` of a Statement whose subjects are
-what was decided about, by digest; the Statement goes into a DSSE envelope signed by the log
-key, and the envelope's compact JSON is the leaf. Entries name evidence by digest and never
-carry a secret, a key, a token or a log, nor text that a node chose (a denial's message may
-quote some, and what a node's container gate recorded names containers: both escaped and cut).
-
-Every entry has ``at`` (RFC 3339, UTC) and ``actor``: the node's id, an admin token's label, or
-``server``.
-"""
+"""Entries about one node: what it is, what was judged about it, what it was given."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Literal, get_args
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from catena.audit.tiles import MAX_ENTRY
-from catena.errors import CatenaError, FormatError
-from catena.formats import dsse
-from catena.formats.dsse import Statement, Subject
+from catena.audit.entries.base import Digests, EntryBase, Text, Word, Words, cut, sha256
+from catena.formats.dsse import Subject
 from catena.formats.nodeapi import Hex256, NodeState, Reason
-from catena.keys.envelope import open_envelope, seal
-from catena.keys.signer import PublicKey, Signer, key_id_of
 from catena.measure.escape import escape
 
 MAX_REASONS = 16
-MAX_TEXT = 256
 MAX_SHOWN = 160
 """Characters of what a node wrote; the digest of an ACI image has 135."""
 MAX_NAMED = 3
-
-Word = Annotated[str, msgspec.Meta(max_length=253)]
-Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)]
-Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-Digests = Annotated[tuple[Hex256, ...], msgspec.Meta(max_length=64)]
-
-
-class UnloggableEntry(CatenaError):
-    """An entry whose fields break their own limits: it is not logged, so nothing is decided."""
-
-    code = "unloggable-entry"
-    remedy = "This is a defect in catena: an entry must be abridged before it is logged."
-
-
-class EntryBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of all entries. Each kind adds ``subjects()``, what was decided about, and
-    ``summary()``, one line for a person that may hold text to be escaped on a terminal.
-    """
-
-    kind: ClassVar[str]
-
-    at: datetime
-    actor: Word
-
-    @classmethod
-    def predicate_type(cls) -> str:
-        """The predicate's type URI."""
-        return f"urn:catena:audit:{cls.kind}:v1"
 
 
 class NodeEntry(EntryBase, frozen=True, kw_only=True):
@@ -72,7 +29,7 @@ class NodeEntry(EntryBase, frozen=True, kw_only=True):
     def subjects(self) -> tuple[Subject, ...]:
         """The node, by the digest of its EK."""
         return (
-            Subject(name=f"node:{self.node_name or self.node_id}", digest=_sha256(self.node_id)),
+            Subject(name=f"node:{self.node_name or self.node_id}", digest=sha256(self.node_id)),
         )
 
 
@@ -171,7 +128,7 @@ class Verdict(NodeEntry, frozen=True, kw_only=True):
 
     def subjects(self) -> tuple[Subject, ...]:
         """The node and the evidence."""
-        evidence = Subject(name="evidence", digest=_sha256(self.evidence_sha256))
+        evidence = Subject(name="evidence", digest=sha256(self.evidence_sha256))
         return (*NodeEntry.subjects(self), evidence)
 
     def summary(self) -> str:
@@ -221,7 +178,7 @@ class ContainersRecorded(NodeEntry, frozen=True, kw_only=True):
 
     def subjects(self) -> tuple[Subject, ...]:
         """The node and its container record."""
-        record = Subject(name="container-record", digest=_sha256(self.record_sha256))
+        record = Subject(name="container-record", digest=sha256(self.record_sha256))
         return (*NodeEntry.subjects(self), record)
 
     def summary(self) -> str:
@@ -251,7 +208,7 @@ class CertificateIssued(NodeEntry, frozen=True, kw_only=True):
     def subjects(self) -> tuple[Subject, ...]:
         """The node and the certificate."""
         certificate = Subject(
-            name=f"certificate:{self.serial}", digest=_sha256(self.certificate_sha256)
+            name=f"certificate:{self.serial}", digest=sha256(self.certificate_sha256)
         )
         return (*NodeEntry.subjects(self), certificate)
 
@@ -290,10 +247,10 @@ class Denial(EntryBase, frozen=True, kw_only=True):
 
     def subjects(self) -> tuple[Subject, ...]:
         """The request, and the node it claims to come from."""
-        request = Subject(name=f"request:{self.request}", digest=_sha256(self.request_sha256))
+        request = Subject(name=f"request:{self.request}", digest=sha256(self.request_sha256))
         if self.node_id is None:
             return (request,)
-        return (request, Subject(name=f"claimed-node:{self.node_id}", digest=_sha256(self.node_id)))
+        return (request, Subject(name=f"claimed-node:{self.node_id}", digest=sha256(self.node_id)))
 
     def summary(self) -> str:
         """One line for a person."""
@@ -319,137 +276,6 @@ class Revocation(NodeEntry, frozen=True, kw_only=True):
         return f"revoked: {self.reason}; {len(self.secrets)} secrets to rotate"
 
 
-class ReferenceAccepted(EntryBase, frozen=True, kw_only=True):
-    """A reference document counts from now on, or (``active`` false) no longer."""
-
-    kind: ClassVar[str] = "reference"
-
-    name: Word
-    type: Word
-    version: Word
-    document_sha256: Hex256
-    active: bool = True
-
-    def subjects(self) -> tuple[Subject, ...]:
-        """The document."""
-        return (Subject(name=f"{self.type}:{self.name}", digest=_sha256(self.document_sha256)),)
-
-    def summary(self) -> str:
-        """One line for a person."""
-        verb = "accepted" if self.active else "withdrawn"
-        return f"{self.type} {self.name} {self.version} {verb}"
-
-
-class PolicyAccepted(EntryBase, frozen=True, kw_only=True):
-    """A policy counts from now on. ``policy_sha256`` is of its text, as verdicts name it."""
-
-    kind: ClassVar[str] = "policy"
-
-    name: Word
-    version: int
-    policy_sha256: Hex256
-    document_sha256: Hex256
-
-    def subjects(self) -> tuple[Subject, ...]:
-        """The policy's text."""
-        return (Subject(name=f"policy:{self.name}", digest=_sha256(self.policy_sha256)),)
-
-    def summary(self) -> str:
-        """One line for a person."""
-        return f"policy {self.name} version {self.version} applied"
-
-
-class SecretChanged(EntryBase, frozen=True, kw_only=True):
-    """A secret got a new version, or was removed. The digest is of the stored ciphertext."""
-
-    kind: ClassVar[str] = "secret-change"
-
-    action: Literal["put", "removed"]
-    secret: Word
-    version: int
-    roles: Words = ()
-    ciphertext_sha256: Hex256
-
-    def subjects(self) -> tuple[Subject, ...]:
-        """The secret's stored ciphertext."""
-        return (Subject(name=f"secret:{self.secret}", digest=_sha256(self.ciphertext_sha256)),)
-
-    def summary(self) -> str:
-        """One line for a person."""
-        return f"secret {self.secret} version {self.version} {self.action}"
-
-
-class AdminToken(EntryBase, frozen=True, kw_only=True):
-    """An admin token was made or withdrawn; ``token_sha256`` is what the server stores of it."""
-
-    kind: ClassVar[str] = "admin-token"
-
-    action: Literal["created", "removed"]
-    label: Word
-    role: Word
-    token_sha256: Hex256
-
-    def subjects(self) -> tuple[Subject, ...]:
-        """The token, by its hash."""
-        return (Subject(name=f"token:{self.label}", digest=_sha256(self.token_sha256)),)
-
-    def summary(self) -> str:
-        """One line for a person."""
-        return f"admin token {self.label} ({self.role}) {self.action}"
-
-
-class TokenUse(EntryBase, frozen=True, kw_only=True):
-    """Base: the first use of an admin token within a period (``service.uses``)."""
-
-    label: Word
-    role: Word
-    token_sha256: Hex256
-
-    def subjects(self) -> tuple[Subject, ...]:
-        """The token, by its hash."""
-        return (Subject(name=f"token:{self.label}", digest=_sha256(self.token_sha256)),)
-
-
-class AdminSignIn(TokenUse, frozen=True, kw_only=True):
-    """Somebody uses the admin API with this token."""
-
-    kind: ClassVar[str] = "admin-sign-in"
-
-    def summary(self) -> str:
-        """One line for a person."""
-        return f"{self.label} ({self.role}) signed in"
-
-
-class LogRead(TokenUse, frozen=True, kw_only=True):
-    """Somebody reads this log through the server with this token."""
-
-    kind: ClassVar[str] = "log-read"
-
-    def summary(self) -> str:
-        """One line for a person."""
-        return f"{self.label} ({self.role}) reads the log"
-
-
-Entry = (
-    Enrolment
-    | Approval
-    | Verdict
-    | ContainersRecorded
-    | CertificateIssued
-    | SecretReleased
-    | Denial
-    | Revocation
-    | ReferenceAccepted
-    | PolicyAccepted
-    | SecretChanged
-    | AdminToken
-    | AdminSignIn
-    | LogRead
-)
-KINDS: dict[str, type[Entry]] = {kind.predicate_type(): kind for kind in get_args(Entry)}
-_DECODERS = {uri: msgspec.json.Decoder(kind) for uri, kind in KINDS.items()}
-
-
 def abridge(reasons: Sequence[Reason]) -> tuple[LoggedReason, ...]:
     """The first reasons of a verdict, cut to what an entry may hold.
 
@@ -464,62 +290,3 @@ def abridge(reasons: Sequence[Reason]) -> tuple[LoggedReason, ...]:
         )
         for reason in reasons[:MAX_REASONS]
     )
-
-
-def cut(text: str) -> str:
-    """Text cut to what an entry's text field may hold."""
-    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
-
-
-def seal_entry(signer: Signer, entry: Entry) -> bytes:
-    """The leaf for an entry. Raises ``UnloggableEntry`` rather than log what cannot be read."""
-    uri = entry.predicate_type()
-    predicate = msgspec.json.encode(entry)
-    try:
-        if _DECODERS[uri].decode(predicate) != entry or entry.at.utcoffset() != UTC.utcoffset(None):
-            raise UnloggableEntry("entry does not survive its own encoding", got=entry.kind)
-    except msgspec.ValidationError as error:
-        raise UnloggableEntry(f"entry breaks its limits: {error}", got=entry.kind) from error
-    statement = Statement(
-        subject=entry.subjects(), predicate_type=uri, predicate=msgspec.Raw(predicate)
-    )
-    leaf = seal(signer, statement).encode()
-    if len(leaf) > MAX_ENTRY:
-        raise UnloggableEntry(
-            "entry is too large", expected=f"at most {MAX_ENTRY} bytes", got=f"{len(leaf)}"
-        )
-    return leaf
-
-
-def open_entry(leaf: bytes, key: PublicKey) -> Entry:
-    """Verify a leaf's signature and read its entry.
-
-    1. The envelope is signed by the log key.
-    2. Its payload is a Statement of a known kind, its predicate an entry of that kind.
-    3. The subjects are those that this entry has.
-    4. The envelope is spelled as ``seal_entry`` spells it, to the last bit.
-
-    Raises ``Refusal`` (1) or ``FormatError`` (2 to 4).
-    """
-    # 1.
-    statement = open_envelope(leaf, (key,))
-    # 2.
-    decoder = _DECODERS.get(statement.predicate_type)
-    if decoder is None:
-        raise FormatError("entry is of an unknown kind", got=ascii(statement.predicate_type[:80]))
-    try:
-        entry = decoder.decode(statement.predicate)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"entry cannot be read: {error}") from error
-    # 3.
-    if entry.subjects() != statement.subject:
-        raise FormatError("the statement's subjects are not those of its entry")
-    # 4.
-    envelope = dsse.parse(leaf)
-    if [one.keyid for one in envelope.signatures] != [key_id_of(key)] or envelope.encode() != leaf:
-        raise FormatError("the envelope is not spelled the way the log writes it")
-    return entry
-
-
-def _sha256(digest: str) -> dict[str, str]:
-    return {"sha256": digest}
