@@ -24,6 +24,7 @@ from catena.audit.entries import (
     LogEnded,
     LoggedContainerEvent,
     LogRead,
+    PersonForgotten,
     PolicyAccepted,
     ReferenceAccepted,
     Revocation,
@@ -40,6 +41,7 @@ from catena.formats.nodeapi import Reason
 from catena.keys.envelope import seal
 
 DIGEST = "b" * 64
+PERSON = f"person:{DIGEST}"
 ABOUT = {"at": NOON, "actor": "alice", "node_id": NODE, "node_name": "n1"}
 EXAMPLES = [
     Enrolment(
@@ -81,6 +83,7 @@ EXAMPLES = [
     ),
     AdminSignIn(at=NOON, actor="alice", label="alice", role="admin", token_sha256=DIGEST),
     KeyChanged(at=NOON, actor="server", action="added", key="release", key_sha256=DIGEST),
+    PersonForgotten(at=NOON, actor=PERSON, person=PERSON),
     LogEnded(at=NOON, actor="server", origin="log/2", log_key_sha256=DIGEST),
     LogContinues(
         at=NOON,

@@ -85,6 +85,10 @@ class Server:
         verify_folder(self.folder / "log", self.keys.public_key(KeyName.LOG), visit=found.append)
         return [verified.entry for verified in found]
 
+    def name(self, pseudonym: str) -> str:
+        """Who is behind an entry's pseudonym."""
+        return {one.pseudonym: one.name for one in self.service.people.list()}[pseudonym]
+
     def kinds(self) -> list[str]:
         return [entry.kind for entry in self.entries()]
 

@@ -43,7 +43,7 @@ def test_a_person_assigns_name_and_role(server):
     assert (view.name, view.role, view.state) == ("web-1", "web", "pending")
     assert view.state_reason == "awaiting-attestation"
     entry = server.entries()[-1]
-    assert (entry.kind, entry.actor, entry.node_name, entry.role) == (
+    assert (entry.kind, server.name(entry.actor), entry.node_name, entry.role) == (
         "approval",
         "alice",
         "web-1",

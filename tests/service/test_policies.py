@@ -52,7 +52,7 @@ def test_a_fresh_server_judges_by_the_shipped_policy(server):
 def test_an_applied_policy_is_logged_and_in_force(server):
     view = apply(server)
     (entry,) = [one for one in server.entries() if isinstance(one, PolicyAccepted)]
-    assert (entry.name, entry.version, entry.actor) == ("strict", 1, "alice")
+    assert (entry.name, entry.version, server.name(entry.actor)) == ("strict", 1, "alice")
     assert entry.policy_sha256 == view.sha256 == server.service.policies.current().policy.digest
     shown = server.service.policies.show()
     assert [one.version for one in (shown.current, *shown.history)] == [1, 0]

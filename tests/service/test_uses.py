@@ -20,7 +20,7 @@ def test_a_token_is_noted_once_an_hour_for_each_purpose(server):
         note("admin", "alice", "admin", TOKEN)
         note("log", "alice", "admin", TOKEN)
     note("log", "bob", "viewer", "b" * 64)
-    assert [(one.kind, one.actor) for one in uses(server)] == [
+    assert [(one.kind, server.name(one.actor)) for one in uses(server)] == [
         ("admin-sign-in", "alice"),
         ("log-read", "alice"),
         ("log-read", "bob"),
@@ -30,7 +30,9 @@ def test_a_token_is_noted_once_an_hour_for_each_purpose(server):
     assert len(uses(server)) == 3
     server.clock.pass_(1)
     note("admin", "alice", "admin", TOKEN)
-    assert [one.summary() for one in uses(server)][-1] == "alice (admin) signed in"
+    last = uses(server)[-1]
+    assert last.summary() == f"{last.actor[:19]}… (admin) signed in"
+    assert last.label == last.actor
 
 
 def test_a_use_that_cannot_be_logged_is_refused_each_time(server):

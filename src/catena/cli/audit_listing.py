@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
 
 from catena.audit.entries import NodeEntry
+from catena.audit.people import shortened
 from catena.audit.verify import VerifiedEntry
 from catena.cli import output
 
@@ -26,16 +27,19 @@ class ListedEntry(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
 
 
-def listed(verified: VerifiedEntry) -> ListedEntry:
-    """What of an entry a person wants to see first."""
-    entry = verified.entry
+def listed(verified: VerifiedEntry, names: Mapping[str, str] | None = None) -> ListedEntry:
+    """What of an entry a person wants to see first, with ``names`` by pseudonym."""
+    entry, summary = verified.entry, verified.entry.summary()
+    actor = (names or {}).get(entry.actor, entry.actor)
+    for person in {getattr(entry, field) for field in entry.personal} & set(names or ()):
+        summary = summary.replace(shortened(person), (names or {})[person])
     return ListedEntry(
         index=verified.index,
         at=entry.at,
         kind=entry.kind,
         node=entry.node_name or entry.node_id if isinstance(entry, NodeEntry) else None,
-        actor=shown(entry.actor),
-        summary=shown(entry.summary()),
+        actor=shown(actor),
+        summary=shown(summary),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import msgspec
 from catena.cli import output
 from catena.cli.audit_listing import ListedEntry, listed
 from catena.cli.audit_log import LogSource, key_options, log_source
+from catena.cli.audit_people import people_option
 from catena.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -56,9 +57,11 @@ class Tailed(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds, with -f."
 )
+@people_option
 @output.output_option
 def tail(
     *,
+    names: Mapping[str, str],
     source: LogSource,
     key: PublicKey,
     origin: str | None,
@@ -74,7 +77,7 @@ def tail(
     forked or changed ends this with exit code 20. With -f and -o json, a line of JSON for each entry.
     """
     wanted = matcher(matches)
-    monitor = _Monitor(source, key, origin, state)
+    monitor = _Monitor(source, key, origin, state, names)
     if follow:
         _follow(monitor, wanted, _line if as_json else _row, every)
         return
@@ -93,11 +96,17 @@ class _Monitor:
     """What is known of a log, in memory and in the state file."""
 
     def __init__(
-        self, source: LogSource, key: PublicKey, origin: str | None, state: Path | None
+        self,
+        source: LogSource,
+        key: PublicKey,
+        origin: str | None,
+        state: Path | None,
+        names: Mapping[str, str],
     ) -> None:
         from catena.audit.remembered import recall
 
         self._source, self._key, self._origin, self._state = source, key, origin, state
+        self._names = names
         self.known: Known | None = recall(state, key, origin=origin) if state else None
 
     def step(self, show: Callable[[ListedEntry], object]) -> None:
@@ -108,7 +117,7 @@ class _Monitor:
         with self._source.opened() as log:
             following = Following(log, self.known, self._key, origin=self._origin)
             for one in following:
-                show(listed(one))
+                show(listed(one, self._names))
         if self._state is not None and following.new != self.known:
             remember(self._state, following.new)
         self.known = following.new

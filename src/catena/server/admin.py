@@ -19,6 +19,8 @@ GET     ``/references/NAME``              viewer     ``ReferenceDetail``
 GET     ``/policy``                       viewer     ``PolicyHistory``
 POST    ``/policy``                       admin      a DSSE envelope → ``PolicyView``
 GET     ``/witnesses``                    viewer     ``CosigningReport``
+GET     ``/people``                       admin      ``Person`` behind each pseudonym of the log
+DELETE  ``/people/DIGITS``                admin      ``Forgotten``
 GET     ``/export``                       viewer     ``ExportsReport``
 POST    ``/policy/simulation``            viewer     ``SimulationRequest`` → ``SimulationView``
 ======  ================================  =========  =========================================
@@ -34,6 +36,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from catena.audit import people
 from catena.formats import nodeapi
 from catena.server.admission import Admission
 from catena.server.answer import Desk, reply
@@ -78,6 +81,11 @@ def routes(
         ("GET", "/secrets", lambda _, __, ___: secrets.list()),
         ("PUT", "/secrets/{name}", _secret(service)),
         ("DELETE", "/secrets/{name}", lambda name, _, actor: secrets.remove(name, actor)),
+        (
+            "DELETE",
+            "/people/{name}",
+            lambda name, _, actor: service.people.forget(people.PREFIX + name, actor),
+        ),
         ("GET", "/references", lambda _, __, ___: (*references.list(), *shipped.views())),
         ("POST", "/references", lambda _, body, actor: references.accept(body, actor)),
         ("POST", "/pcr-policies", _pcr_policy(service)),
@@ -92,8 +100,13 @@ def routes(
         ("GET", "/export", lambda _, __, ___: exporters.status() if exporters else ExportsReport()),
     ]
     gate = _Gate(Admission(database, service.uses, "admin"), desk)
-    simulation = gate.route("POST", "/policy/simulation", _simulation(service), Role.VIEWER)
-    return [*(gate.route(method, path, verb) for method, path, verb in table), simulation]
+    apart = (
+        # It changes nothing, so that whoever may look may ask.
+        gate.route("POST", "/policy/simulation", _simulation(service), Role.VIEWER),
+        # Who a pseudonym stands for is not everybody's to know.
+        gate.route("GET", "/people", lambda _, __, ___: service.people.list(), Role.ADMIN),
+    )
+    return [*(gate.route(method, path, verb) for method, path, verb in table), *apart]
 
 
 class _Gate:
@@ -147,5 +160,4 @@ def _secret(service: TrustService) -> Verb:
 
 
 def _simulation(service: TrustService) -> Verb:
-    """It changes nothing, so that whoever may look may ask."""
     return lambda _, body, __: service.simulation.run(nodeapi.decode(body, SimulationRequest))

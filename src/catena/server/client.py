@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
+from catena.audit.people import PREFIX, Person
 from catena.errors import CatenaError, ExitCode, NotFound, Refusal, Unavailable, UsageError
 from catena.formats.nodeapi import ErrorBody
 from catena.service.views import (
@@ -25,6 +26,7 @@ from catena.service.views import (
     CaptureView,
     CosigningReport,
     ExplanationView,
+    Forgotten,
     NodeView,
     PcrPolicyRequest,
     PolicyHistory,
@@ -249,6 +251,14 @@ class AdminClient:
     def simulate(self, request: SimulationRequest) -> SimulationView:
         """Which verdicts would change."""
         return self._call("POST", admin_path("policy", "simulation"), SimulationView, request)
+
+    def people(self) -> tuple[Person, ...]:
+        """Who the pseudonyms of the log stand for."""
+        return self._call("GET", admin_path("people"), tuple[Person, ...])
+
+    def forget(self, pseudonym: str) -> Forgotten:
+        """Delete the name behind a pseudonym."""
+        return self._call("DELETE", admin_path("people", pseudonym.removeprefix(PREFIX)), Forgotten)
 
     def witnesses(self) -> CosigningReport:
         """How far the log's cosignatures lag."""

@@ -51,6 +51,7 @@ from catena.server.exporting import Exporters
 from catena.server.owned import read_owned
 from catena.service import trust
 from catena.service.journal import Journal
+from catena.service.pseudonyms import Pseudonyms
 from catena.service.setting import KEY_SIZE, ServerKeys, Setting
 from catena.service.trust import TrustService
 from catena.store.database import Database
@@ -123,7 +124,7 @@ def open_server(
     tls.renew(folder, ca, ca_certificate, config.names, now())
     database = Database.open(database_url(folder, config.database))
     log = _open_log(folder, config, log_signer, database, now)
-    journal = Journal(log, log_signer, database)
+    journal = Journal(log, log_signer, database, Pseudonyms(database, random))
     setting = Setting(
         database=database,
         journal=journal,

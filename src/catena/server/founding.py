@@ -41,6 +41,7 @@ from catena.server.folder import (
 )
 from catena.server.tokens import Role, new_token, token_hash
 from catena.service.journal import Journal
+from catena.service.pseudonyms import Pseudonyms
 from catena.service.setting import KEY_SIZE
 from catena.store.credentials import Token
 from catena.store.database import Database
@@ -123,7 +124,7 @@ def _found_log(room: Path, config: Config, sources: Sources) -> str:
     database = Database.create(database_url(room, config.database))
     try:
         log = logplace.create_log(room, config, signer, database, sources.now)
-        journal = Journal(log, signer, database)
+        journal = Journal(log, signer, database, Pseudonyms(database, sources.random))
         journal.record(
             AdminToken(
                 at=stored.created_at,

@@ -28,6 +28,7 @@ from catena.formats.dsse import Statement
 from catena.formats.nodeapi import Receipt
 from catena.keys.envelope import seal
 from catena.keys.signer import PublicKey, Signer
+from catena.service.pseudonyms import Pseudonyms
 from catena.store.database import Database, Transaction
 from catena.store.logstate import LogState
 
@@ -54,10 +55,13 @@ class Recorded:
 class Journal:
     """The audit log and the database, in that order. Safe to share between threads."""
 
-    def __init__(self, log: TransparencyLog, signer: Signer, database: Database) -> None:
+    def __init__(
+        self, log: TransparencyLog, signer: Signer, database: Database, pseudonyms: Pseudonyms
+    ) -> None:
         self._log = log
         self._signer = signer
         self._database = database
+        self._pseudonyms = pseudonyms
         self._appended: list[Callable[[], None]] = []
         # Each guards the decisions about the subjects that hash to it, from read to effect.
         self._stripes = tuple(threading.RLock() for _ in range(_STRIPES))
@@ -85,8 +89,11 @@ class Journal:
         return seal(self._signer, statement).encode()
 
     def record(self, *entries: Entry) -> tuple[Recorded, ...]:
-        """Append entries together; durable when this returns. Raises ``LogUnwritable``."""
-        leaves = [seal_entry(self._signer, entry) for entry in entries]
+        """Append entries together; durable when this returns. Raises ``LogUnwritable``.
+
+        Where they name a person, the log gets a pseudonym.
+        """
+        leaves = [seal_entry(self._signer, self._pseudonyms.masked(entry)) for entry in entries]
         receipts = self._log.append(leaves)
         for appended in self._appended:
             appended()

@@ -10,6 +10,7 @@ from catena.service.denials import Denials
 from catena.service.enrolment import Enrolment
 from catena.service.grant import Grants
 from catena.service.nodes import Nodes
+from catena.service.people import People
 from catena.service.policies import Policies
 from catena.service.references import References
 from catena.service.secrets import Secrets
@@ -32,6 +33,7 @@ class TrustService:
     policies: Policies
     simulation: Simulation
     uses: TokenUses
+    people: People
 
 
 def build(setting: Setting) -> TrustService:
@@ -52,4 +54,5 @@ def build(setting: Setting) -> TrustService:
         policies=policies,
         simulation=Simulation(setting, references, policies),
         uses=TokenUses(setting.journal, setting.now),
+        people=People(setting.journal, setting.database, setting.now),
     )

@@ -258,6 +258,12 @@ class Removed(View, frozen=True, kw_only=True):
     held_by: tuple[str, ...]
 
 
+class Forgotten(View, frozen=True, kw_only=True):
+    """A person whose name is deleted."""
+
+    pseudonym: str
+
+
 class WitnessReport(View, frozen=True, kw_only=True):
     """One witness of the log: the size it cosigned last here, and why not more."""
 

@@ -41,11 +41,13 @@ from catena.store.errors import (
     DriverMissing,
     SchemaMismatch,
 )
+from catena.store.keysinforce import KeysInForce
 from catena.store.logfiles import LogBatches, LogFiles
 from catena.store.logs import Logs
 from catena.store.logstate import LogStates
 from catena.store.migration import migrate
 from catena.store.nodes import Nodes, Reenrolments
+from catena.store.people import People
 from catena.store.policies import Policies
 from catena.store.references import References
 from catena.store.secrets import Secrets
@@ -68,11 +70,13 @@ class Transaction:
         "appraisals",
         "certificates",
         "container_records",
+        "keys_in_force",
         "log_batches",
         "log_files",
         "log_states",
         "logs",
         "nodes",
+        "people",
         "policies",
         "reenrolments",
         "references",
@@ -91,6 +95,8 @@ class Transaction:
         self.policies = Policies(connection)
         self.tokens = Tokens(connection)
         self.certificates = Certificates(connection)
+        self.people = People(connection)
+        self.keys_in_force = KeysInForce(connection)
         self.log_states = LogStates(connection)
         self.log_batches = LogBatches(connection)
         self.log_files = LogFiles(connection)

@@ -22,6 +22,8 @@ class LogState:
     origin: str
     size: int
     checkpoint: str
+    successor: str | None = None
+    """The log that goes on for this one: nothing more is appended here."""
 
 
 _ADVANCE = (
@@ -78,6 +80,11 @@ class LogStates:
         """The first state of a log. Raises ``Conflict`` if it has one."""
         values = {name: getattr(state, name) for name in LogState.__dataclass_fields__}
         self._connection.execute(insert(_state), values)
+
+    def end(self, origin: str, successor: str) -> None:
+        """Say which log goes on for this one; no entry follows but its last."""
+        of_log = update(_state).where(_state.c.origin == origin)
+        self._connection.execute(of_log.values(successor=successor))
 
     def lock(self, origin: str) -> LogState | None:
         """The state, which nobody else can lock or move before this transaction ends.

@@ -2,7 +2,8 @@
 
 Version 2 added the table ``policies`` and the column ``nodes.trusted_log``, version 3 the table
 ``container_records``, version 4 the table ``container_index_records``, version 5 the tables
-``log_batches`` and ``log_files``. All steps and the version number are one transaction, so a database is
+``log_batches`` and ``log_files``, version 6 the tables ``people`` and ``keys_in_force`` and the column
+``log_state.successor``. All steps and the version number are one transaction, so a database is
 never between two versions.
 """
 
@@ -14,6 +15,7 @@ from catena.store import schema
 from catena.store.errors import SchemaMismatch
 
 _ADD_TRUSTED_LOG = text("ALTER TABLE nodes ADD COLUMN trusted_log TEXT")
+_ADD_SUCCESSOR = text("ALTER TABLE log_state ADD COLUMN successor TEXT")
 _version = schema.schema_version
 
 
@@ -55,5 +57,11 @@ def _to_5(connection: Connection) -> None:
     schema.log_files.create(connection)
 
 
-_STEPS = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5}
+def _to_6(connection: Connection) -> None:
+    schema.people.create(connection)
+    schema.keys_in_force.create(connection)
+    connection.execute(_ADD_SUCCESSOR)
+
+
+_STEPS = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5, 5: _to_6}
 """By the version that each begins from."""

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from catena.ids import Sha256Hex
 from catena.store import schema
@@ -64,6 +64,11 @@ class Policies:
         )
         self._connection.execute(insert(_policies), asdict(stored))
         return stored
+
+    def rename(self, actor: str, other: str) -> None:
+        """Say of all that ``actor`` applied that ``other`` did."""
+        of_them = update(_policies).where(_policies.c.actor == actor)
+        self._connection.execute(of_them.values(actor=other))
 
     def newest(self) -> StoredPolicy | None:
         """The policy in force, or None before the first was applied."""

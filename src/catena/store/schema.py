@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 5.
+"""Tables of the trust service, schema version 6.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -26,7 +26,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -230,6 +230,22 @@ log_state = Table(
     Column("origin", Text, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("checkpoint", Text, nullable=False),
+    Column("successor", Text),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("pseudonym", Text, primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    Column("name", Text, nullable=False, unique=True),
+)
+
+keys_in_force = Table(
+    "keys_in_force",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("sha256", Text, primary_key=True),
 )
 
 log_batches = Table(

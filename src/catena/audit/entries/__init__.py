@@ -44,6 +44,7 @@ from catena.audit.entries.server import (
     LogContinues,
     LogEnded,
     LogRead,
+    PersonForgotten,
     PolicyAccepted,
     ReferenceAccepted,
     SecretChanged,
@@ -73,6 +74,7 @@ __all__ = [
     "LoggedContainerEvent",
     "LoggedReason",
     "NodeEntry",
+    "PersonForgotten",
     "PolicyAccepted",
     "ReferenceAccepted",
     "Revocation",
@@ -99,6 +101,7 @@ Entry = (
     | AdminSignIn
     | LogRead
     | KeyChanged
+    | PersonForgotten
     | LogEnded
     | LogContinues
 )

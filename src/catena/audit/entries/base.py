@@ -23,6 +23,8 @@ class EntryBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """
 
     kind: ClassVar[str]
+    personal: ClassVar[tuple[str, ...]] = ("actor",)
+    """Fields that may name a person, and then hold a pseudonym (``audit.people``)."""
 
     at: datetime
     actor: Word

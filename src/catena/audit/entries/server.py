@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from catena.audit.entries.base import EntryBase, Word, Words, sha256
+from catena.audit.people import PREFIX, shortened
 from catena.formats.dsse import Subject
 from catena.formats.nodeapi import Hex256
 
@@ -73,6 +74,7 @@ class AdminToken(EntryBase, frozen=True, kw_only=True):
     """An admin token was made or withdrawn; ``token_sha256`` is what the server stores of it."""
 
     kind: ClassVar[str] = "admin-token"
+    personal: ClassVar[tuple[str, ...]] = ("actor", "label")
 
     action: Literal["created", "removed"]
     label: Word
@@ -85,11 +87,13 @@ class AdminToken(EntryBase, frozen=True, kw_only=True):
 
     def summary(self) -> str:
         """One line for a person."""
-        return f"admin token {self.label} ({self.role}) {self.action}"
+        return f"admin token {shortened(self.label)} ({self.role}) {self.action}"
 
 
 class TokenUse(EntryBase, frozen=True, kw_only=True):
     """Base: the first use of an admin token within a period (``service.uses``)."""
+
+    personal: ClassVar[tuple[str, ...]] = ("actor", "label")
 
     label: Word
     role: Word
@@ -107,7 +111,7 @@ class AdminSignIn(TokenUse, frozen=True, kw_only=True):
 
     def summary(self) -> str:
         """One line for a person."""
-        return f"{self.label} ({self.role}) signed in"
+        return f"{shortened(self.label)} ({self.role}) signed in"
 
 
 class LogRead(TokenUse, frozen=True, kw_only=True):
@@ -117,7 +121,7 @@ class LogRead(TokenUse, frozen=True, kw_only=True):
 
     def summary(self) -> str:
         """One line for a person."""
-        return f"{self.label} ({self.role}) reads the log"
+        return f"{shortened(self.label)} ({self.role}) reads the log"
 
 
 class KeyChanged(EntryBase, frozen=True, kw_only=True):
@@ -140,6 +144,22 @@ class KeyChanged(EntryBase, frozen=True, kw_only=True):
     def summary(self) -> str:
         """One line for a person."""
         return f"key of {self.key} {self.action}: {self.key_sha256[:16]}…"
+
+
+class PersonForgotten(EntryBase, frozen=True, kw_only=True):
+    """Name and salt behind a pseudonym were deleted: nobody can tell any more who it was."""
+
+    kind: ClassVar[str] = "person-forgotten"
+
+    person: Word
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """The pseudonym."""
+        return (Subject(name="person", digest=sha256(self.person.removeprefix(PREFIX))),)
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"{shortened(self.person)} was forgotten"
 
 
 class Rotation(EntryBase, frozen=True, kw_only=True):
