@@ -85,6 +85,28 @@ def test_run_refuses_a_database_of_another_version(server, capsys):
     assert "schema-mismatch" in capsys.readouterr().err
 
 
+def test_migrate_says_the_steps_and_takes_them(server, capsys):
+    import sqlite3
+
+    server.opened.close()
+    folder = str(server.folder)
+    assert run(["server", "migrate", folder, "--dry-run"]) == 0
+    assert "is of this version" in capsys.readouterr().out
+    with sqlite3.connect(server.folder / "catena.db") as other:
+        other.execute("DROP TABLE alembic_version")
+        other.execute("DROP TABLE log_batches")
+        other.execute("DROP TABLE log_files")
+        other.execute("UPDATE schema_version SET version = 4")
+    other.close()
+    assert run(["server", "migrate", folder, "--dry-run", "-o", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["steps"][0]["version"], told["taken"]) == (5, False)
+    assert run(["server", "migrate", folder]) == 0
+    assert "batches and its files have tables" in " ".join(capsys.readouterr().out.split())
+    assert run(["server", "migrate", folder, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"steps": [], "taken": True}
+
+
 def test_the_profile_holds_no_secret(server):
     text = (server.folder / "admin.toml").read_text()
     assert server.token not in text

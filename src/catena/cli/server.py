@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from catena.cli import output
+from catena.cli.server_migrate import migrate
 from catena.errors import ExitCode
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -28,6 +29,9 @@ class NewServer(msgspec.Struct, frozen=True, kw_only=True):
 @click.group(cls=output.Noun, name="server")
 def noun() -> None:
     """Run the trust service."""
+
+
+noun.add_command(migrate)
 
 
 @noun.command(

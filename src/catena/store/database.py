@@ -18,10 +18,8 @@ from sqlalchemy import (
     Engine,
     create_engine,
     event,
-    insert,
     inspect,
     make_url,
-    select,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
@@ -29,7 +27,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from catena.errors import UsageError
-from catena.store import schema
+from catena.store import migration, schema
 from catena.store.appraisals import Appraisals
 from catena.store.containers import ContainerRecords
 from catena.store.credentials import Certificates, Tokens
@@ -39,13 +37,12 @@ from catena.store.errors import (
     DatabaseGone,
     DatabaseMissing,
     DriverMissing,
-    SchemaMismatch,
 )
 from catena.store.keysinforce import KeysInForce
 from catena.store.logfiles import LogBatches, LogFiles
 from catena.store.logs import Logs
 from catena.store.logstate import LogStates
-from catena.store.migration import migrate
+from catena.store.migration import Step
 from catena.store.nodes import Nodes, Reenrolments
 from catena.store.people import People
 from catena.store.policies import Policies
@@ -121,31 +118,37 @@ class Database:
             if inspect(connection).has_table(schema.schema_version.name):
                 raise DatabaseExists("the database has catena's tables already")
             schema.metadata.create_all(connection)
-            connection.execute(
-                insert(schema.schema_version), {"id": 1, "version": schema.SCHEMA_VERSION}
-            )
+            migration.stamp(connection)
         return cls(engine)
 
     @classmethod
     def open(cls, url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> Database:
-        """Open a database that ``create`` made, of this schema version or an earlier one.
+        """Open a database that ``create`` made; one of an earlier schema is brought up to this one.
 
         SQLite waits ``busy_timeout_ms`` for other writers. Raises ``DatabaseMissing``,
         ``DatabaseGone``, ``SchemaMismatch``, ``DriverMissing``.
         """
-        parsed = _parse(url)
-        path = _sqlite_path(parsed)
-        if path is not None and not path.is_file():
-            raise DatabaseMissing("there is no database file at this path")
-        engine = _engine(parsed, busy_timeout_ms)
-        with _translated(), engine.connect() as connection:
-            if not inspect(connection).has_table(schema.schema_version.name):
-                raise SchemaMismatch("this is not a catena database")
-            found = connection.execute(select(schema.schema_version.c.version)).scalar()
-        if found != schema.SCHEMA_VERSION:
-            with _translated(), engine.begin() as connection:
-                migrate(connection)
+        engine = _existing(url, busy_timeout_ms)
+        try:
+            with _translated(), engine.connect() as connection:
+                is_current = migration.is_current(connection)
+            if not is_current:
+                with _translated(), engine.begin() as connection:
+                    migration.migrate(connection)
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine)
+
+    @staticmethod
+    def pending(url: str) -> tuple[Step, ...]:
+        """The schema steps that ``open`` would take; nothing is changed. Raises as ``open`` does."""
+        engine = _existing(url, BUSY_TIMEOUT_MS)
+        try:
+            with _translated(), engine.connect() as connection:
+                return migration.pending(connection)
+        finally:
+            engine.dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -166,6 +169,15 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _existing(url: str, busy_timeout_ms: int) -> Engine:
+    """The engine of a database that must be there."""
+    parsed = _parse(url)
+    path = _sqlite_path(parsed)
+    if path is not None and not path.is_file():
+        raise DatabaseMissing("there is no database file at this path")
+    return _engine(parsed, busy_timeout_ms)
 
 
 @contextmanager
