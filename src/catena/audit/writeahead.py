@@ -25,6 +25,7 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from catena.audit.folder import WRITE_AHEAD, LogFolder
 from catena.audit.storage import Batch, LogUnwritable, writing
@@ -210,6 +211,24 @@ class WriteAhead:
             if descriptor >= 0:
                 os.close(descriptor)
         self._file = self._lock_file = -1
+
+
+def recorded(path: Path) -> tuple[str, ...]:
+    """The checkpoints, *untrusted*, of a write-ahead file that another process may be writing."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE)
+    except OSError:
+        return ()
+    start = len(_MAGIC) + _LENGTH.size
+    end = start + int.from_bytes(content[len(_MAGIC) : start], "big")
+    if not content.startswith(_MAGIC) or not start < end <= len(content):
+        return ()
+    found = [content[start:end].decode(errors="replace")]
+    while (batch := _decode(content, end)) is not None:
+        found.append(batch.checkpoint)
+        end += len(_encode(batch))
+    return tuple(found)
 
 
 def _encode(batch: Batch) -> bytes:

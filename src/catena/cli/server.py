@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from catena.cli import output
+from catena.cli.server_check import check
 from catena.cli.server_migrate import migrate
 from catena.errors import ExitCode
 
@@ -31,6 +32,7 @@ def noun() -> None:
     """Run the trust service."""
 
 
+noun.add_command(check)
 noun.add_command(migrate)
 
 

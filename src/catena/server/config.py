@@ -7,8 +7,7 @@ keys and symmetric keys are named by path.
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,8 +19,9 @@ from catena.errors import ExitCode, NotFound, UsageError
 from catena.formats.containerlog import CONTAINER_PCR
 from catena.formats.recordindex import MAX_INDICES
 from catena.formats.tpm2nv import NV_FIRST, NV_LAST
-from catena.server import export_target
+from catena.server import export_target, settingsfile
 from catena.server.export_target import BadExport, ExportTarget
+from catena.server.settingsfile import Fault, SettingsFile
 from catena.service.setting import Mode
 
 CONFIG_FILE = "server.toml"
@@ -46,7 +46,10 @@ class BadConfig(UsageError):
 
     code = "bad-config"
     exit_code = ExitCode.USAGE
-    remedy = "Correct server.toml; the manual lists every setting."
+    remedy = (
+        "Correct the file: `catena server check` shows all that is wrong with a server.toml; the manual "
+        "lists every setting."
+    )
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,22 +117,77 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def load(folder: Path) -> Config:
-    """Read the folder's settings. Raises ``NoServerFolder`` or ``BadConfig``."""
+    """Read the folder's settings. Raises ``NoServerFolder`` or ``BadConfig`` for the first fault."""
+    found = read(folder)
+    if found.settings is None:
+        first = found.faults[0]
+        hint = f"; {first.remedy}" if first.remedy else ""
+        raise BadConfig(
+            f"{CONFIG_FILE}:{first.place}: {first.message}{hint}",
+            expected=first.expected,
+            got=first.got,
+        )
+    return found.settings
+
+
+def read(folder: Path) -> SettingsFile[Config]:
+    """The folder's settings, or all that is wrong with them. Raises ``NoServerFolder``, ``BadConfig``."""
     try:
         text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoServerFolder("not a server folder", got=str(folder)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"cannot read {CONFIG_FILE}") from error
+    found = settingsfile.read(text, Config)
+    if found.settings is None:
+        return found
+    faults = tuple(
+        Fault(
+            place=found.place(key, element),
+            key=key,
+            message=error.message,
+            expected=error.expected,
+            got=error.got,
+        )
+        for key, element, error in _contradictions(found.settings)
+    )
+    return SettingsFile(None, faults, found.places) if faults else found
+
+
+def _contradictions(config: Config) -> Iterator[tuple[str, int | None, BadConfig]]:
+    """What is wrong beyond each setting's type: key, number of the element, and what."""
+    rules: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("listen", lambda: split_address(config.listen)),
+        ("container_indices", lambda: _require_distinct(config.container_indices)),
+    )
+    for key, rule in rules:
+        yield from _broken(key, None, rule)
+    # Refused now, not when the first checkpoint is to be cosigned or the first entry sent.
+    for key, parse, texts, whole in (
+        ("witnesses", _require_witness, config.witnesses, witness_addresses),
+        ("exports", _export, config.exports, export_targets),
+    ):
+        broken = [
+            one
+            for number, text in enumerate(texts)
+            for one in _broken(key, number, lambda: parse(number, text))  # noqa: B023 - used at once
+        ]
+        yield from broken or _broken(key, None, lambda: whole(config))  # noqa: B023 - as above
+
+
+def _broken(
+    key: str, element: int | None, rule: Callable[[], object]
+) -> list[tuple[str, int | None, BadConfig]]:
     try:
-        config = msgspec.convert(tomllib.loads(text), Config)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise BadConfig(f"{CONFIG_FILE}: {error}") from error
-    if len(set(config.container_indices)) != len(config.container_indices):
-        raise BadConfig(f"{CONFIG_FILE}: `container_indices` names an NV index twice")
-    witness_addresses(config)  # refused now, not when the first checkpoint is to be cosigned
-    export_targets(config)
-    return config
+        rule()
+    except BadConfig as error:
+        return [(key, element, error)]
+    return []
+
+
+def _require_distinct(indices: tuple[int, ...]) -> None:
+    if len(set(indices)) != len(indices):
+        raise BadConfig("`container_indices` names an NV index twice")
 
 
 def witness_addresses(config: Config) -> tuple[WitnessAddress, ...]:
@@ -140,7 +198,7 @@ def witness_addresses(config: Config) -> tuple[WitnessAddress, ...]:
     try:
         policy = cosigned.policy([key for _, key in pairs], config.witness_quorum)
     except (BadWitness, BadQuorum) as error:
-        raise BadConfig(f"{CONFIG_FILE}: witnesses: {error}") from error
+        raise BadConfig(f"witnesses: {error}") from error
     urls = (url.rstrip("/") for url, _ in pairs)
     return tuple(map(WitnessAddress, urls, policy.witnesses))
 
@@ -149,7 +207,7 @@ def export_targets(config: Config) -> tuple[ExportTarget, ...]:
     """Who gets the log's entries. Raises ``BadConfig``."""
     targets = tuple(_export(number, text) for number, text in enumerate(config.exports))
     if len(set(targets)) != len(targets):
-        raise BadConfig(f"{CONFIG_FILE}: `exports` names a target twice")
+        raise BadConfig("`exports` names a target twice")
     return targets
 
 
@@ -158,17 +216,26 @@ def _export(number: int, text: str) -> ExportTarget:
         return export_target.parse(text)
     except BadExport as error:
         raise BadConfig(
-            f"{CONFIG_FILE}: exports[{number}]: {error.message}",
+            f"exports[{number}]: {error.message}",
             expected=error.expected,
             got=error.got,
         ) from error
+
+
+def _require_witness(number: int, text: str) -> None:
+    """One witness by itself. Raises ``BadConfig``."""
+    _, key = _split_witness(number, text)
+    try:
+        cosigned.policy([key], 1)
+    except BadWitness as error:
+        raise BadConfig(f"witnesses[{number}]: {error}") from error
 
 
 def _split_witness(number: int, text: str) -> tuple[str, str]:
     url, _, key = text.partition(" ")
     if not _WITNESS_URL.fullmatch(url) or not key:
         raise BadConfig(
-            f"{CONFIG_FILE}: witnesses[{number}] is not an address and a key",
+            f"witnesses[{number}] is not an address and a key",
             expected="https://HOST[:PORT][/PATH] NAME+KEYID+KEY",
             got=ascii(text[:120]),
         )

@@ -117,7 +117,7 @@ def open_server(
     ca = load_signer(folder / config.ca_key, passphrase)
     ca_certificate = load_certificate(folder / config.ca_certificate)
     log_signer = load_signer(folder / config.log_key, passphrase)
-    keys = ServerKeys(nonce=_read_key(folder / NONCE_KEY), storage=_read_key(folder / STORAGE_KEY))
+    keys = ServerKeys(nonce=read_key(folder / NONCE_KEY), storage=read_key(folder / STORAGE_KEY))
     roots = load_roots(folder, config)
     policy = compile_policy(default_policy_text())
     release_keys = tuple(load_public_key(folder / path) for path in config.release_keys)
@@ -168,7 +168,7 @@ def _exporters(folder: Path, config: Config, log: LogReader, key: PublicKey) -> 
         name=config.names[0],
         folder=folder,
         write=to_stderr,
-        tls=_client_tls(folder, "export_ca", config.export_ca),
+        tls=client_tls(folder, "export_ca", config.export_ca),
     )
 
 
@@ -187,11 +187,12 @@ def _collector(
         folder,
         now=lambda: int(now().timestamp()),
         write=to_stderr,
-        tls=_client_tls(folder, "witness_ca", config.witness_ca),
+        tls=client_tls(folder, "witness_ca", config.witness_ca),
     )
 
 
-def _client_tls(folder: Path, setting: str, path: str | None) -> ssl.SSLContext | None:
+def client_tls(folder: Path, setting: str, path: str | None) -> ssl.SSLContext | None:
+    """Who is trusted by an address that the server calls; None: the system's roots. Raises ``BadConfig``."""
     if path is None:
         return None
     try:
@@ -264,7 +265,7 @@ def read_passphrase(path: Path) -> bytes:
     return read_owned(path, _MAX_PASSPHRASE).split(b"\n", 1)[0]
 
 
-def _read_key(path: Path) -> bytes:
+def read_key(path: Path) -> bytes:
     """A symmetric key. Raises ``MissingKey``, ``ExposedKey`` or ``UnusableKey``."""
     key = read_owned(path, KEY_SIZE + 1)
     if len(key) != KEY_SIZE:

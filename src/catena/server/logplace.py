@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 from catena.audit.database import DatabaseSequencer, DatabaseStorage
+from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
+from catena.audit.reader import LogReader
 from catena.audit.storage import LogStorage
 from catena.formats.sigv4 import Credentials
 from catena.keys.signer import Signer, UnusableKey
@@ -55,6 +58,21 @@ def open_log(
         return TransparencyLog.open(folder / config.log, signer, remembered=remembered)
     sequencer = DatabaseSequencer(database, config.log_origin)
     return TransparencyLog.open_at(sequencer, storage, signer, remembered=remembered)
+
+
+@contextlib.contextmanager
+def reading(
+    folder: Path, config: Config, database: Database, now: Callable[[], datetime]
+) -> Iterator[LogReader]:
+    """The log for whoever only reads it. Raises as ``open_log`` does for the place."""
+    storage = _shared_storage(folder, config, database, now)
+    if storage is None:
+        yield LogFolder(folder / config.log)
+        return
+    try:
+        yield storage
+    finally:
+        storage.close()
 
 
 def beside(folder: Path, config: Config) -> Path:

@@ -19,6 +19,7 @@ from catena.errors import FormatError, Refusal, Unavailable
 from catena.formats.policies import PolicyDocument
 from catena.ids import Sha256Hex
 from catena.keys.documents import open_document
+from catena.keys.signer import PublicKey
 from catena.service.nodes import rfc3339
 from catena.service.references import REFRESH
 from catena.service.setting import Setting
@@ -141,15 +142,19 @@ class Policies:
         return AppliedPolicy(DEFAULT_NAME, 0, default_policy_text(), policy)
 
     def _open(self, row: StoredPolicy) -> AppliedPolicy:
-        """Verify and compile a stored policy. Raises ``TamperedPolicy``."""
-        try:
-            document = open_document(row.document, self._setting.release_keys, PolicyDocument)
-        except (Refusal, FormatError) as error:
-            raise TamperedPolicy("a stored policy does not verify", got=error.code) from error
-        if (document.name, document.version) != (row.name, row.version):
-            raise TamperedPolicy("a stored policy is kept under another version")
-        policy = compile_policy(document.text)
-        return AppliedPolicy(document.name, document.version, document.text, policy, row)
+        return stored_policy(row, self._setting.release_keys)
+
+
+def stored_policy(row: StoredPolicy, release_keys: tuple[PublicKey, ...]) -> AppliedPolicy:
+    """Verify and compile a stored policy. Raises ``TamperedPolicy``, or ``PolicyError``."""
+    try:
+        document = open_document(row.document, release_keys, PolicyDocument)
+    except (Refusal, FormatError) as error:
+        raise TamperedPolicy("a stored policy does not verify", got=error.code) from error
+    if (document.name, document.version) != (row.name, row.version):
+        raise TamperedPolicy("a stored policy is kept under another version")
+    policy = compile_policy(document.text)
+    return AppliedPolicy(document.name, document.version, document.text, policy, row)
 
 
 def _check_order(document: PolicyDocument, before: AppliedPolicy) -> None:
