@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from catena.audit.verify import verify_folder
 from catena.cli.main import run
 from catena.keys.hierarchy import KeyName
 from server.live import *  # noqa: F403 - fixtures
+
+SCHEMAS = Path(__file__).parents[1] / "store/schemas"
 
 
 def init(folder, keys, *more: str) -> int:
@@ -92,11 +95,11 @@ def test_migrate_says_the_steps_and_takes_them(server, capsys):
     folder = str(server.folder)
     assert run(["server", "migrate", folder, "--dry-run"]) == 0
     assert "is of this version" in capsys.readouterr().out
-    with sqlite3.connect(server.folder / "catena.db") as other:
-        other.execute("DROP TABLE alembic_version")
-        other.execute("DROP TABLE log_batches")
-        other.execute("DROP TABLE log_files")
-        other.execute("UPDATE schema_version SET version = 4")
+    database = server.folder / "catena.db"
+    database.unlink()
+    with sqlite3.connect(database) as other:
+        other.executescript((SCHEMAS / "4-sqlite.sql").read_text())
+        other.execute("INSERT INTO schema_version VALUES (1, 4)")
     other.close()
     assert run(["server", "migrate", folder, "--dry-run", "-o", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
