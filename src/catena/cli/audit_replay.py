@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from catena.audit.checkpoint import require_log_key
-from catena.audit.evidence import FOLDER, EvidenceStore
 from catena.cli import output
 from catena.cli.audit_search import INSTANT, key_option, required_folder
 from catena.cli.connection import printable
 from catena.cli.home import in_home
 from catena.errors import ExitCode
-from catena.keys.signer import load_public_key
-from catena.service.replay import Replay, find_verdict
-from catena.service.replay import replay as replay_verdict
+
+if TYPE_CHECKING:
+    from catena.audit.evidence import EvidenceStore
+    from catena.service.replay import Replay
 
 log_option = click.option(
     "--log",
@@ -35,6 +35,8 @@ evidence_option = click.option(
 
 def evidence_of(folder: Path, evidence: Path | None) -> EvidenceStore:
     """The store that was given, or the one beside the log."""
+    from catena.audit.evidence import FOLDER, EvidenceStore
+
     return EvidenceStore(evidence or folder.parent / FOLDER)
 
 
@@ -68,10 +70,15 @@ def replay(
     The log is verified, the stored evidence is appraised with the policy and references of then, and the
     outcome held against the entry. What is not repeated is the nonce's MAC: its key is the server's.
     """
+    from catena.audit.checkpoint import require_log_key
+    from catena.keys.signer import load_public_key
+    from catena.service import replay as replaying
+
     place = required_folder(folder)
     key = require_log_key(load_public_key(key_path))
-    found = find_verdict(place, key, node, at, origin=origin)
-    output.emit(replay_verdict(found, evidence_of(place, evidence)), _render, as_json=as_json)
+    found = replaying.find_verdict(place, key, node, at, origin=origin)
+    result = replaying.replay(found, evidence_of(place, evidence))
+    output.emit(result, _render, as_json=as_json)
 
 
 def _render(found: Replay) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from catena.audit.checkpoint import require_log_key
-from catena.audit.report import MAX_REPORT, VerifiedReport, verify_report, write_report
-from catena.audit.reporting import gather
-from catena.audit.reportpage import render_page
 from catena.cli import output
 from catena.cli.audit_replay import evidence_of, evidence_option, log_option
 from catena.cli.audit_search import INSTANT, key_option, required_folder
 from catena.cli.connection import printable
 from catena.errors import ExitCode
-from catena.keys.signer import PublicKey, load_public_key, load_signer, write_new
-from catena.service.replay import replay_report
+
+if TYPE_CHECKING:
+    from catena.audit.report import VerifiedReport
+    from catena.keys.signer import PublicKey
 
 
 class ReportSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +81,12 @@ def report(
     `catena audit verify FILE` checks it anywhere, with the log's public key alone. What was written is
     verified before it is shown. Existing files are not overwritten.
     """
+    from catena.audit.checkpoint import require_log_key
+    from catena.audit.report import verify_report, write_report
+    from catena.audit.reporting import gather
+    from catena.audit.reportpage import render_page
+    from catena.keys.signer import load_public_key, load_signer, write_new
+
     if fleet == (node is not None):
         raise click.UsageError("Give NODE or --fleet.")
     place, key = required_folder(folder), require_log_key(load_public_key(key_path))
@@ -114,6 +119,9 @@ def verify_report_file(
     file: Path, key: PublicKey, *, origin: str | None, as_json: bool, signer: Path | None = None
 ) -> None:
     """``catena audit verify FILE`` for a report."""
+    from catena.audit.report import MAX_REPORT, verify_report
+    from catena.keys.signer import load_public_key
+
     with file.open("rb") as source:
         content = source.read(MAX_REPORT + 1)
     maker = None if signer is None else load_public_key(signer)
@@ -122,6 +130,8 @@ def verify_report_file(
 
 
 def _summary(verified: VerifiedReport) -> ReportSummary:
+    from catena.service.replay import replay_report
+
     return ReportSummary(
         origin=verified.origin,
         size=verified.size,

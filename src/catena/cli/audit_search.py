@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from catena.audit.checkpoint import require_log_key
-from catena.audit.facts import Fact
-from catena.audit.search import Hit, NodeHits, Query, SearchResult, default_index
-from catena.audit.search import search as search_log
 from catena.cli import output
 from catena.cli.connection import printable
 from catena.cli.home import in_home
 from catena.errors import ExitCode
-from catena.keys.signer import load_public_key
+
+if TYPE_CHECKING:
+    from catena.audit.facts import Fact
+    from catena.audit.search import Hit, NodeHits, Query, SearchResult
 
 SHORT_ID = 12
 
@@ -114,6 +114,11 @@ def search(
     The index is made, and grows, of verified entries only. Each hit is read from the log and verified
     again. Ask one question; without any, all entries that the filters let through are found.
     """
+    from catena.audit.checkpoint import require_log_key
+    from catena.audit.search import default_index
+    from catena.audit.search import search as search_log
+    from catena.keys.signer import load_public_key
+
     place = required_folder(folder)
     result = search_log(
         place,
@@ -139,6 +144,8 @@ def _query(
     until: datetime | None,
     lifetime: int,
 ) -> Query:
+    from catena.audit.search import Query
+
     image = image if image is None or ":" in image or "-" in image else f"sha256:{image}"
     asked: list[tuple[Fact, tuple[str, ...]]] = [
         *([] if release is None else [("release", (release,))]),  # type: ignore[list-item]

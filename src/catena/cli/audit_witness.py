@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from catena.audit.cosigned import Cosigned
-from catena.audit.reader import LogReader
-from catena.audit.verify import LogSummary
 from catena.cli import output
 from catena.cli.connection import Connection, connection_options, printable
 from catena.cli.home import in_home
 from catena.errors import ExitCode, NotFound
-from catena.keys.signer import PublicKey
-from catena.service.views import CosigningReport
+
+if TYPE_CHECKING:
+    from catena.audit.cosigned import Cosigned
+    from catena.audit.reader import LogReader
+    from catena.audit.verify import LogSummary
+    from catena.keys.signer import PublicKey
+    from catena.service.views import CosigningReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
