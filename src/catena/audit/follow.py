@@ -23,9 +23,8 @@ from catena.audit.leaf import open_entry
 from catena.audit.log import LogForked, LogRewound
 from catena.audit.merkle import Frontier
 from catena.audit.reader import LogReader
-from catena.audit.tiles import TILE_WIDTH, Tile
-from catena.audit.verify import EntryForged, EntryMalformed, RootMismatch, VerifiedEntry
-from catena.errors import FormatError, Refusal
+from catena.audit.tiles import TILE_WIDTH
+from catena.audit.verify import RootMismatch, VerifiedEntry, open_leaf
 from catena.formats import note
 from catena.formats.addcheckpoint import AddCheckpoint
 from catena.formats.note import Checkpoint
@@ -69,7 +68,7 @@ class Following:
             index = frontier.size // TILE_WIDTH
             bundle = read_bundle(self._log, index, head.size)[frontier.size % TILE_WIDTH :]
             for number, leaf in enumerate(bundle, frontier.size):
-                yield self._opened(number, leaf, index)  # 4.
+                yield VerifiedEntry(number, open_leaf(leaf, self._key, number))  # 4.
             frontier = frontier.extend([merkle.leaf_hash(leaf) for leaf in bundle])
         if frontier.root() != head.root:  # 5.
             raise RootMismatch("the entries lead to another root", file="checkpoint")
@@ -83,17 +82,6 @@ class Following:
         if edge.root() != past.root:
             raise LogForked("the log does not contain the tree of a checkpoint seen before")
         return edge
-
-    def _opened(self, number: int, leaf: bytes, bundle: int) -> VerifiedEntry:
-        file = Tile(None, bundle).path
-        try:
-            return VerifiedEntry(number, open_entry(leaf, self._key))
-        except Refusal as error:
-            raise EntryForged(
-                f"not signed by this log: {error}", file=file, entry=number
-            ) from error
-        except FormatError as error:
-            raise EntryMalformed(f"not an entry: {error}", file=file, entry=number) from error
 
 
 def _check_order(past: Known | None, new: Known) -> None:

@@ -21,10 +21,10 @@ from pathlib import Path
 from catena.audit import merkle
 from catena.audit.entries import Entry
 from catena.audit.facts import facts_of, node_of
-from catena.audit.leaves import Leaves, open_leaf
+from catena.audit.leaves import Leaves
 from catena.audit.merkle import HASH_SIZE, Frontier
 from catena.audit.tiles import CHECKPOINT, TILE_WIDTH
-from catena.audit.verify import RootMismatch
+from catena.audit.verify import RootMismatch, open_leaf
 from catena.errors import Unavailable, UsageError
 from catena.formats.note import Checkpoint
 from catena.keys.signer import PublicKey, key_id_of

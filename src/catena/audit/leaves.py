@@ -10,18 +10,11 @@ from functools import lru_cache
 
 from catena.audit import merkle, tiles
 from catena.audit.entries import Entry
-from catena.audit.leaf import open_entry
 from catena.audit.merkle import HASH_SIZE, Node
 from catena.audit.reader import LogReader
 from catena.audit.tiles import FULL_TILE, MAX_BUNDLE, TILE_LEVELS, TILE_WIDTH, Tile
-from catena.audit.verify import (
-    BundleMalformed,
-    EntryForged,
-    EntryMalformed,
-    TileAltered,
-    TileMissing,
-)
-from catena.errors import FormatError, Refusal
+from catena.audit.verify import BundleMalformed, TileAltered, TileMissing, open_leaf
+from catena.errors import FormatError
 from catena.keys.signer import PublicKey
 
 _KEPT = 16
@@ -81,14 +74,3 @@ class Leaves:
             if content is not None:
                 return content, candidate.width
         raise TileMissing("the checkpoint covers this file, and it is missing", file=tile.path)
-
-
-def open_leaf(leaf: bytes, key: PublicKey, index: int) -> Entry:
-    """The entry in a leaf. Raises ``EntryForged``, ``EntryMalformed``."""
-    file = Tile(None, index // TILE_WIDTH).path
-    try:
-        return open_entry(leaf, key)
-    except Refusal as error:
-        raise EntryForged(f"not signed by this log: {error}", file=file, entry=index) from error
-    except FormatError as error:
-        raise EntryMalformed(f"not an entry: {error}", file=file, entry=index) from error

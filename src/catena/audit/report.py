@@ -23,8 +23,8 @@ from catena.audit import checkpoint as checkpoints
 from catena.audit import merkle
 from catena.audit.entries import Entry, InForce, Verdict
 from catena.audit.evidence import EvidenceMissing, require_digest
-from catena.audit.leaves import open_leaf
 from catena.audit.tiles import MAX_ENTRY
+from catena.audit.verify import open_leaf
 from catena.errors import FormatError, LogInconsistent, Refusal
 from catena.formats import dsse
 from catena.formats.dsse import Statement, Subject

@@ -251,7 +251,7 @@ class _Walk:
                 f"does not hold {width} entries: {error}", file=tile.path
             ) from error
         for index, leaf in enumerate(leaves, tile.index * TILE_WIDTH):
-            entry = _open(leaf, self._key, tile.path, index)  # (3)
+            entry = open_leaf(leaf, self._key, index, tile.path)  # (3)
             self._kinds[entry.kind] += 1
             if self._visit is not None:
                 self._visit(VerifiedEntry(index, entry))
@@ -280,7 +280,12 @@ class _Walk:
             )
 
 
-def _open(leaf: bytes, key: PublicKey, file: str, index: int) -> Entry:
+def open_leaf(leaf: bytes, key: PublicKey, index: int, file: str | None = None) -> Entry:
+    """The entry in a leaf, which lies in ``file``, or else in the full bundle of its index.
+
+    Raises ``EntryForged``, ``EntryMalformed``.
+    """
+    file = file or Tile(None, index // TILE_WIDTH).path
     try:
         return open_entry(leaf, key)
     except Refusal as error:
