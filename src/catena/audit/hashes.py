@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from catena.audit import tiles
 from catena.audit.folder import MAX_CHECKPOINT, LogMissing
-from catena.audit.merkle import Frontier, Node
-from catena.audit.reader import LogReader
+from catena.audit.merkle import Frontier
+from catena.audit.reader import LogReader, read_entries, read_hashes
 from catena.audit.tiles import CHECKPOINT, Tile
-from catena.audit.tree import TileNodes, read_entries, read_hashes
+from catena.audit.tree import TileNodes
 from catena.errors import FormatError, LogInconsistent
 
 
@@ -31,39 +31,35 @@ def read_checkpoint(log: LogReader) -> bytes:
     return content
 
 
-class TileHashes:
+class TileHashes(TileNodes):
     """The nodes of the tree of ``size`` entries, in a log that has ``grown`` to as many by now.
 
-    A log keeps the partial tiles of its newest tree only, so those are what is read.
+    A log keeps the partial tiles of its newest tree only, so those are what is read. Raises
+    ``TileUnavailable``.
     """
 
     def __init__(self, log: LogReader, size: int, grown: int | None = None) -> None:
-        self._log = log
-        self._size = size
-        self._nodes = TileNodes(log, size if grown is None else grown)
-
-    def __call__(self, node: Node) -> bytes:
-        """The hash of a perfect subtree of the tree. Raises ``TileUnavailable``."""
-        try:
-            return self._nodes(node)
-        except FormatError as error:
-            raise TileUnavailable(error.message, got=error.got) from error
+        super().__init__(log, size if grown is None else grown, _read_row)
+        self._tree = size
 
     def frontier(self) -> Frontier:
         """The tree's right edge."""
-        levels = [level for level in range(self._size.bit_length()) if self._size >> level & 1]
+        levels = [level for level in range(self._tree.bit_length()) if self._tree >> level & 1]
         return Frontier(
-            self._size,
-            tuple(self((level, (self._size >> level) - 1)) for level in reversed(levels)),
+            self._tree,
+            tuple(self((level, (self._tree >> level) - 1)) for level in reversed(levels)),
         )
 
     def leaves(self, index: int) -> bytes:
         """The leaf hashes of one tile, joined."""
-        tile = Tile(0, index, tiles.width_at(0, index, self._size))
-        try:
-            return read_hashes(self._log, tile)
-        except FormatError as error:
-            raise TileUnavailable(error.message, got=error.got) from error
+        return _read_row(self._reader, Tile(0, index, tiles.width_at(0, index, self._tree)))
+
+
+def _read_row(log: LogReader, tile: Tile) -> bytes:
+    try:
+        return read_hashes(log, tile)
+    except FormatError as error:
+        raise TileUnavailable(error.message, got=error.got) from error
 
 
 def read_bundle(log: LogReader, index: int, size: int) -> tuple[bytes, ...]:

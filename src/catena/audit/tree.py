@@ -6,20 +6,19 @@ the right-most tile of each level, not the log: a few hundred kilobytes at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from catena.audit import merkle, tiles
 from catena.audit.merkle import HASH_SIZE, Frontier, Node, Row
-from catena.audit.reader import LogReader
+from catena.audit.reader import LogReader, read_entries, read_hashes
 from catena.audit.tiles import (
     FULL_TILE,
-    MAX_BUNDLE,
     TILE_LEVELS,
     TILE_WIDTH,
     Tile,
     encode_bundle,
-    parse_bundle,
 )
 from catena.errors import FormatError
 
@@ -145,53 +144,35 @@ def load_tree(reader: LogReader, size: int) -> Tree:
     return Tree(Frontier(size, tuple(hashes)), tuple(rows), bundle)
 
 
-def read_hashes(reader: LogReader, tile: Tile) -> bytes:
-    """The hashes of a tile, or the beginning of the full one that has taken its place."""
-    for candidate in (tile, Tile(tile.level, tile.index)):
-        content = reader.read(candidate.path, FULL_TILE)
-        if content is not None:
-            if len(content) != candidate.width * HASH_SIZE:
-                raise FormatError(f"{candidate.path} has a wrong size", got=f"{len(content)} bytes")
-            return content[: tile.width * HASH_SIZE]
-    raise FormatError(f"{tile.path} is missing")
-
-
-def read_entries(reader: LogReader, tile: Tile) -> tuple[bytes, ...]:
-    """The entries of a bundle, or the first ones of the full one that has taken its place."""
-    for candidate in (tile, Tile(None, tile.index)):
-        content = reader.read(candidate.path, MAX_BUNDLE)
-        if content is not None:
-            return parse_bundle(content, candidate.width)[: tile.width]
-    raise FormatError(f"{tile.path} is missing")
+_KEPT = 16
+"""Tiles whose nodes are kept: a proof names a few of each level's."""
 
 
 class TileNodes:
     """The hashes of a log's perfect subtrees, from its tiles, for ``merkle``'s proofs.
 
-    The tiles it has read are kept: make a new one for each handful of proofs. What a proof
-    made with it is worth, only its verification shows.
+    What a proof made with it is worth, only its verification shows. ``read`` says how a tile is
+    read, and which errors its faults are.
     """
 
-    __slots__ = ("_reader", "_size", "_tiles")
-
-    def __init__(self, reader: LogReader, size: int) -> None:
+    def __init__(
+        self, reader: LogReader, size: int, read: Callable[[LogReader, Tile], bytes] = read_hashes
+    ) -> None:
         self._reader = reader
         self._size = size
-        self._tiles: dict[tuple[int, int], list[list[bytes]]] = {}
+        self._read = read
+        self._levels = lru_cache(_KEPT)(self._read_levels)
 
     def __call__(self, node: Node) -> bytes:
-        """The hash of ``(level, index)``, a perfect subtree of the tree. Raises ``FormatError``."""
+        """The hash of ``(level, index)``, a perfect subtree of the tree. Raises as ``read`` does."""
         level, inside = divmod(node[0], TILE_LEVELS)
         tile = (node[1] << inside) // TILE_WIDTH
         return self._levels(level, tile)[inside][node[1] - (tile << (TILE_LEVELS - inside))]
 
-    def _levels(self, level: int, index: int) -> list[list[bytes]]:
-        levels = self._tiles.get((level, index))
-        if levels is None:
-            tile = Tile(level, index, tiles.width_at(level, index, self._size))
-            _, rows = Frontier().grow(_split(read_hashes(self._reader, tile)))
-            levels = self._tiles[level, index] = [row.hashes for row in rows]
-        return levels
+    def _read_levels(self, level: int, index: int) -> list[list[bytes]]:
+        tile = Tile(level, index, tiles.width_at(level, index, self._size))
+        _, rows = Frontier().grow(_split(self._read(self._reader, tile)))
+        return [row.hashes for row in rows]
 
 
 def _perfect(row: bytes) -> Iterator[bytes]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from catena.audit.folder import OWN_FILES, UNCOMMITTED, LogFolder
 from catena.audit.leaf import open_entry
 from catena.audit.log import LogForked, LogRewound
 from catena.audit.merkle import HASH_SIZE
-from catena.audit.reader import LogReader
+from catena.audit.reader import LogReader, TileAbsent, read_entries, read_hashes, read_tile
 from catena.audit.tiles import CHECKPOINT, FULL_TILE, MAX_BUNDLE, TILE_WIDTH, Tile
 from catena.audit.tree import EMPTY_TREE, Tree
 from catena.errors import FormatError, LogInconsistent, Refusal
@@ -243,13 +244,7 @@ class _Walk:
             raise LogForked("the log does not contain the tree of a checkpoint seen before")
 
     def _read_bundle(self, tile: Tile) -> tuple[bytes, ...]:
-        content, width = _read(self._folder, tile)
-        try:
-            leaves = tiles.parse_bundle(content, width)[: tile.width]  # (2)
-        except FormatError as error:
-            raise BundleMalformed(
-                f"does not hold {width} entries: {error}", file=tile.path
-            ) from error
+        leaves = covered_entries(self._folder, tile)  # (2)
         for index, leaf in enumerate(leaves, tile.index * TILE_WIDTH):
             entry = open_leaf(leaf, self._key, index, tile.path)  # (3)
             self._kinds[entry.kind] += 1
@@ -258,15 +253,8 @@ class _Walk:
         return leaves
 
     def _compare(self, tile: Tile, hashes: bytes) -> None:
-        content, width = _read(self._folder, tile)
-        if len(content) != width * HASH_SIZE:
-            raise TileAltered(
-                "the tile has a wrong size",
-                file=tile.path,
-                expected=f"{width * HASH_SIZE} bytes",
-                got=f"{len(content)}" if len(content) <= FULL_TILE else "more",
-            )
-        if content[: len(hashes)] != hashes:
+        content = covered_hashes(self._folder, tile)
+        if content != hashes:
             wrong = next(
                 number
                 for number in range(tile.width)
@@ -294,17 +282,39 @@ def open_leaf(leaf: bytes, key: PublicKey, index: int, file: str | None = None) 
         raise EntryMalformed(f"not an entry: {error}", file=file, entry=index) from error
 
 
-def _read(folder: LogReader, tile: Tile) -> tuple[bytes, int]:
-    """A tile's content and width; of the full tile where the partial one made way for it.
+def covered_entries(log: LogReader, tile: Tile) -> tuple[bytes, ...]:
+    """The entries of a bundle that a checkpoint covers.
 
-    That happens while the log grows under the verifier (tlog-tiles, "Partial Tiles").
+    Raises ``TileMissing``, ``BundleMalformed``.
     """
-    limit = MAX_BUNDLE if tile.level is None else FULL_TILE
-    for candidate in (tile, Tile(tile.level, tile.index)):
-        content = folder.read(candidate.path, limit)
-        if content is not None:
-            return content, candidate.width
-    raise TileMissing("the checkpoint covers this file, and it is missing", file=tile.path)
+    try:
+        with _covered(tile):
+            return read_entries(log, tile)
+    except FormatError as error:
+        raise BundleMalformed(
+            f"does not hold {tile.width} entries: {error}", file=tile.path
+        ) from error
+
+
+def covered_hashes(log: LogReader, tile: Tile) -> bytes:
+    """The hashes of a tile that a checkpoint covers. Raises ``TileMissing``, ``TileAltered``."""
+    try:
+        with _covered(tile):
+            return read_hashes(log, tile)
+    except FormatError as error:
+        raise TileAltered(
+            "the tile has a wrong size", file=tile.path, expected=error.expected, got=error.got
+        ) from error
+
+
+@contextmanager
+def _covered(tile: Tile) -> Iterator[None]:
+    try:
+        yield
+    except TileAbsent as error:
+        raise TileMissing(
+            "the checkpoint covers this file, and it is missing", file=tile.path
+        ) from error
 
 
 def _final_width(tile: Tile, size: int) -> int:
@@ -342,7 +352,9 @@ def _check_older(folder: LogFolder, tile: Tile, width: int) -> None:
     content = folder.read(tile.path, limit)
     if content is None:
         return  # made way for the full tile meanwhile
-    newer, _ = _read(folder, Tile(tile.level, tile.index, width))
+    newest = Tile(tile.level, tile.index, width)
+    with _covered(newest):
+        newer, _ = read_tile(folder, newest)
     if not newer.startswith(content) or not _has_width(tile, content):
         raise TileAltered("an older partial tile differs from the newer one", file=tile.path)
 
