@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from catena.audit import checkpoint as checkpoints
-from catena.audit import merkle
+from catena.audit import growth, merkle
 from catena.audit.hashes import TileHashes, read_bundle, read_checkpoint
-from catena.audit.leaf import open_entry
-from catena.audit.log import LogForked, LogRewound
+from catena.audit.log import LogForked, require_not_rewound
 from catena.audit.merkle import Frontier
 from catena.audit.reader import LogReader
 from catena.audit.tiles import TILE_WIDTH
@@ -88,12 +87,7 @@ def _check_order(past: Known | None, new: Known) -> None:
     if past is None:
         return
     old, head = past.checkpoint, new.checkpoint
-    if head.size < old.size:
-        raise LogRewound(
-            "the log is older than a checkpoint seen before",
-            expected=f"at least {old.size} entries",
-            got=f"{head.size}",
-        )
+    require_not_rewound(head, old)
     if head.size == old.size and head.root != old.root:
         raise LogForked(
             "two checkpoints of one size have different roots",
@@ -112,12 +106,8 @@ def prove_growth(
     old = known(past, key, origin=origin)
     new = known(read_checkpoint(log), key, origin=old.checkpoint.origin)
     _check_order(old, new)
-    sizes = old.checkpoint.size, new.checkpoint.size
-    proof: tuple[bytes, ...] = ()
-    if sizes[0]:
-        hashes = TileHashes(log, new.checkpoint.size)
-        proof = merkle.consistency_proof(*sizes, hashes) if sizes[0] < sizes[1] else ()
-        merkle.verify_consistency(
-            sizes[0], old.checkpoint.root, sizes[1], new.checkpoint.root, proof
-        )
-    return AddCheckpoint(sizes[0], proof, note.parse(new.text.encode()), new.checkpoint)
+    size, grown = old.checkpoint.size, new.checkpoint.size
+    proof = growth.prove_growth(log, size, grown)
+    if size:  # an empty tree is the beginning of every tree
+        merkle.verify_consistency(size, old.checkpoint.root, grown, new.checkpoint.root, proof)
+    return AddCheckpoint(size, proof, note.parse(new.text.encode()), new.checkpoint)

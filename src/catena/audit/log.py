@@ -65,6 +65,16 @@ class LogRewound(LogInconsistent):
     )
 
 
+def require_not_rewound(head: Checkpoint, past: Checkpoint) -> None:
+    """Refuse a log that is smaller than it was. Raises ``LogRewound``."""
+    if head.size < past.size:
+        raise LogRewound(
+            "the log is older than a checkpoint seen before",
+            expected=f"at least {past.size} entries",
+            got=f"{head.size}",
+        )
+
+
 class LogForked(LogInconsistent):
     """The log contradicts a checkpoint that was seen before."""
 
@@ -311,12 +321,7 @@ class TransparencyLog:
         if remembered is not None:
             key = self._signer.public_key
             past = checkpoints.verify(remembered.encode(), key, origin=head.origin)
-            if past.size > head.size:
-                raise LogRewound(
-                    "the log is older than a checkpoint seen before",
-                    expected=f"at least {past.size} entries",
-                    got=f"{head.size}",
-                )
+            require_not_rewound(head, past)
         self._load(turn, past)
 
     def _load(self, turn: Turn, past: Checkpoint | None) -> None:

@@ -29,7 +29,7 @@ from catena.audit import merkle, tiles
 from catena.audit.entries import Entry
 from catena.audit.folder import OWN_FILES, UNCOMMITTED, LogFolder
 from catena.audit.leaf import open_entry
-from catena.audit.log import LogForked, LogRewound
+from catena.audit.log import LogForked, require_not_rewound
 from catena.audit.merkle import HASH_SIZE
 from catena.audit.reader import LogReader, TileAbsent, read_entries, read_hashes, read_tile
 from catena.audit.tiles import CHECKPOINT, FULL_TILE, MAX_BUNDLE, TILE_WIDTH, Tile
@@ -181,7 +181,8 @@ def verify_log(
 
     Raises as ``verify_folder``.
     """
-    _check_remembered(head, remembered)
+    if remembered is not None:
+        require_not_rewound(head, remembered)
     kinds = _Walk(log, head, public_key, visit, remembered).run()
     return LogSummary(
         origin=head.origin,
@@ -189,15 +190,6 @@ def verify_log(
         root=head.root.hex(),
         kinds=dict(sorted(kinds.items())),
     )
-
-
-def _check_remembered(head: Checkpoint, past: Checkpoint | None) -> None:
-    if past is not None and past.size > head.size:
-        raise LogRewound(
-            "the log is older than a checkpoint seen before",
-            expected=f"at least {past.size} entries",
-            got=f"{head.size}",
-        )
 
 
 class _Walk:
