@@ -14,6 +14,7 @@ from pathlib import Path
 from audit_samples import sample_entry
 from places import OpenLog
 
+from catena.audit import merkle
 from catena.audit.leaf import seal_entry
 from catena.errors import CatenaError
 from catena.keys.signer import load_signer
@@ -35,7 +36,7 @@ def main():
                     receipts = log.append(entries)
                     say(
                         indices=[receipt.index for receipt in receipts],
-                        leaves=[receipt.leaf_hash for receipt in receipts],
+                        leaves=[merkle.leaf_hash(receipt.extra).hex() for receipt in receipts],
                         checkpoint=receipts[0].checkpoint,
                     )
         except CatenaError as error:

@@ -46,8 +46,8 @@ from catena.audit.tiles import CHECKPOINT, MAX_ENTRY
 from catena.audit.tree import EMPTY_TREE, Growth, TileNodes, Tree, load_tree
 from catena.audit.writeahead import WriteAhead
 from catena.errors import CatenaError, FormatError, LogInconsistent, UsageError
-from catena.formats.nodeapi import Receipt
 from catena.formats.note import Checkpoint
+from catena.formats.tlogproof import TlogProof
 from catena.keys.signer import Signer
 
 MAX_BATCH = 1024
@@ -208,8 +208,8 @@ class TransparencyLog:
         """The newest durable checkpoint this process has seen: a signed note."""
         return self._head
 
-    def append(self, entries: Sequence[bytes]) -> tuple[Receipt, ...]:
-        """Add entries together; they are durable when this returns.
+    def append(self, entries: Sequence[bytes]) -> tuple[TlogProof, ...]:
+        """Add entries together; they are durable when this returns, each with its receipt.
 
         Threads that wait for their turn are served by one commit, in the order of their calls.
         Raises ``BadEntry`` and ``LogUnwritable``; after either nothing may be built on them.
@@ -264,7 +264,7 @@ class TransparencyLog:
                 one.outcome = LogUnwritable("the append was interrupted")
             raise
 
-    def _commit(self, entries: Sequence[bytes]) -> tuple[Receipt, ...]:
+    def _commit(self, entries: Sequence[bytes]) -> tuple[TlogProof, ...]:
         """The steps of the module's list."""
         if self._closed:
             raise LogUnwritable("the log is closed")
@@ -284,7 +284,7 @@ class TransparencyLog:
             self.publish()  # 4.
         else:
             self._publisher.wake()
-        return tuple(_receipts(growth, text))  # 5.
+        return tuple(_receipts(growth, entries, text))  # 5.
 
     def _advance(self, growth: Growth, text: str) -> None:
         self._tree, self._head = growth.tree, text
@@ -407,17 +407,12 @@ class _Waiting:
     """One call of ``append`` until it is served: not frozen, its outcome comes later."""
 
     entries: tuple[bytes, ...]
-    outcome: tuple[Receipt, ...] | CatenaError | None = None
+    outcome: tuple[TlogProof, ...] | CatenaError | None = None
 
 
-def _receipts(growth: Growth, checkpoint: str) -> Iterator[Receipt]:
-    for index, proof in growth.proofs():
-        yield Receipt(
-            index=index,
-            leaf_hash=growth.leaf_hash(index).hex(),
-            proof=tuple([digest.hex() for digest in proof]),
-            checkpoint=checkpoint,
-        )
+def _receipts(growth: Growth, entries: Sequence[bytes], checkpoint: str) -> Iterator[TlogProof]:
+    for (index, path), entry in zip(growth.proofs(), entries, strict=True):
+        yield TlogProof(index, tuple(path), checkpoint, entry)
 
 
 def _require_entries(entries: Sequence[bytes]) -> None:

@@ -17,16 +17,9 @@ from catena.audit.reader import LogReader
 from catena.audit.tiles import TILE_WIDTH
 from catena.errors import NotFound
 from catena.formats import tlogproof
-from catena.formats.nodeapi import Receipt
 from catena.formats.note import Checkpoint
 from catena.formats.tlogproof import TlogProof
 from catena.keys.signer import PublicKey
-
-
-class MalformedReceipt(merkle.ProofMismatch):
-    """A receipt whose hashes are not hashes."""
-
-    code = "malformed-receipt"
 
 
 class NoEntryInReceipt(merkle.ProofMismatch):
@@ -50,31 +43,6 @@ class ProvenEntry:
     index: int
     entry: Entry
     checkpoint: Checkpoint
-
-
-def verify_receipt(
-    receipt: Receipt, key: PublicKey, *, origin: str | None = None, leaf: bytes | None = None
-) -> Checkpoint:
-    """Check that the receipt's leaf is in the tree that its checkpoint signs.
-
-    ``leaf`` is the entry itself, if the holder has it. Raises ``LogInconsistent``.
-    """
-    head = checkpoints.verify(receipt.checkpoint.encode(), key, origin=origin)
-    try:
-        leaf_hash = bytes.fromhex(receipt.leaf_hash)
-        proof = [bytes.fromhex(digest) for digest in receipt.proof]
-    except ValueError as error:
-        raise MalformedReceipt("receipt holds something that is not hex") from error
-    if leaf is not None and merkle.leaf_hash(leaf) != leaf_hash:
-        raise merkle.ProofMismatch("the receipt is for another entry")
-    merkle.verify_inclusion(leaf_hash, receipt.index, head.size, proof, head.root)
-    return head
-
-
-def proof_of(receipt: Receipt, leaf: bytes) -> TlogProof:
-    """A receipt with its entry, as it travels."""
-    hashes = tuple(map(bytes.fromhex, receipt.proof))
-    return TlogProof(receipt.index, hashes, receipt.checkpoint, leaf)
 
 
 def verify_proof(
@@ -131,8 +99,3 @@ def _find(hashes: TileHashes, which: str, size: int) -> int:
             if row[at : at + merkle.HASH_SIZE] == wanted:
                 return tile * TILE_WIDTH + at // merkle.HASH_SIZE
     raise NoSuchEntry("no entry has this leaf hash", got=wanted.hex()[:64])
-
-
-def is_proof(data: bytes) -> bool:
-    """Whether a file begins as a tlog-proof does."""
-    return data.startswith(f"{tlogproof.HEADER}\n".encode())

@@ -116,15 +116,6 @@ class Reason(Body, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-class Receipt(Body, frozen=True, kw_only=True):
-    """Proof that an entry is in the log: RFC 6962 inclusion path and a signed checkpoint."""
-
-    index: int
-    leaf_hash: str
-    proof: tuple[str, ...]
-    checkpoint: str
-
-
 class AttestResult(Body, frozen=True, kw_only=True):
     """TRUST attestation step 7. ``certificate`` is PEM, leaf first, only when admitted."""
 

@@ -254,7 +254,7 @@ class Attestation:
                 one.remember(rows)
             grant.remember(rows, node, now)
         given = (recorded[0], *recorded[1 + len(ran) :])
-        return self._answer(conclusion, tuple(one.proof() for one in given))
+        return self._answer(conclusion, tuple(one.encode() for one in given))
 
     def _keep(self, found: _Judged) -> None:
         """Everything that the verdict's entry names by digest. Raises ``EvidenceUnwritable``."""

@@ -18,14 +18,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from catena.audit.entries import Entry
 from catena.audit.leaf import seal_entry
 from catena.audit.log import TransparencyLog
-from catena.audit.receipt import proof_of
 from catena.formats.dsse import Statement
-from catena.formats.nodeapi import Receipt
+from catena.formats.tlogproof import TlogProof
 from catena.keys.envelope import seal
 from catena.keys.signer import PublicKey, Signer
 from catena.service.pseudonyms import Pseudonyms
@@ -33,23 +31,6 @@ from catena.store.database import Database, Transaction
 from catena.store.logstate import LogState
 
 _STRIPES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """An entry that is durable, as it is in the log."""
-
-    receipt: Receipt
-    leaf: bytes
-
-    @property
-    def index(self) -> int:
-        """The entry's index in the log."""
-        return self.receipt.index
-
-    def proof(self) -> str:
-        """The receipt as whoever was decided about gets it."""
-        return proof_of(self.receipt, self.leaf).encode()
 
 
 class Journal:
@@ -88,16 +69,17 @@ class Journal:
         """A statement in an envelope signed by the log key."""
         return seal(self._signer, statement).encode()
 
-    def record(self, *entries: Entry) -> tuple[Recorded, ...]:
+    def record(self, *entries: Entry) -> tuple[TlogProof, ...]:
         """Append entries together; durable when this returns. Raises ``LogUnwritable``.
 
-        Where they name a person, the log gets a pseudonym.
+        Where they name a person, the log gets a pseudonym. The receipts are what whoever was
+        decided about gets.
         """
-        leaves = [seal_entry(self._signer, self._pseudonyms.masked(entry)) for entry in entries]
-        receipts = self._log.append(leaves)
+        masked = map(self._pseudonyms.masked, entries)
+        receipts = self._log.append([seal_entry(self._signer, entry) for entry in masked])
         for appended in self._appended:
             appended()
-        return tuple(map(Recorded, receipts, leaves))
+        return receipts
 
     @contextmanager
     def effect(self) -> Iterator[Transaction]:
