@@ -53,6 +53,7 @@ class EvidenceStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: set[Path] = set()  # folders that exist, with their names on disk
 
     def has(self, sha256: str) -> bool:
         """Whether a content of this digest was kept."""
@@ -90,9 +91,7 @@ class EvidenceStore:
 
     def _write(self, file: Path, content: bytes) -> None:
         for folder in (self.path, file.parent):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o755)
-            sync_folder(folder.parent)
+            self._make_folder(folder)
         descriptor, name = tempfile.mkstemp(prefix=".", dir=file.parent)
         try:
             with open(descriptor, "wb") as new:  # noqa: PTH123  a descriptor has no path
@@ -105,6 +104,15 @@ class EvidenceStore:
             Path(name).unlink(missing_ok=True)
             raise
         sync_folder(file.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder in self._known and folder.is_dir():
+            return
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o755)
+        # Also for a folder that was there: the process that made it may have died before.
+        sync_folder(folder.parent)
+        self._known.add(folder)
 
 
 def require_digest(content: bytes, sha256: str) -> bytes:
