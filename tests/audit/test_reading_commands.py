@@ -15,10 +15,12 @@ from functools import partial
 import pytest
 from audit_samples import ORIGIN
 
+from catena.audit.folder import LogFolder
 from catena.audit.log import TransparencyLog
+from catena.audit.tiles import CHECKPOINT
 from catena.cli.main import run
 from catena.errors import ExitCode
-from catena.formats import addcheckpoint, tlogproof
+from catena.formats import addcheckpoint, note, tlogproof
 from catena.keys.signer import public_pem
 
 SECONDS = 20
@@ -155,6 +157,24 @@ def test_what_was_verified_is_remembered(*, of_five, log, url, key, sealed, tmp_
         code, told = answer(*words)
         assert (code, told["remembered"], told["size"]) == (0, size, size + 3)
         assert answer(*words)[1]["remembered"] == size + 3
+
+
+def test_what_is_remembered_is_what_was_verified(
+    *, of_five, log, key, sealed, tmp_path, answer, monkeypatch
+):
+    """Also while the log grows: the checkpoint is read once."""
+    seen, read = tmp_path / "seen", LogFolder.read
+
+    def growing(folder, name, limit):
+        content = read(folder, name, limit)
+        if name == CHECKPOINT and log.size == 5:
+            log.append(sealed(7)[5:])
+        return content
+
+    monkeypatch.setattr(LogFolder, "read", growing)
+    code, told = answer("audit", "verify", of_five, "--key", key, "--remember", seen)
+    assert (code, told["size"], log.size) == (0, 5, 7)
+    assert note.parse_checkpoint(note.parse(seen.read_bytes()).text).size == 5
 
 
 @pytest.mark.parametrize(("leaves", "code"), [(4, "log-rewound"), (7, "log-forked")])

@@ -165,7 +165,7 @@ def verify_folder(
     place = LogFolder(folder)
     head = checkpoints.verify(place.read_checkpoint(), public_key, origin=origin)  # (1)
     summary = verify_log(place, head, public_key, visit=visit, remembered=remembered)
-    set_aside = _check_files(place, head, public_key)  # (6)
+    set_aside = check_files(place, head, public_key)  # (6)
     return msgspec.structs.replace(summary, set_aside=set_aside)
 
 
@@ -313,8 +313,12 @@ def _final_width(tile: Tile, size: int) -> int:
     return tiles.width_at(tile.level, tile.index, size)
 
 
-def _check_files(folder: LogFolder, head: Checkpoint, key: PublicKey) -> int:
-    """(6) for every file there is; how many were set aside by earlier starts."""
+def check_files(folder: LogFolder, head: Checkpoint, key: PublicKey) -> int:
+    """Step 6, after the others: for every file there is.
+
+    Returns how many were set aside by earlier starts. Raises ``StrangeFile``, ``TileAltered``,
+    ``TileBeyondCheckpoint``.
+    """
     beyond, aside = [], 0
     for name in folder.files():
         if name.startswith(f"{UNCOMMITTED}/"):

@@ -29,7 +29,6 @@ from catena.cli.home import in_home
 from catena.errors import ExitCode
 
 if TYPE_CHECKING:
-    from catena.audit.follow import Known
     from catena.audit.reader import LogReader
     from catena.keys.signer import PublicKey
 
@@ -156,7 +155,7 @@ def verify(
             quorum=quorum,
             cosigned_path=cosigned_path,
         )
-        summary, past = _verified(source, log, key, origin=origin, visit=visit, remembered=remember)
+        summary, past = _verified(log, key, origin=origin, visit=visit, remembered=remember)
         view = require_cosigned(log, cosigned, summary) if cosigned else msgspec.UNSET
     result = Verification(
         **msgspec.structs.asdict(summary),
@@ -168,7 +167,6 @@ def verify(
 
 
 def _verified(
-    source: LogSource,
     log: LogReader,
     key: PublicKey,
     *,
@@ -177,24 +175,22 @@ def _verified(
     remembered: Path | None,
 ) -> tuple[LogSummary, int]:
     """The log, verified whole; the size that was known before, 0 for none."""
+    from catena.audit.folder import LogFolder
     from catena.audit.follow import known
     from catena.audit.hashes import read_checkpoint
     from catena.audit.remembered import recall, remember
-    from catena.audit.verify import verify_folder, verify_log
+    from catena.audit.verify import check_files, verify_log
 
     past = recall(remembered, key, origin=origin) if remembered else None
     known_before = None if past is None else past.checkpoint
     expected = origin if past is None else past.checkpoint.origin
-    head: Known | None = None
-    if source.is_url or remembered:
-        head = known(read_checkpoint(log), key, origin=expected)
-    if head is None or not source.is_url:
-        summary = verify_folder(
-            source.folder, key, origin=expected, visit=visit, remembered=known_before
-        )
-    else:
-        summary = verify_log(log, head.checkpoint, key, visit=visit, remembered=known_before)
-    if remembered and head is not None and head != past:
+    content = log.read_checkpoint() if isinstance(log, LogFolder) else read_checkpoint(log)
+    head = known(content, key, origin=expected)
+    summary = verify_log(log, head.checkpoint, key, visit=visit, remembered=known_before)
+    if isinstance(log, LogFolder):
+        set_aside = check_files(log, head.checkpoint, key)
+        summary = msgspec.structs.replace(summary, set_aside=set_aside)
+    if remembered and head != past:
         remember(remembered, head)
     return summary, known_before.size if known_before else 0
 
