@@ -1,163 +1,263 @@
 """The admin API: what people and their tools call, each with a bearer token.
 
-======  ================================  =========  =========================================
-method  path below ``/v1/admin``          role       answer
-======  ================================  =========  =========================================
-GET     ``/nodes``                        viewer     ``NodeView`` of every node
-GET     ``/nodes/NODE``                   viewer     ``NodeView``
-GET     ``/nodes/NODE/explanation``       viewer     ``ExplanationView``
-POST    ``/nodes/NODE/approval``          admin      ``ApprovalRequest`` → ``NodeView``
-GET     ``/nodes/NODE/capture``           viewer     ``CaptureView``: what would be accepted
-POST    ``/captures``                     admin      ``CaptureRequest`` → ``ReferenceView``
-GET     ``/secrets``                      viewer     ``SecretView`` of every secret
-PUT     ``/secrets/NAME``                 admin      ``SecretRequest`` → ``SecretView``
-DELETE  ``/secrets/NAME``                 admin      ``Removed``
-GET     ``/references``                   viewer     ``ReferenceView`` of every reference
-POST    ``/references``                   admin      a DSSE envelope → ``ReferenceView``
-POST    ``/pcr-policies``                 admin      ``PcrPolicyRequest`` → ``ReferenceView``
-GET     ``/references/NAME``              viewer     ``ReferenceDetail``
-GET     ``/policy``                       viewer     ``PolicyHistory``
-POST    ``/policy``                       admin      a DSSE envelope → ``PolicyView``
-GET     ``/witnesses``                    viewer     ``CosigningReport``
-GET     ``/people``                       admin      ``Person`` behind each pseudonym of the log
-DELETE  ``/people/DIGITS``                admin      ``Forgotten``
-GET     ``/export``                       viewer     ``ExportsReport``
-POST    ``/policy/simulation``            viewer     ``SimulationRequest`` → ``SimulationView``
-======  ================================  =========  =========================================
-
-The token is checked before the body is read.
+The table says all that is to be known of an operation; ``catena server openapi`` prints it for programs, and
+``/v1/docs`` shows it to people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Final
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
-from catena.audit import people
-from catena.formats import nodeapi
-from catena.server.admission import Admission
-from catena.server.answer import Desk, reply
-from catena.server.cosigning import Collector, NotCosigned
-from catena.server.exporting import Exporters
+from catena.appraise.clause import PolicyError
+from catena.appraise.reference import UnusableReference
+from catena.audit.people import PREFIX, Person
+from catena.errors import FormatError
+from catena.formats.dsse import Envelope
+from catena.formats.nodeapi import Hex256
+from catena.keys.envelope import ForgedEnvelope, NoTrustedKeys, UnsignedEnvelope, UntrustedSigner
+from catena.server.cosigning import NotCosigned
+from catena.server.operation import Operation, Parts
 from catena.server.tokens import Role
 from catena.service import shipped
-from catena.service.trust import TrustService
+from catena.service.approval import NameAndRoleNeeded, NothingToApprove, WaitingKeyUnseen
+from catena.service.nodes import NeverAttested, UnknownNode
+from catena.service.people import PersonInUse, UnknownPerson
+from catena.service.policies import PolicyMoved, PolicyRollback
+from catena.service.references import (
+    BadReferenceName,
+    BootLogMoved,
+    NoBootLog,
+    NoSuchReference,
+    ReferenceTaken,
+    UnknownReferenceKind,
+)
+from catena.service.secrets import BadSecretName, NoSuchSecret
+from catena.service.simulation import SimulationRunning
 from catena.service.views import (
     ApprovalRequest,
     CaptureRequest,
+    CaptureView,
     CosigningReport,
+    ExplanationView,
     ExportsReport,
+    Forgotten,
+    NodeView,
     PcrPolicyRequest,
+    PolicyHistory,
+    PolicyView,
+    ReferenceDetail,
+    ReferenceView,
+    Removed,
+    SecretName,
     SecretRequest,
+    SecretView,
     SimulationRequest,
+    SimulationView,
 )
-from catena.store.database import Database
+from catena.store.errors import AmbiguousNode, Conflict, NameTaken
 
-PREFIX = "/v1/admin"
-
-Verb = Callable[[str, bytes, str], object]
-"""Takes the name in the path, the body, and the actor (the token's label)."""
+_NODE = (UnknownNode, AmbiguousNode)
+_SIGNED = (FormatError, UnsignedEnvelope, ForgedEnvelope, UntrustedSigner, NoTrustedKeys)
 
 
-def routes(
-    service: TrustService,
-    database: Database,
-    desk: Desk,
-    collector: Collector | None = None,
-    exporters: Exporters | None = None,
-) -> list[Route]:
-    """The routes of the module's table."""
-    nodes, secrets, references = service.nodes, service.secrets, service.references
-    table: list[tuple[str, str, Verb]] = [
-        ("GET", "/nodes", lambda _, __, ___: nodes.list()),
-        ("GET", "/nodes/{name}", lambda name, _, __: nodes.show(name)),
-        ("GET", "/nodes/{name}/explanation", lambda name, _, __: nodes.explain(name)),
-        ("POST", "/nodes/{name}/approval", _approval(service)),
-        ("GET", "/nodes/{name}/capture", lambda name, _, __: references.preview(name)),
-        ("POST", "/captures", _capture(service)),
-        ("GET", "/secrets", lambda _, __, ___: secrets.list()),
-        ("PUT", "/secrets/{name}", _secret(service)),
-        ("DELETE", "/secrets/{name}", lambda name, _, actor: secrets.remove(name, actor)),
-        (
-            "DELETE",
-            "/people/{name}",
-            lambda name, _, actor: service.people.forget(people.PREFIX + name, actor),
-        ),
-        ("GET", "/references", lambda _, __, ___: (*references.list(), *shipped.views())),
-        ("POST", "/references", lambda _, body, actor: references.accept(body, actor)),
-        ("POST", "/pcr-policies", _pcr_policy(service)),
-        (
-            "GET",
-            "/references/{name}",
-            lambda name, _, __: shipped.find(name) or references.show(name),
-        ),
-        ("GET", "/policy", lambda _, __, ___: service.policies.show()),
-        ("POST", "/policy", lambda _, body, actor: service.policies.apply(body, actor)),
-        ("GET", "/witnesses", lambda _, __, ___: _witnesses(collector)),
-        ("GET", "/export", lambda _, __, ___: exporters.status() if exporters else ExportsReport()),
-    ]
-    gate = _Gate(Admission(database, service.uses, "admin"), desk)
-    apart = (
-        # It changes nothing, so that whoever may look may ask.
-        gate.route("POST", "/policy/simulation", _simulation(service), Role.VIEWER),
-        # Who a pseudonym stands for is not everybody's to know.
-        gate.route("GET", "/people", lambda _, __, ___: service.people.list(), Role.ADMIN),
-    )
-    return [*(gate.route(method, path, verb) for method, path, verb in table), *apart]
-
-
-class _Gate:
-    """Lets a request through to its verb once its token allows it."""
-
-    def __init__(self, admission: Admission, desk: Desk) -> None:
-        self._admission = admission
-        self._desk = desk
-
-    def route(self, method: str, path: str, verb: Verb, least: Role | None = None) -> Route:
-        role = least or (Role.VIEWER if method == "GET" else Role.ADMIN)
-
-        async def endpoint(request: Request) -> Response:
-            header = request.headers.get("authorization")
-            token = await self._desk.decide(lambda: self._admission.admit(header, role))
-            name = request.path_params.get("name", "")
-            async with self._desk.bodies.reading(request) as body:
-                return await self._desk.decide(lambda: reply(verb(name, body, token.label)))
-
-        return Route(PREFIX + path, self._desk.guarded(endpoint), methods=[method])
-
-
-def _witnesses(collector: Collector | None) -> CosigningReport:
-    if collector is None:
+def _witnesses(at: Parts) -> CosigningReport:
+    if at.collector is None:
         raise NotCosigned("this server has no witnesses")
-    return collector.status()
+    return at.collector.status()
 
 
-def _approval(service: TrustService) -> Verb:
-    return lambda name, body, actor: service.approval.approve(
-        name, nodeapi.decode(body, ApprovalRequest), actor
-    )
-
-
-def _capture(service: TrustService) -> Verb:
-    return lambda _, body, actor: service.references.capture(
-        nodeapi.decode(body, CaptureRequest), actor
-    )
-
-
-def _pcr_policy(service: TrustService) -> Verb:
-    return lambda _, body, actor: service.references.accept_policy(
-        nodeapi.decode(body, PcrPolicyRequest), actor
-    )
-
-
-def _secret(service: TrustService) -> Verb:
-    return lambda name, body, actor: service.secrets.put(
-        name, nodeapi.decode(body, SecretRequest), actor
-    )
-
-
-def _simulation(service: TrustService) -> Verb:
-    return lambda _, body, __: service.simulation.run(nodeapi.decode(body, SimulationRequest))
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    Operation(
+        "GET",
+        "/v1/admin/nodes",
+        "Every node, oldest enrolment first",
+        role=Role.VIEWER,
+        answer=tuple[NodeView, ...],
+        verb=lambda at, _: at.service.nodes.list(),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/nodes/{name}",
+        "One node",
+        role=Role.VIEWER,
+        answer=NodeView,
+        refuses=_NODE,
+        verb=lambda at, call: at.service.nodes.show(call.name),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/nodes/{name}/explanation",
+        "A node's last verdict and its boot, event by event",
+        role=Role.VIEWER,
+        answer=ExplanationView,
+        refuses=(*_NODE, NeverAttested),
+        verb=lambda at, call: at.service.nodes.explain(call.name),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/nodes/{name}/approval",
+        "Give a node its name and role, or let it back in",
+        role=Role.ADMIN,
+        takes=ApprovalRequest,
+        answer=NodeView,
+        refuses=(
+            *_NODE,
+            NameTaken,
+            NameAndRoleNeeded,
+            WaitingKeyUnseen,
+            NothingToApprove,
+            Conflict,
+        ),
+        verb=lambda at, call: at.service.approval.approve(call.name, call.body, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/nodes/{name}/capture",
+        "What a capture of this node's firmware would accept",
+        role=Role.VIEWER,
+        answer=CaptureView,
+        refuses=(*_NODE, NoBootLog),
+        verb=lambda at, call: at.service.references.preview(call.name),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/captures",
+        "Accept a node's firmware as a reference",
+        role=Role.ADMIN,
+        takes=CaptureRequest,
+        answer=ReferenceView,
+        refuses=(*_NODE, NoBootLog, BootLogMoved, ReferenceTaken),
+        verb=lambda at, call: at.service.references.capture(call.body, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/secrets",
+        "Every secret, without values",
+        role=Role.VIEWER,
+        answer=tuple[SecretView, ...],
+        verb=lambda at, _: at.service.secrets.list(),
+    ),
+    Operation(
+        "PUT",
+        "/v1/admin/secrets/{name}",
+        "A new version of a secret",
+        role=Role.ADMIN,
+        takes=SecretRequest,
+        name=SecretName,
+        answer=SecretView,
+        refuses=(BadSecretName, Conflict),
+        verb=lambda at, call: at.service.secrets.put(call.name, call.body, call.actor),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/admin/secrets/{name}",
+        "Wipe every version of a secret",
+        role=Role.ADMIN,
+        name=SecretName,
+        answer=Removed,
+        refuses=(NoSuchSecret,),
+        verb=lambda at, call: at.service.secrets.remove(call.name, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/references",
+        "Every reference in force, and the quirk rules that catena ships",
+        role=Role.VIEWER,
+        answer=tuple[ReferenceView, ...],
+        verb=lambda at, _: (*at.service.references.list(), *shipped.views()),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/references",
+        "Accept a signed reference: a DSSE envelope around an in-toto Statement",
+        role=Role.ADMIN,
+        takes=Envelope,
+        verbatim=True,
+        answer=ReferenceView,
+        refuses=(*_SIGNED, UnknownReferenceKind, BadReferenceName, ReferenceTaken),
+        verb=lambda at, call: at.service.references.accept(call.content, call.actor),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/pcr-policies",
+        "Accept a PCR policy of CoreOS or Flatcar",
+        role=Role.ADMIN,
+        takes=PcrPolicyRequest,
+        answer=ReferenceView,
+        refuses=(*_SIGNED, BadReferenceName, ReferenceTaken, UnusableReference),
+        verb=lambda at, call: at.service.references.accept_policy(call.body, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/references/{name}",
+        "One reference with its document",
+        role=Role.VIEWER,
+        answer=ReferenceDetail,
+        refuses=(NoSuchReference,),
+        verb=lambda at, call: shipped.find(call.name) or at.service.references.show(call.name),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/policy",
+        "The policy in force, and all that were, newest first",
+        role=Role.VIEWER,
+        answer=PolicyHistory,
+        verb=lambda at, _: at.service.policies.show(),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/policy",
+        "Put a signed policy in force: a DSSE envelope around an in-toto Statement",
+        role=Role.ADMIN,
+        takes=Envelope,
+        verbatim=True,
+        answer=PolicyView,
+        refuses=(*_SIGNED, PolicyError, PolicyRollback, PolicyMoved, Conflict),
+        verb=lambda at, call: at.service.policies.apply(call.content, call.actor),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/policy/simulation",
+        "Which verdicts would change; it changes nothing, so whoever may look may ask",
+        role=Role.VIEWER,
+        takes=SimulationRequest,
+        answer=SimulationView,
+        refuses=(*_SIGNED, PolicyError, NoSuchReference, SimulationRunning),
+        verb=lambda at, call: at.service.simulation.run(call.body),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/people",
+        "Who is behind each pseudonym of the log; not everybody's to know",
+        role=Role.ADMIN,
+        answer=tuple[Person, ...],
+        verb=lambda at, _: at.service.people.list(),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/admin/people/{name}",
+        "Forget who is behind a pseudonym, which is named by its digits",
+        role=Role.ADMIN,
+        name=Hex256,
+        answer=Forgotten,
+        refuses=(UnknownPerson, PersonInUse),
+        verb=lambda at, call: at.service.people.forget(PREFIX + call.name, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/witnesses",
+        "How far the log's cosignatures lag",
+        role=Role.VIEWER,
+        answer=CosigningReport,
+        refuses=(NotCosigned,),
+        verb=lambda at, _: _witnesses(at),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/export",
+        "How far each receiver of the log's entries is",
+        role=Role.VIEWER,
+        answer=ExportsReport,
+        verb=lambda at, _: at.exporters.status() if at.exporters else ExportsReport(),
+    ),
+)

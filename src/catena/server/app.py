@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from catena.audit.reader import LogReader
 from catena.formats.structs import make_ready
-from catena.server import admin, log_files, nodes
+from catena.server import admin, log_files, nodes, routing
 from catena.server.access import AccessLog, Write, to_stderr
 from catena.server.admission import Admission
 from catena.server.answer import TEXT, Desk, Endpoint, reply
@@ -20,6 +20,7 @@ from catena.server.config import Config
 from catena.server.cosigning import COSIGNED, Collector, NotCosigned
 from catena.server.exporting import Exporters
 from catena.server.faults import NoSuchRoute, WrongMethod
+from catena.server.operation import Parts
 from catena.service.trust import TrustService
 
 
@@ -43,10 +44,11 @@ def build_app(
     async def wrong_method(request: Request, _: Exception) -> Response:
         return desk.refuse(request, WrongMethod("this path has other methods"))
 
+    parts = Parts(service, collector, exporters)
+    admins = Admission(service.setting.database, service.uses, "admin")
     routes = [
         Route("/healthz", _health, methods=["GET"]),
-        *nodes.routes(service, desk),
-        *admin.routes(service, service.setting.database, desk, collector, exporters),
+        *routing.routes((*nodes.OPERATIONS, *admin.OPERATIONS), parts, desk, admins),
         Route(f"/log/{COSIGNED}", desk.guarded(_cosigned(collector)), methods=["GET"]),
     ]
     if log is not None:

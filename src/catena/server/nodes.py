@@ -5,40 +5,59 @@ Nobody is authenticated by the transport here: a node proves itself with its TPM
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Final
 
-import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
+from catena.appraise.attestation_key import AttestationKeyRefusal
+from catena.appraise.endorsement import EndorsementRefusal
+from catena.appraise.refusal import UnauthenticatedRefusal
 from catena.evidence import Evidence
 from catena.formats import nodeapi
-from catena.server.answer import Desk, reply
-from catena.service.trust import TrustService
+from catena.server.operation import Operation
+from catena.service.attestation import LogsMissing, RacedAttestation
+from catena.service.nodes import UnknownNode
+from catena.service.ticket import ExpiredTicket, ForgedTicket, WrongActivationSecret
+from catena.store.errors import Conflict
 
 SMALL_BODY = 256 * 1024
 
-B = TypeVar("B", bound=msgspec.Struct)
-
-
-def routes(service: TrustService, desk: Desk) -> list[Route]:
-    """The routes of the table in ``formats.nodeapi``."""
-    enrolment, attestation = service.enrolment, service.attestation
-    return [
-        _post(desk, "/v1/enroll", nodeapi.EnrollRequest, enrolment.begin, SMALL_BODY),
-        _post(desk, "/v1/enroll/activate", nodeapi.ActivateRequest, enrolment.finish, SMALL_BODY),
-        _post(desk, "/v1/nonce", nodeapi.NonceRequest, attestation.nonce, SMALL_BODY),
-        _post(desk, "/v1/attest", Evidence, attestation.attest, None),
-    ]
-
-
-def _post(
-    desk: Desk, path: str, kind: type[B], verb: Callable[[B], object], limit: int | None
-) -> Route:
-    async def endpoint(request: Request) -> Response:
-        async with desk.bodies.reading(request, limit) as body:
-            return await desk.decide(lambda: reply(verb(nodeapi.decode(body, kind))))
-
-    return Route(path, desk.guarded(endpoint), methods=["POST"])
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    Operation(
+        "POST",
+        "/v1/enroll",
+        "Begin to enrol: a challenge that only this TPM can answer",
+        takes=nodeapi.EnrollRequest,
+        answer=nodeapi.EnrollChallenge,
+        refuses=(AttestationKeyRefusal, EndorsementRefusal),
+        limit=SMALL_BODY,
+        verb=lambda at, call: at.service.enrolment.begin(call.body),
+    ),
+    Operation(
+        "POST",
+        "/v1/enroll/activate",
+        "Finish to enrol: the secret that the challenge held",
+        takes=nodeapi.ActivateRequest,
+        answer=nodeapi.EnrollResult,
+        refuses=(ExpiredTicket, ForgedTicket, WrongActivationSecret, Conflict),
+        limit=SMALL_BODY,
+        verb=lambda at, call: at.service.enrolment.finish(call.body),
+    ),
+    Operation(
+        "POST",
+        "/v1/nonce",
+        "A nonce for the next quote",
+        takes=nodeapi.NonceRequest,
+        answer=nodeapi.NonceResponse,
+        refuses=(UnknownNode,),
+        limit=SMALL_BODY,
+        verb=lambda at, call: at.service.attestation.nonce(call.body),
+    ),
+    Operation(
+        "POST",
+        "/v1/attest",
+        "Evidence for a verdict; a trusted node receives its certificate and secrets",
+        takes=Evidence,
+        answer=nodeapi.AttestResult,
+        refuses=(LogsMissing, RacedAttestation, UnauthenticatedRefusal, UnknownNode),
+        verb=lambda at, call: at.service.attestation.attest(call.body),
+    ),
+)

@@ -1,0 +1,92 @@
+"""One operation of the API as data: what it takes, answers and refuses, and what it does.
+
+The tables of operations (``admin``, ``nodes``, ``public``) are what the application routes by and what
+``openapi`` describes, so that neither can tell of something that the other does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from catena.errors import CatenaError
+from catena.formats import nodeapi
+from catena.server.cosigning import Collector
+from catena.server.exporting import Exporters
+from catena.server.tokens import Role
+from catena.service.trust import TrustService
+
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+BYTES = "application/octet-stream"
+
+Segment = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9._@:-]{0,127}\Z")]
+"""What stands for one thing in a path: a name, or the first digits of an id."""
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What operations work with."""
+
+    service: TrustService
+    collector: Collector | None = None
+    exporters: Exporters | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[B]):
+    """One request that was let through. ``actor`` is its token's label, ``name`` the path's."""
+
+    body: B
+    content: bytes = b""
+    """The body as it was sent."""
+    name: str = ""
+    actor: str = ""
+
+
+Verb = Callable[[Parts, Call[Any]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A row of a table. Without a ``verb`` the module that has the table answers itself."""
+
+    method: Method
+    path: str
+    summary: str
+    _: KW_ONLY
+    role: Role | None = None
+    """The least role of its token; None if it needs none."""
+    takes: type[msgspec.Struct] | None = None
+    verbatim: bool = False
+    """The body is signed: it is not decoded before its verb has it."""
+    name: Any = Segment
+    """The type of ``{name}`` in the path."""
+    answer: Any = None
+    """What a 200 has as JSON; None for another ``media`` type."""
+    media: str = JSON
+    refuses: tuple[type[CatenaError], ...] = ()
+    """What it refuses with beside what every operation of its table does."""
+    limit: int | None = None
+    """Bytes of a body, if less than the server's own limit."""
+    verb: Verb | None = None
+
+    def act(self, parts: Parts, content: bytes, name: str = "", actor: str = "") -> object:
+        """Decode the body and run the verb. Raises ``FormatError`` and what the verb raises."""
+        if self.verb is None:
+            raise NotImplementedError(self.path)
+        kind = None if self.verbatim else self.takes
+        body = None if kind is None else nodeapi.decode(content, kind)
+        return self.verb(parts, Call(body, content, name, actor))
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the path names one thing."""
+        return "{name" in self.path
