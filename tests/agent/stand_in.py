@@ -115,7 +115,7 @@ class Refused(Exception):
     def __init__(self, status: int, code: str, **fields: object) -> None:
         super().__init__(code)
         self.status = status
-        self.body = ErrorBody(code=code, message="no", **fields)  # type: ignore[arg-type]
+        self.body = msgspec.structs.replace(ErrorBody.of(status, code, "no"), **fields)
 
 
 @dataclass

@@ -59,8 +59,9 @@ def refusal(url: str, ca_file: Path) -> CatenaError:
     return caught.value
 
 
-def error_body(code: str, message: str = "no", **fields: object) -> bytes:
-    return msgspec.json.encode(ErrorBody(code=code, message=message, **fields))
+def error_body(code: str, detail: str = "no", **fields: object) -> bytes:
+    problem = ErrorBody.of(403, code, detail)
+    return msgspec.json.encode(msgspec.structs.replace(problem, **fields))
 
 
 def test_server_of_the_cluster_ca_is_believed(cluster_ca, ca_file, tmp_path):

@@ -13,9 +13,10 @@ from starlette.applications import Starlette
 
 from appraise.forged import ecc_public, key
 from catena.formats.nodeapi import ErrorBody, NonceRequest, NonceResponse
-from catena.server import nodes
+from catena.server import routing
 from catena.server.answer import Desk
 from catena.server.body import BodyReader
+from catena.server.operation import Operation, Parts
 from catena.store.nodes import Node, Reenrolment
 from service.fixtures import START
 
@@ -26,14 +27,15 @@ WAIT = 10.0
 def test_bodies_that_wait_for_a_worker_count_against_the_budget():
     started, go_on = threading.Event(), threading.Event()
 
-    def slow(_: NonceRequest) -> NonceResponse:
+    def slow(*_) -> NonceResponse:
         started.set()
         go_on.wait(WAIT)
         return NonceResponse(nonce=b"", expires_in=0)
 
     desk = Desk(BodyReader(len(BODY), len(BODY), 5), CapacityLimiter(1), print)
-    route = nodes._post(desk, "/", NonceRequest, slow, None)
-    transport = httpx.ASGITransport(Starlette(routes=[route]))
+    operation = Operation("POST", "/", "Slow", takes=NonceRequest, verb=slow)
+    routes = routing.routes([operation], Parts(service=None), desk, admission=None)
+    transport = httpx.ASGITransport(Starlette(routes=routes))
 
     async def two() -> list[int]:
         async with httpx.AsyncClient(transport=transport, base_url="https://x") as client:

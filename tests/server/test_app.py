@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 
 import msgspec
@@ -188,6 +189,47 @@ def test_nothing_a_client_sends_reaches_the_access_log_unescaped(api):
         assert line[:-1].isascii()
         assert line[:-1].isprintable()
         assert json.loads(line)["event"] in {"request", "fault"}
+
+
+def test_every_refusal_is_problem_details(api):
+    response = api.admin("GET", "/nodes/none")
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["type"] == "urn:catena:error:unknown-node"
+    assert (problem["status"], problem["title"]) == (404, "Unknown node")
+    assert problem["detail"]
+    assert problem["remedy"]
+
+
+def test_a_plain_request_id_is_taken_over_and_stands_in_answer_and_log(api):
+    response = api.http.get("/v1/admin/nodes", headers={"x-request-id": "trace-7.A_b"})
+    assert response.headers["x-request-id"] == "trace-7.A_b"
+    assert error(response).request_id == "trace-7.A_b"
+    assert json.loads(api.lines[-1])["request"] == "trace-7.A_b"
+
+
+@pytest.mark.parametrize("given", [None, "", "a" * 65, "a b", "a\tb", 'x"y', "é".encode()])
+def test_any_other_request_id_is_replaced(api, given):
+    headers = {} if given is None else {"x-request-id": given}
+    response = api.http.get("/healthz", headers=headers)
+    made = response.headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{24}", made)
+    assert api.http.get("/healthz").headers["x-request-id"] != made
+
+
+def test_two_request_ids_are_none(api):
+    response = api.http.get("/healthz", headers=[("x-request-id", "a"), ("x-request-id", "b")])
+    assert response.headers["x-request-id"] not in {"a", "b"}
+
+
+def test_a_fault_of_ours_is_found_by_the_request_id_of_its_answer(api):
+    def broken():
+        raise RuntimeError
+
+    api.server.service.nodes.list = broken
+    response = api.admin("GET", "/nodes")
+    fault = next(json.loads(line) for line in api.lines if '"fault"' in line)
+    assert fault["request"] == error(response).request_id == response.headers["x-request-id"]
 
 
 def test_answers_are_never_cached(api):

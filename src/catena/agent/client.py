@@ -90,7 +90,7 @@ class RequestRefused(Refusal):
 
     def __init__(self, status: int, body: ErrorBody) -> None:
         super().__init__(
-            f"the trust service refused: {_printable(body.message)}",
+            f"the trust service refused: {_printable(body.detail)}",
             got=f"{status} {_printable(body.code)}",
         )
         self.status = status
@@ -204,7 +204,7 @@ def _failure(status: int, content: bytes) -> Refusal | Unavailable | UnknownNode
     try:
         body = decode(content, ErrorBody)
     except FormatError:
-        body = ErrorBody(code="unspecified", message="no reason given")
+        body = ErrorBody.of(status, "unspecified", "no reason given")
     if status >= _SERVER_ERRORS or status == _TOO_MANY_REQUESTS:
         got = f"{status} {_printable(body.code)}"
         return ServerFailing("the trust service cannot answer now", got=got)

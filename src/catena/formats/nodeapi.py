@@ -7,7 +7,7 @@
 ``POST /v1/attest``                   ``catena.evidence``     ``AttestResult``
 ====================================  =====================  ==========================
 
-Every failure is an ``ErrorBody`` with a 4xx or 5xx status. Binary fields are base64. Limits
+Every failure is an ``ErrorBody`` (RFC 9457) with a 4xx or 5xx status. Binary fields are base64. Limits
 here bound what a decoder accepts; the server bounds the whole body before that.
 """
 
@@ -22,6 +22,9 @@ from catena.errors import FormatError
 Blob = Annotated[bytes, msgspec.Meta(max_length=8192)]
 Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
 Hint = Annotated[str, msgspec.Meta(max_length=253)]
+
+PROBLEM_JSON = "application/problem+json"
+ERROR_TYPE = "urn:catena:error:"
 
 NodeState = Literal["pending", "trusted", "untrusted"]
 
@@ -133,15 +136,39 @@ class AttestResult(Body, frozen=True, kw_only=True):
 
 
 class ErrorBody(Body, frozen=True, kw_only=True):
-    """Every failure; ``missing_logs`` only with code ``logs-missing``."""
+    """Every failure: problem details (RFC 9457, section 3), with extension members behind ``detail``.
 
-    code: str
-    message: str
+    ``type`` is ``urn:catena:error:CODE``; ``missing_logs`` comes with the code ``logs-missing`` only.
+    """
+
+    type: str
+    title: str
+    status: Annotated[int, msgspec.Meta(ge=400, le=599)]
+    detail: str
+    code: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9:-]{0,99}\Z")]
+    request_id: str = ""
+    """What the request is called in the server's own log."""
     remedy: str = ""
     expected: str | None = None
     got: str | None = None
     offset: int | None = None
     missing_logs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a type that names another code."""
+        if self.type != f"{ERROR_TYPE}{self.code}":
+            raise ValueError("`type` and `code` disagree")
+
+    @classmethod
+    def of(cls, status: int, code: str, detail: str) -> ErrorBody:
+        """The problem with this code; ``title`` is the same whenever it occurs (section 3.1.3)."""
+        return cls(
+            type=f"{ERROR_TYPE}{code}",
+            title=code.replace("-", " ").capitalize(),
+            status=status,
+            detail=detail,
+            code=code,
+        )
 
 
 B = TypeVar("B", bound=msgspec.Struct)

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from catena.server import requestid
 
 _MAX_FIELD = 200
 
@@ -29,6 +32,8 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     ms: float
     peer: str
+    request: str
+    """The request's id, as the answer has it."""
     code: str | None = None
 
 
@@ -39,20 +44,23 @@ class FaultLine(msgspec.Struct, frozen=True, kw_only=True):
     event: str = "fault"
     code: str
     detail: str
+    request: str | None = None
 
 
 class AccessLog:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, write: Write) -> None:
+    def __init__(self, app: ASGIApp, write: Write, random: Callable[[int], bytes]) -> None:
         self._app = app
         self._write = write
+        self._random = random
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request through and write its line."""
+        """Name the request, pass it through, and write its line."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        called = requestid.name(scope, self._random)
         started = time.perf_counter()
         status = 500
 
@@ -60,6 +68,7 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message)[requestid.HEADER] = called
             await send(message)
 
         try:
@@ -100,6 +109,7 @@ def _access_line(scope: Scope, status: int, elapsed: float) -> AccessLine:
         status=status,
         ms=elapsed,
         peer=f"{client[0]}:{client[1]}" if client else "-",
+        request=requestid.request_id(scope),
         code=scope.get("catena.code"),
     )
 

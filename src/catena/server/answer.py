@@ -18,12 +18,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from catena.errors import CatenaError
+from catena.formats.nodeapi import PROBLEM_JSON, ErrorBody
 from catena.server import faults
 from catena.server.access import FaultLine, Write, timestamp, write_line
 from catena.server.body import BodyReader
+from catena.server.requestid import request_id
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+
 _HEADERS = {"cache-control": "no-store"}
 """Answers hold certificates and sealed secrets: nothing on the way may keep them."""
 
@@ -63,23 +66,29 @@ class Desk:
         status = faults.status_of(error)
         request.scope["catena.code"] = error.code
         if status >= 500:
-            self._note(error.code, f"{error}; {_places(error)}")
-        return Response(faults.body_of(error), status, _HEADERS, JSON)
+            self._note(request, error.code, f"{error}; {_places(error)}")
+        return _problem(faults.problem_of(error, request_id(request.scope)))
 
     def _fail(self, request: Request, error: Exception) -> Response:
         # The text of a foreign exception may quote input or secrets: only its kind and the
         # places it passed are written.
         request.scope["catena.code"] = "internal"
-        self._note("internal", f"{type(error).__name__}; {_places(error)}")
-        return Response(faults.internal_body(), 500, _HEADERS, JSON)
+        self._note(request, "internal", f"{type(error).__name__}; {_places(error)}")
+        return _problem(faults.internal_problem(request_id=request_id(request.scope)))
 
-    def _note(self, code: str, detail: str) -> None:
-        write_line(self.write, FaultLine(at=timestamp(), code=code, detail=detail[:2000]))
+    def _note(self, request: Request, code: str, detail: str) -> None:
+        called = request_id(request.scope)
+        line = FaultLine(at=timestamp(), code=code, detail=detail[:2000], request=called)
+        write_line(self.write, line)
 
 
 def reply(value: object) -> Response:
     """A value as JSON, status 200."""
     return Response(msgspec.json.encode(value), 200, _HEADERS, JSON)
+
+
+def _problem(problem: ErrorBody) -> Response:
+    return Response(msgspec.json.encode(problem), problem.status, _HEADERS, PROBLEM_JSON)
 
 
 def _places(error: BaseException) -> str:

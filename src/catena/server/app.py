@@ -60,7 +60,7 @@ def build_app(
         routes=routes, exception_handlers={404: no_such_route, 405: wrong_method}
     )
     application.router.redirect_slashes = False
-    return AccessLog(application, write)
+    return AccessLog(application, write, service.setting.random)
 
 
 def _cosigned(collector: Collector | None) -> Endpoint:

@@ -98,7 +98,7 @@ class ServerRefusal(CatenaError):
     """What the server answered, with its own code, message and remedy."""
 
     def __init__(self, status: int, body: ErrorBody) -> None:
-        super().__init__(body.message, expected=body.expected, got=body.got)
+        super().__init__(body.detail, expected=body.expected, got=body.got)
         # The instance takes over what its class usually says.
         self.code = body.code  # type: ignore[misc]
         self.remedy = body.remedy  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""From errors to answers: every error has one status, in one table, and one body shape.
+"""From errors to answers: every error has one status, in one table, and one body (RFC 9457).
 
 A failure on our side (5xx) tells the caller its code and nothing else; the operator finds the
 rest in the server's own log.
@@ -104,21 +104,19 @@ def status_of(error: CatenaError) -> HTTPStatus:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def body_of(error: CatenaError) -> bytes:
-    """The ``ErrorBody`` of an error, without details if the fault is ours."""
-    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return internal_body(error.code)
-    missing = error.missing if isinstance(error, LogsMissing) else ()
-    return msgspec.json.encode(
-        ErrorBody(
-            code=error.code,
-            message=_message(error),
-            remedy=error.remedy,
-            expected=error.expected,
-            got=error.got,
-            offset=error.offset if isinstance(error, FormatError) else None,
-            missing_logs=missing,
-        )
+def problem_of(error: CatenaError, request_id: str = "") -> ErrorBody:
+    """The problem details of an error, few if the fault is ours."""
+    status = status_of(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return internal_problem(status, error.code, request_id)
+    return msgspec.structs.replace(
+        ErrorBody.of(status, error.code, _message(error)),
+        request_id=request_id,
+        remedy=error.remedy,
+        expected=error.expected,
+        got=error.got,
+        offset=error.offset if isinstance(error, FormatError) else None,
+        missing_logs=error.missing if isinstance(error, LogsMissing) else (),
     )
 
 
@@ -129,12 +127,12 @@ def _message(error: CatenaError) -> str:
     return error.message
 
 
-def internal_body(code: str = "internal") -> bytes:
+def internal_problem(
+    status: int = HTTPStatus.INTERNAL_SERVER_ERROR, code: str = "internal", request_id: str = ""
+) -> ErrorBody:
     """What a caller learns about a failure on our side."""
-    return msgspec.json.encode(
-        ErrorBody(
-            code=code,
-            message="the trust service could not decide; nothing was changed",
-            remedy="Try again later; the reason is in the server's own log.",
-        )
+    return msgspec.structs.replace(
+        ErrorBody.of(status, code, "the trust service could not decide; nothing was changed"),
+        request_id=request_id,
+        remedy="Try again later; the reason is in the server's own log.",
     )

@@ -14,16 +14,13 @@ import msgspec
 
 from catena.errors import CatenaError
 from catena.formats import nodeapi
+from catena.server.answer import JSON
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
 from catena.server.tokens import Role
 from catena.service.trust import TrustService
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
-
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-BYTES = "application/octet-stream"
 
 Segment = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9._@:-]{0,127}\Z")]
 """What stands for one thing in a path: a name, or the first digits of an id."""

@@ -6,7 +6,9 @@ as plain text; a witness that is at another size answers with that size alone.
 
 from __future__ import annotations
 
+import os
 import traceback
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -60,19 +62,26 @@ class WitnessDoor:
     """The endpoint over one witness; ``write`` takes log lines."""
 
     def __init__(
-        self, witness: Witness, *, workers: int, body_timeout: float, write: Write = to_stderr
+        self,
+        witness: Witness,
+        *,
+        workers: int,
+        body_timeout: float,
+        write: Write = to_stderr,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._witness = witness
         self._workers = CapacityLimiter(workers)
         self._bodies = BodyReader(MAX_REQUEST, 16 * MAX_REQUEST, body_timeout)
         self._write = write
+        self._random = random
 
     def app(self) -> ASGIApp:
         """The application, with its access log."""
         routes = [Route(PATH, self.add_checkpoint, methods=["POST"])]
         application = Starlette(routes=routes)
         application.router.redirect_slashes = False
-        return AccessLog(application, self._write)
+        return AccessLog(application, self._write, self._random)
 
     async def add_checkpoint(self, request: Request) -> Response:
         """One request, one answer."""
