@@ -20,6 +20,7 @@ from catena.appraise.policy import compile_policy, default_policy_text
 from catena.cli.main import catena as command
 from catena.errors import CatenaError, ExitCode
 from catena.lab.attacks import GALLERY
+from catena.server.app import OPERATIONS
 from catena.server.config import Config
 from catena.server.witness_folder import WitnessConfig
 
@@ -153,6 +154,18 @@ def test_exit_codes_are_those_of_the_code():
     assert [int(number) for number, _ in table] == [int(code) for code in ExitCode]
     assert all(meaning for _, meaning in table)
     assert "exit code |" not in README  # it would be a second place to keep right
+
+
+# The API -----------------------------------------------------------------------------------
+
+
+def test_every_operation_of_the_api_is_in_the_manual_as_it_is():
+    table = MANUAL.split("| request | role | what |\n", 1)[1].split("\n\n", 1)[0]
+    wanted = [
+        [f"`{one.method} {one.path.replace(':path}', '}')}`", one.role or "none", one.summary]
+        for one in OPERATIONS
+    ]
+    assert rows(table)[1:] == wanted
 
 
 # Settings ----------------------------------------------------------------------------------

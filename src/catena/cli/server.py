@@ -201,6 +201,18 @@ def run(folder: Path, listen: str | None) -> None:
         server.close()
 
 
+@noun.command(examples=("catena server openapi > catena.openapi.json",))
+def openapi() -> None:
+    """Print the description of the trust service's API (OpenAPI 3.1) as this version has it.
+
+    A running server gives it to anybody as /v1/openapi.json, and as a page as /v1/docs.
+    """
+    from catena.server.app import OPERATIONS
+    from catena.server.openapi import describe
+
+    click.echo(msgspec.json.format(describe(OPERATIONS).encode(), indent=2))
+
+
 def _announce(url: str, mode: str) -> None:
     click.echo(f"catena trust service at {url}, mode {mode}")
     if mode == "open":

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from catena.audit.reader import LogReader
 from catena.formats.structs import make_ready
-from catena.server import admin, log_files, nodes, routing
+from catena.server import admin, log_files, nodes, openapi, public, routing
 from catena.server.access import AccessLog, Write, to_stderr
 from catena.server.admission import Admission
-from catena.server.answer import TEXT, Desk, Endpoint, reply
+from catena.server.answer import Desk
 from catena.server.body import BodyReader
 from catena.server.config import Config
-from catena.server.cosigning import COSIGNED, Collector, NotCosigned
+from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
 from catena.server.faults import NoSuchRoute, WrongMethod
 from catena.server.operation import Parts
 from catena.service.trust import TrustService
+
+OPERATIONS: Final = (
+    *nodes.OPERATIONS,
+    *admin.OPERATIONS,
+    *public.OPERATIONS,
+    *log_files.OPERATIONS,
+)
+"""Everything that the application answers, as ``openapi`` describes it."""
 
 
 def build_app(
@@ -47,9 +56,8 @@ def build_app(
     parts = Parts(service, collector, exporters)
     admins = Admission(service.setting.database, service.uses, "admin")
     routes = [
-        Route("/healthz", _health, methods=["GET"]),
+        *public.routes(desk, openapi.describe(OPERATIONS), collector),
         *routing.routes((*nodes.OPERATIONS, *admin.OPERATIONS), parts, desk, admins),
-        Route(f"/log/{COSIGNED}", desk.guarded(_cosigned(collector)), methods=["GET"]),
     ]
     if log is not None:
         admission = (
@@ -61,18 +69,3 @@ def build_app(
     )
     application.router.redirect_slashes = False
     return AccessLog(application, write, service.setting.random)
-
-
-def _cosigned(collector: Collector | None) -> Endpoint:
-    """The newest checkpoint that has its quorum of witnesses, for anybody who asks."""
-
-    async def answer(_: Request) -> Response:
-        if collector is None:
-            raise NotCosigned("this log has no witnesses")
-        return Response(collector.content(), 200, {"cache-control": "no-cache"}, TEXT)
-
-    return answer
-
-
-async def _health(_: Request) -> Response:
-    return reply({"status": "ok"})

@@ -13,6 +13,9 @@ takes a token of a viewer or above, unless ``log_public`` is set.
 
 from __future__ import annotations
 
+from typing import Annotated, Final
+
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,11 +27,17 @@ from catena.audit.tiles import CHECKPOINT, FULL_TILE, MAX_BUNDLE
 from catena.errors import FormatError, NotFound
 from catena.server.admission import Admission
 from catena.server.answer import TEXT, Desk
+from catena.server.operation import Operation
 from catena.server.tokens import Role
 
 PREFIX = "/log"
 _FRESH = {"cache-control": "no-cache"}
 _FOR_EVER = {"cache-control": "max-age=604800, immutable"}
+
+
+TilePath = Annotated[
+    str, msgspec.Meta(pattern=r"^(entries|[0-9]{1,2})(/x[0-9]{3}){0,6}/[0-9]{3}(\.p/[0-9]{1,3})?\Z")
+]
 
 
 class NoSuchTile(NotFound):
@@ -38,15 +47,36 @@ class NoSuchTile(NotFound):
     remedy = "Read the checkpoint first: it says how many entries, and so which tiles, there are."
 
 
+OPERATIONS: Final = (
+    Operation(
+        "GET",
+        f"{PREFIX}/{CHECKPOINT}",
+        "The log's newest checkpoint; no token if `log_public` is set",
+        role=Role.VIEWER,
+        media=TEXT,
+        refuses=(NoSuchTile,),
+    ),
+    Operation(
+        "GET",
+        f"{PREFIX}/tile/{{name:path}}",
+        "Hashes or entries of the log (C2SP tlog-tiles); no token if `log_public` is set",
+        role=Role.VIEWER,
+        name=TilePath,
+        media="application/octet-stream",
+        refuses=(NoSuchTile,),
+    ),
+)
+
+
 def routes(log: LogReader, desk: Desk, admission: Admission | None) -> list[Route]:
-    """The routes of the module's table; without ``admission`` anybody may read."""
+    """The routes of the table; without ``admission`` anybody may read."""
 
     async def answer(request: Request) -> Response:
         header = request.headers.get("authorization")
-        name = request.path_params["name"]
+        name = request.scope["path"].removeprefix(f"{PREFIX}/")
         return await desk.decide(lambda: _answer(log, admission, header, name))
 
-    return [Route(f"{PREFIX}/{{name:path}}", desk.guarded(answer), methods=["GET"])]
+    return [Route(one.path, desk.guarded(answer), methods=[one.method]) for one in OPERATIONS]
 
 
 def _answer(log: LogReader, admission: Admission | None, header: str | None, name: str) -> Response:
