@@ -110,8 +110,9 @@ def test_anybody_may_read_the_description(api):
     assert answer.json() == DOCUMENT
 
 
-def test_the_command_prints_what_the_server_serves():
-    printed = CliRunner().invoke(catena, ["server", "openapi"])
+@pytest.mark.parametrize("options", [[], ["-o", "json"]])
+def test_the_command_prints_what_the_server_serves(options):
+    printed = CliRunner().invoke(catena, ["server", "openapi", *options])
     assert printed.exit_code == 0
     assert json.loads(printed.output) == DOCUMENT
 

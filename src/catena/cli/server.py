@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -11,6 +12,9 @@ from catena.cli import output
 from catena.cli.server_check import check
 from catena.cli.server_migrate import migrate
 from catena.errors import ExitCode
+
+if TYPE_CHECKING:
+    from catena.formats.openapi import Document
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -202,15 +206,21 @@ def run(folder: Path, listen: str | None) -> None:
 
 
 @noun.command(examples=("catena server openapi > catena.openapi.json",))
-def openapi() -> None:
+@output.output_option
+def openapi(*, as_json: bool) -> None:
     """Print the description of the trust service's API (OpenAPI 3.1) as this version has it.
 
-    A running server gives it to anybody as /v1/openapi.json, and as a page as /v1/docs.
+    It is JSON, indented unless -o json is given. A running server gives it to anybody as
+    /v1/openapi.json, and as a page as /v1/docs.
     """
     from catena.server.app import OPERATIONS
     from catena.server.openapi import describe
 
-    click.echo(msgspec.json.format(describe(OPERATIONS).encode(), indent=2))
+    output.emit(describe(OPERATIONS), _render_openapi, as_json=as_json)
+
+
+def _render_openapi(document: Document) -> None:
+    click.echo(msgspec.json.format(document.encode(), indent=2))
 
 
 def _announce(url: str, mode: str) -> None:
