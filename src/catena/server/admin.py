@@ -21,6 +21,7 @@ from catena.server.tokens import Role
 from catena.service import shipped
 from catena.service.approval import NameAndRoleNeeded, NothingToApprove, WaitingKeyUnseen
 from catena.service.nodes import NeverAttested, UnknownNode
+from catena.service.pages import BadCursor, PageRequest
 from catena.service.people import PersonInUse, UnknownPerson
 from catena.service.policies import PolicyMoved, PolicyRollback
 from catena.service.references import (
@@ -73,7 +74,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Every node, oldest enrolment first",
         role=Role.VIEWER,
         answer=tuple[NodeView, ...],
-        verb=lambda at, _: at.service.nodes.list(),
+        query=PageRequest,
+        refuses=(BadCursor,),
+        verb=lambda at, call: at.service.nodes.page(call.query),
     ),
     Operation(
         "GET",
@@ -135,7 +138,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Every secret, without values",
         role=Role.VIEWER,
         answer=tuple[SecretView, ...],
-        verb=lambda at, _: at.service.secrets.list(),
+        query=PageRequest,
+        refuses=(BadCursor,),
+        verb=lambda at, call: at.service.secrets.page(call.query),
     ),
     Operation(
         "PUT",
@@ -164,7 +169,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Every reference in force, and the quirk rules that catena ships",
         role=Role.VIEWER,
         answer=tuple[ReferenceView, ...],
-        verb=lambda at, _: (*at.service.references.list(), *shipped.views()),
+        query=PageRequest,
+        refuses=(BadCursor,),
+        verb=lambda at, call: at.service.references.page(call.query),
     ),
     Operation(
         "POST",

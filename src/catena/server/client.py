@@ -20,6 +20,7 @@ import msgspec
 from catena.audit.people import PREFIX, Person
 from catena.errors import CatenaError, ExitCode, NotFound, Refusal, Unavailable, UsageError
 from catena.formats.nodeapi import ErrorBody
+from catena.service.pages import MAX_PAGE
 from catena.service.views import (
     ApprovalRequest,
     CaptureRequest,
@@ -190,7 +191,7 @@ class AdminClient:
 
     def nodes(self) -> tuple[NodeView, ...]:
         """Every node."""
-        return self._call("GET", admin_path("nodes"), tuple[NodeView, ...])
+        return self._list(admin_path("nodes"), NodeView)
 
     def node(self, node: str) -> NodeView:
         """One node."""
@@ -214,7 +215,7 @@ class AdminClient:
 
     def secrets(self) -> tuple[SecretView, ...]:
         """Every secret, without values."""
-        return self._call("GET", admin_path("secrets"), tuple[SecretView, ...])
+        return self._list(admin_path("secrets"), SecretView)
 
     def put_secret(self, name: str, request: SecretRequest) -> SecretView:
         """Store a new version."""
@@ -226,7 +227,7 @@ class AdminClient:
 
     def references(self) -> tuple[ReferenceView, ...]:
         """Every active reference."""
-        return self._call("GET", admin_path("references"), tuple[ReferenceView, ...])
+        return self._list(admin_path("references"), ReferenceView)
 
     def reference(self, name: str) -> ReferenceDetail:
         """One reference with its document."""
@@ -264,6 +265,20 @@ class AdminClient:
         """How far the log's cosignatures lag."""
         return self._call("GET", admin_path("witnesses"), CosigningReport)
 
+    def _list(self, path: str, kind: type[T]) -> tuple[T, ...]:
+        """All pages of a list, joined. Raises as ``_call``."""
+        found: list[T] = []
+        following: str | None = f"{path}?limit={MAX_PAGE}"
+        seen = set()
+        while following is not None:
+            if not following.startswith(f"{path}?") or following in seen:
+                raise UnreadableAnswer("the server's pages lead elsewhere, or in a circle")
+            seen.add(following)
+            response = self._request("GET", following, None)
+            found += _decode(response.content, tuple[kind, ...])  # type: ignore[valid-type]
+            following = response.links.get("next", {}).get("url")
+        return tuple(found)
+
     def _call(
         self,
         method: str,
@@ -272,9 +287,12 @@ class AdminClient:
         body: msgspec.Struct | bytes | None = None,
     ) -> T:
         """One call. Raises ``ServerRefusal``, ``ServerUnreachable`` or ``UnreadableAnswer``."""
+        content = msgspec.json.encode(body) if isinstance(body, msgspec.Struct) else body
+        return _decode(self._request(method, path, content).content, answer)
+
+    def _request(self, method: str, path: str, content: bytes | None) -> httpx.Response:
         import httpx  # noqa: PLC0415 - as above
 
-        content = msgspec.json.encode(body) if isinstance(body, msgspec.Struct) else body
         try:
             response = self._http.request(method, path, content=content)
         except httpx.HTTPError as error:
@@ -282,7 +300,7 @@ class AdminClient:
                 f"no answer from {self._http.base_url}: {type(error).__name__}: {error}"
             ) from error
         if response.is_success:
-            return _decode(response.content, answer)
+            return response
         raise ServerRefusal(response.status_code, _decode(response.content, ErrorBody))
 
 

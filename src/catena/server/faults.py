@@ -63,6 +63,13 @@ class Forbidden(Refusal):
     remedy = "Use a token with the role `admin`."
 
 
+class BadQuery(UsageError):
+    """A query string with a parameter that the operation does not have, or a wrong value."""
+
+    code = "bad-query"
+    remedy = "`/v1/docs` of the server lists the parameters of each request."
+
+
 class NoSuchRoute(NotFound):
     """A path that this API does not have."""
 

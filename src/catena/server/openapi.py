@@ -35,6 +35,7 @@ from catena.server import requestid
 from catena.server.answer import JSON
 from catena.server.faults import (
     STATUS,
+    BadQuery,
     BodyTooLarge,
     BodyTooSlow,
     Busy,
@@ -43,6 +44,7 @@ from catena.server.faults import (
     status_of,
 )
 from catena.server.operation import Operation
+from catena.service.pages import PageRequest
 from catena.store.errors import DatabaseGone
 
 _TOKEN = "token"  # noqa: S105  a name in the description
@@ -90,6 +92,7 @@ def refusals(operation: Operation) -> tuple[type[CatenaError], ...]:
     return (
         *_ALWAYS,
         *(_WITH_TOKEN if operation.role else ()),
+        *((BadQuery,) if operation.verb else ()),
         *(_WITH_BODY if operation.takes else ()),
         *operation.refuses,
     )
@@ -123,6 +126,8 @@ def _operation(one: Operation, found: Mapping[str, Schema]) -> OperationObject:
 def _parameters(one: Operation, found: Mapping[str, Schema]) -> Iterator[Parameter]:
     if one.has_name:
         yield Parameter(name="name", in_="path", required=True, schema=found[repr(one.name)])
+    if one.query is not None:
+        yield from _query(one.query)
     yield Parameter(
         name=requestid.HEADER,
         in_="header",
@@ -131,11 +136,24 @@ def _parameters(one: Operation, found: Mapping[str, Schema]) -> Iterator[Paramet
     )
 
 
+def _query(kind: type[msgspec.Struct]) -> Iterator[Parameter]:
+    _, components = msgspec.json.schema_components([kind], schema_hook=_open)
+    schema = cast("Schema", _adapted(components[kind.__name__]))
+    for name, member in cast("Mapping[str, Schema]", schema["properties"]).items():
+        yield Parameter(name=name, in_="query", schema=member)
+
+
 def _answer(one: Operation, found: Mapping[str, Schema]) -> Response:
     schema = {"type": "string"} if one.answer is None else found[repr(one.answer)]
+    headers = _headers()
+    if one.query is PageRequest:
+        headers["link"] = Header(
+            description='Where the next page is (RFC 8288), `rel="next"`; not on the last.',
+            schema={"type": "string"},
+        )
     return Response(
         description=one.summary,
-        headers=_headers(),
+        headers=headers,
         content={one.media.partition(";")[0]: MediaType(schema=cast("Schema", schema))},
     )
 

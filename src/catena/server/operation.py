@@ -38,6 +38,16 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One request that was let through, its body not decoded yet."""
+
+    content: bytes = b""
+    name: str = ""
+    actor: str = ""
+    query: msgspec.Struct | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Call(Generic[B]):
     """One request that was let through. ``actor`` is its token's label, ``name`` the path's."""
 
@@ -46,6 +56,7 @@ class Call(Generic[B]):
     """The body as it was sent."""
     name: str = ""
     actor: str = ""
+    query: Any = None
 
 
 Verb = Callable[[Parts, Call[Any]], object]
@@ -64,6 +75,8 @@ class Operation:
     takes: type[msgspec.Struct] | None = None
     verbatim: bool = False
     """The body is signed: it is not decoded before its verb has it."""
+    query: type[msgspec.Struct] | None = None
+    """What the query string may say; None: nothing."""
     name: Any = Segment
     """The type of ``{name}`` in the path."""
     answer: Any = None
@@ -75,13 +88,13 @@ class Operation:
     """Bytes of a body, if less than the server's own limit."""
     verb: Verb | None = None
 
-    def act(self, parts: Parts, content: bytes, name: str = "", actor: str = "") -> object:
+    def act(self, parts: Parts, asked: Asked) -> object:
         """Decode the body and run the verb. Raises ``FormatError`` and what the verb raises."""
         if self.verb is None:
             raise NotImplementedError(self.path)
         kind = None if self.verbatim else self.takes
-        body = None if kind is None else nodeapi.decode(content, kind)
-        return self.verb(parts, Call(body, content, name, actor))
+        body = None if kind is None else nodeapi.decode(asked.content, kind)
+        return self.verb(parts, Call(body, asked.content, asked.name, asked.actor, asked.query))
 
     @property
     def has_name(self) -> bool:

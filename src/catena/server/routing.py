@@ -1,31 +1,43 @@
-"""From tables of operations to routes: let in, read the body, run the verb, answer."""
+"""From tables of operations to routes: let in, read query and body, run the verb, answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlencode
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from catena.server.admission import Admission
 from catena.server.answer import Desk, reply
-from catena.server.operation import Operation, Parts
+from catena.server.faults import BadQuery
+from catena.server.operation import Asked, Operation, Parts
+from catena.service.pages import Page
+
+_MAX_COMPLAINT = 200
 
 
 def routes(
     operations: Iterable[Operation], parts: Parts, desk: Desk, admission: Admission
 ) -> list[Route]:
-    """A route for each operation. The token is checked before the body is read."""
+    """A route for each operation. The token is checked before anything else is read."""
     return [_route(operation, parts, desk, admission) for operation in operations]
 
 
 def _route(operation: Operation, parts: Parts, desk: Desk, admission: Admission) -> Route:
     async def endpoint(request: Request) -> Response:
         actor = await _actor(operation, request, desk, admission)
+        query = read_query(request, operation.query)
         name = request.path_params.get("name", "")
+        if operation.takes is None:
+            return await desk.decide(lambda: decided(request, Asked(b"", name, actor, query)))
         async with desk.bodies.reading(request, operation.limit) as body:
-            return await desk.decide(lambda: reply(operation.act(parts, body, name, actor)))
+            return await desk.decide(lambda: decided(request, Asked(body, name, actor, query)))
+
+    def decided(request: Request, asked: Asked) -> Response:
+        return _answer(request, operation.act(parts, asked))
 
     return Route(operation.path, desk.guarded(endpoint), methods=[operation.method])
 
@@ -38,3 +50,30 @@ async def _actor(operation: Operation, request: Request, desk: Desk, admission: 
     header = request.headers.get("authorization")
     token = await desk.decide(lambda: admission.admit(header, role))
     return token.label
+
+
+def read_query(request: Request, kind: type[msgspec.Struct] | None) -> msgspec.Struct | None:
+    """The query string, read strictly. Raises ``BadQuery``."""
+    given = request.query_params.multi_items()
+    values = dict(given)
+    if len(values) != len(given):
+        raise BadQuery("a parameter is given twice")
+    if kind is None:
+        if given:
+            raise BadQuery("this request has no parameters", got=ascii(given[0][0][:40]))
+        return None
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadQuery(str(error)[:_MAX_COMPLAINT]) from error
+
+
+def _answer(request: Request, value: object) -> Response:
+    """A value as JSON; a page of a list with the link to the next (RFC 8288, section 3)."""
+    if not isinstance(value, Page):
+        return reply(value)
+    response = reply(value.items)
+    if value.cursor is not None:
+        following = urlencode({**request.query_params, "cursor": value.cursor})
+        response.headers["link"] = f'<{request.scope["path"]}?{following}>; rel="next"'
+    return response

@@ -14,7 +14,9 @@ from catena.formats.nodeapi import NodeState, Reason
 from catena.ids import HashAlg, NodeId
 from catena.measure.changes import Difference
 from catena.measure.difference import compare, side_of_log
+from catena.service import pages
 from catena.service.containers import ContainersDocument, kept_of, view_of
+from catena.service.pages import NodeKey, Page, PageRequest, page_of
 from catena.service.setting import Setting
 from catena.service.states import shown_state
 from catena.service.views import EventView, ExplanationView, NodeView
@@ -50,6 +52,15 @@ class Nodes:
         """Every node, oldest enrolment first."""
         with self._setting.database.snapshot() as rows:
             return tuple(self.view(rows, node) for node in rows.nodes.list())
+
+    def page(self, request: PageRequest) -> Page[NodeView]:
+        """Some of them. Raises ``BadCursor``."""
+        key = pages.decode(request.cursor, NodeKey)
+        after = None if key is None else (key.at, NodeId(key.id))
+        with self._setting.database.snapshot() as rows:
+            found = rows.nodes.page(after, request.limit + 1)
+            page = page_of(found, request.limit, lambda node: NodeKey(node.enrolled_at, node.id))
+            return Page(tuple(self.view(rows, node) for node in page.items), page.cursor)
 
     def show(self, name: str) -> NodeView:
         """One node by name or unique id prefix. Raises ``UnknownNode``, ``AmbiguousNode``."""

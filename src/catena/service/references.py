@@ -39,8 +39,9 @@ from catena.formats.references import (
 )
 from catena.ids import HashAlg
 from catena.keys.envelope import open_envelope
-from catena.service import shipped
+from catena.service import pages, shipped
 from catena.service.nodes import find, rfc3339
+from catena.service.pages import Page, PageRequest, ReferenceKey, page_of
 from catena.service.setting import Setting
 from catena.service.views import (
     CaptureRequest,
@@ -240,6 +241,29 @@ class References:
         with self._setting.database.snapshot() as rows:
             stored = rows.references.list(active_only=True)
         return tuple(_view(row, self._open(row)) for row in stored)
+
+    def page(self, request: PageRequest) -> Page[ReferenceView]:
+        """Some of them, and behind the last the rules that catena ships. Raises ``BadCursor``."""
+        key = pages.decode(request.cursor, ReferenceKey) or ReferenceKey()
+        after = None if key.at is None else (key.at, key.sha256)
+        stored: tuple[StoredReference, ...] = ()
+        if not key.shipped:
+            with self._setting.database.snapshot() as rows:
+                stored = rows.references.page(after, request.limit + 1)
+        found: list[tuple[ReferenceKey, StoredReference | ReferenceView]] = [
+            *((ReferenceKey(row.accepted_at, row.sha256), row) for row in stored),
+            *(
+                (ReferenceKey(shipped=number), view)
+                for number, view in enumerate(shipped.views(), 1)
+                if number > key.shipped
+            ),
+        ]
+        page = page_of(found, request.limit, lambda one: one[0])
+        views = (
+            one if isinstance(one, ReferenceView) else _view(one, self._open(one))
+            for _, one in page.items
+        )
+        return Page(tuple(views), page.cursor)
 
     def show(self, name: str) -> ReferenceDetail:
         """One reference by name, ``name-version`` or digest prefix; the newest if several.

@@ -19,7 +19,9 @@ from catena.formats.nodeapi import SealedSecret
 from catena.formats.tpm2 import parse_public
 from catena.ids import HashAlg
 from catena.keys.protect import seal_to_tpm
+from catena.service import pages
 from catena.service.nodes import rfc3339
+from catena.service.pages import Page, PageRequest, SecretKey, page_of
 from catena.service.setting import Setting
 from catena.service.vault import Vault
 from catena.service.views import Removed, SecretName, SecretRequest, SecretView
@@ -77,6 +79,14 @@ class Secrets:
         """Names, versions and audiences."""
         with self._setting.database.snapshot() as rows:
             return tuple(_view(secret) for secret in rows.secrets.list())
+
+    def page(self, request: PageRequest) -> Page[SecretView]:
+        """Some of them. Raises ``BadCursor``."""
+        key = pages.decode(request.cursor, SecretKey)
+        with self._setting.database.snapshot() as rows:
+            found = rows.secrets.page(None if key is None else key.name, request.limit + 1)
+        page = page_of(found, request.limit, lambda secret: SecretKey(secret.name))
+        return Page(tuple(map(_view, page.items)), page.cursor)
 
     def remove(self, name: str, actor: str) -> Removed:
         """Wipe every version. Raises ``NoSuchSecret``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from catena.ids import NodeId, NodeName, Sha256Hex
@@ -129,6 +129,15 @@ class Nodes:
         """All nodes, oldest enrolment first."""
         rows = self._connection.execute(_ALL).mappings()
         return tuple(Node(**row) for row in rows)
+
+    def page(self, after: tuple[datetime, NodeId] | None, limit: int) -> tuple[Node, ...]:
+        """As ``list``, at most ``limit`` behind the node with this enrolment and id."""
+        query = _ALL.limit(limit)
+        if after is not None:
+            at, node_id = after
+            later = _nodes.c.enrolled_at > at
+            query = query.where(or_(later, and_(_nodes.c.enrolled_at == at, _nodes.c.id > node_id)))
+        return tuple(Node(**row) for row in self._connection.execute(query).mappings())
 
     def insert(self, node: Node) -> None:
         """Add a node. Raises ``NameTaken``, or ``Conflict`` if its id is known (on leaving the

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from catena.ids import Sha256Hex
 from catena.store import schema
@@ -63,6 +63,22 @@ class References:
         query = select(_references).order_by(_references.c.accepted_at, _references.c.sha256)
         if active_only:
             query = query.where(_references.c.active)
+        return tuple(StoredReference(**row) for row in self._connection.execute(query).mappings())
+
+    def page(self, after: tuple[datetime, str] | None, limit: int) -> tuple[StoredReference, ...]:
+        """At most ``limit`` active documents behind the one with this acceptance and digest."""
+        query = (
+            select(_references)
+            .where(_references.c.active)
+            .order_by(_references.c.accepted_at, _references.c.sha256)
+            .limit(limit)
+        )
+        if after is not None:
+            at, sha256 = after
+            later = _references.c.accepted_at > at
+            query = query.where(
+                or_(later, and_(_references.c.accepted_at == at, _references.c.sha256 > sha256))
+            )
         return tuple(StoredReference(**row) for row in self._connection.execute(query).mappings())
 
     def set_active(self, sha256: Sha256Hex, *, active: bool) -> None:

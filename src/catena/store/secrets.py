@@ -94,6 +94,13 @@ class Secrets:
         """The newest version of every secret that was not removed, by name."""
         return tuple(Secret(**row) for row in self._connection.execute(_CURRENT).mappings())
 
+    def page(self, after: str | None, limit: int) -> tuple[Secret, ...]:
+        """As ``list``, at most ``limit`` behind the secret with this name."""
+        query = _CURRENT.limit(limit)
+        if after is not None:
+            query = query.where(_secrets.c.name > after)
+        return tuple(Secret(**row) for row in self._connection.execute(query).mappings())
+
     def latest(self, name: str) -> Secret | None:
         """The newest version, unless the secret was removed."""
         row = self._connection.execute(_LATEST, {"name": name}).mappings().first()
