@@ -146,7 +146,7 @@ def commands_in(document: str) -> set[tuple[str, str]]:
     """Nouns and verbs behind ``catena`` in code: in spans and in blocks."""
     blocks = re.findall(r"```\n(.*?)```", document, re.DOTALL)
     code = "\n".join([*_SPAN.findall(re.sub(r"```.*?```", "", document, flags=re.DOTALL)), *blocks])
-    return set(re.findall(r"(?:^|\s)catena ([a-z]+)(?: ([a-z]+))?", code))
+    return set(re.findall(r"(?:^|\s)catena ([a-z]+)(?: ([a-z]+(?:-[a-z]+)*))?", code))
 
 
 def test_exit_codes_are_those_of_the_code():

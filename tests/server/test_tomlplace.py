@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catena.server.tomlplace import Place, find, syntax_fault
+from catena.server.tomlplace import Place, find, syntax_fault, with_string
 
 TEXT = '''\
 # settings
@@ -95,3 +95,20 @@ def test_every_value_begins_where_it_is_said_to(values, gap):
         assert at.startswith(value.split("\n", maxsplit=1)[0])
         if isinstance(parsed[name], list):
             assert len(setting.elements) == len(parsed[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ('a = 1\nlog = "x" # why\n', 'a = 1\nlog = "é\\"new" # why\n'),
+        ("log = '''\nx\ny'''\n[table]\nlog = 2\n", 'log = "é\\"new"\n[table]\nlog = 2\n'),
+        ("# head\na = 1\n", '# head\nlog = "é\\"new"\na = 1\n'),
+        ("", 'log = "é\\"new"\n'),
+        ('"log" = "x"', '"log" = "é\\"new"'),
+        ("log = 1\n", "log = 1\n"),
+    ],
+)
+def test_a_string_takes_the_place_of_another(text, changed):
+    assert with_string(text, "log", 'é"new') == changed
+    if text != changed:
+        assert tomllib.loads(changed)["log"] == 'é"new'

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from catena.audit.folder import LogExists, LogMissing
 from catena.audit.reader import LogUnreadable
-from catena.audit.storage import Batch, CheckpointMoved, LogUnwritable, TileConflict
+from catena.audit.storage import Batch, CheckpointMoved, LogAtItsEnd, LogUnwritable, TileConflict
 from catena.audit.tiles import CHECKPOINT, Tile
 from catena.store.database import Database, Transaction
 from catena.store.errors import Conflict, DatabaseGone
@@ -25,9 +25,10 @@ class DatabaseSequencer:
 
     shared = True
 
-    def __init__(self, database: Database, origin: str) -> None:
+    def __init__(self, database: Database, origin: str, *, ending: bool = False) -> None:
         self._database = database
         self._origin = origin
+        self._ending = ending  # whether this is who writes the last entry
 
     def found(self, checkpoint: str) -> None:
         """Begin an empty log. Raises ``LogExists``, ``LogUnwritable``."""
@@ -42,12 +43,14 @@ class DatabaseSequencer:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[DatabaseTurn]:
-        """A transaction that nobody else can have at this time."""
+        """A transaction that nobody else can have at this time. Raises ``LogAtItsEnd``, too."""
         try:
             with _writing(), self._database.transaction() as rows:
                 state = rows.log_states.lock(self._origin)
                 if state is None:
                     raise LogMissing("the database has no such log", got=self._origin)
+                if state.successor is not None and not self._ending:
+                    raise LogAtItsEnd("this log has ended", got=f"goes on in {state.successor}")
                 yield DatabaseTurn(rows, state)
         except Conflict as error:
             raise LogUnwritable("another server wrote these entries") from error

@@ -29,6 +29,16 @@ class LogUnwritable(Unavailable):
     remedy = "Give the log's disk space and make it writable; no decision is made until then."
 
 
+class LogAtItsEnd(LogUnwritable):
+    """Another log goes on for this one: nothing more is appended here."""
+
+    code = "log-at-its-end"
+    remedy = (
+        "Finish with `catena server rotate-log` and the same --origin, on each server of this log, "
+        "and start them again."
+    )
+
+
 class TileConflict(LogInconsistent):
     """A full tile exists with other content than the log's entries lead to."""
 

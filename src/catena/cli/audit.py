@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from catena.cli import output
+from catena.cli.audit_chain import chain
 from catena.cli.audit_people import forget, people
 from catena.cli.audit_prove import prove
 from catena.cli.audit_replay import replay
@@ -26,6 +27,7 @@ noun.add_command(tail)
 noun.add_command(search)
 noun.add_command(replay)
 noun.add_command(report)
+noun.add_command(chain)
 noun.add_command(people)
 noun.add_command(forget)
 noun.add_command(witness_noun)

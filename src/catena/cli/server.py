@@ -11,6 +11,7 @@ import msgspec
 from catena.cli import output
 from catena.cli.server_check import check
 from catena.cli.server_migrate import migrate
+from catena.cli.server_rotate_log import rotate_log
 from catena.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def noun() -> None:
     """Run the trust service."""
 
 
+noun.add_command(rotate_log)
 noun.add_command(check)
 noun.add_command(migrate)
 

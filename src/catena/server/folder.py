@@ -32,6 +32,7 @@ from catena.audit import evidence
 from catena.audit.evidence import EvidenceStore
 from catena.audit.log import TransparencyLog
 from catena.audit.reader import LogReader
+from catena.audit.storage import LogAtItsEnd
 from catena.errors import LogInconsistent, UsageError
 from catena.formats.certificate import CERTIFICATE_FAULTS
 from catena.keys.hierarchy import load_certificate
@@ -108,7 +109,7 @@ def open_server(
     """Open a folder that ``init`` made, and renew its TLS certificate.
 
     Raises ``NoServerFolder``, ``BadConfig``, ``MissingKey``, ``ExposedKey``, what the database
-    and the log raise (``SchemaMismatch``, ``LogRewound`` …), and a ``PolicyError``.
+    and the log raise (``SchemaMismatch``, ``LogRewound``, ``LogAtItsEnd`` …), and a ``PolicyError``.
     """
     config = settings.load(folder)
     passphrase = None
@@ -254,6 +255,8 @@ def _open_log(
         state = rows.log_states.get(config.log_origin)
     if state is None:
         raise UnrememberedLog("the database does not know this log", got=config.log_origin)
+    if state.successor is not None:
+        raise LogAtItsEnd("this log has ended", got=f"goes on in {state.successor!a}")
     log = logplace.open_log(folder, config, signer, database, now, remembered=state.checkpoint)
     if config.log_publish_ms:
         log.publish_behind(config.log_publish_ms / 1000)

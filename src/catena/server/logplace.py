@@ -46,9 +46,12 @@ def open_log(
     database: Database,
     now: Callable[[], datetime],
     *,
-    remembered: str,
+    remembered: str | None,
+    ending: bool = False,
 ) -> TransparencyLog:
     """The log, which must contain the checkpoint that is ``remembered``.
+
+    ``ending``: to write its last entry, after its state says that another log goes on.
 
     Raises what ``TransparencyLog.open`` raises, ``BadConfig``, ``BadBucket``,
     ``BucketUnconditional``, and ``MissingKey`` or ``ExposedKey`` for the credentials.
@@ -56,7 +59,7 @@ def open_log(
     storage = _shared_storage(folder, config, database, now)
     if storage is None:
         return TransparencyLog.open(folder / config.log, signer, remembered=remembered)
-    sequencer = DatabaseSequencer(database, config.log_origin)
+    sequencer = DatabaseSequencer(database, config.log_origin, ending=ending)
     return TransparencyLog.open_at(sequencer, storage, signer, remembered=remembered)
 
 

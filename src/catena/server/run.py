@@ -18,6 +18,7 @@ from catena.server.app import build_app
 from catena.server.config import split_address
 from catena.server.folder import OpenServer
 from catena.server.limits import bounded_protocol
+from catena.service.keys import note_keys
 
 GRACE_SECONDS = 10
 BACKLOG = 512
@@ -77,6 +78,7 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
     server_loop = StoppableServer(
         uvicorn_config, lambda: announce(_url(config.names[0], door), config.mode)
     )
+    note_keys(server.service.setting)
     if server.collector is not None:
         server.collector.start()
     if server.exporters is not None:

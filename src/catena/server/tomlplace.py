@@ -12,6 +12,8 @@ import tomllib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 _GAP = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BLANK = re.compile(r"[ \t]*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -58,6 +60,21 @@ def find(text: str) -> dict[str, Setting]:
     return found
 
 
+def with_string(text: str, key: str, value: str) -> str:
+    """The text with another string as the value of a key of the top level; all else stays.
+
+    A value that is no string stays, too: hold the outcome against what you want.
+    """
+    written = msgspec.json.encode(value).decode()  # a JSON string is a TOML string
+    places = find(text)
+    if key not in places:
+        first = min((_offset(text, one.key) for one in places.values()), default=0)
+        return f"{text[:first]}{key} = {written}\n{text[first:]}"
+    start = _offset(text, places[key].value)
+    old = _STRING.match(text, start)
+    return text if old is None else text[:start] + written + text[old.end() :]
+
+
 def syntax_fault(text: str, error: tomllib.TOMLDecodeError) -> tuple[str, Place]:
     """What ``tomllib`` complains of, and where."""
     matched = _SYNTAX.match(str(error))
@@ -71,6 +88,11 @@ def syntax_fault(text: str, error: tomllib.TOMLDecodeError) -> tuple[str, Place]
 
 def _place(text: str, offset: int) -> Place:
     return Place(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+
+def _offset(text: str, place: Place) -> int:
+    lines = text.split("\n")  # the lines that ``_place`` counts
+    return sum(len(line) + 1 for line in lines[: place.line - 1]) + place.column - 1
 
 
 class _Finder:

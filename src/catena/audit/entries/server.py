@@ -127,8 +127,9 @@ class LogRead(TokenUse, frozen=True, kw_only=True):
 class KeyChanged(EntryBase, frozen=True, kw_only=True):
     """A key counts from now on, or no longer.
 
-    ``key`` says what it is for. ``key_sha256`` is of a public key's SubjectPublicKeyInfo in DER; of a
-    secret key it is a digest that only whoever has the key can make.
+    ``key`` says what it is for. ``key_sha256`` is of a public key's SubjectPublicKeyInfo in DER, of a
+    TPM root's certificate, of a pinned EK's public area; of a secret key it is a digest that only
+    whoever has the key can make.
     """
 
     kind: ClassVar[str] = "key-change"

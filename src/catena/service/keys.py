@@ -1,0 +1,80 @@
+"""The keys that decisions rest on: that one counts, or no longer does, is in the log before it is so.
+
+They are named in ``server.toml``, which nobody but the operator changes. A server that starts holds
+them against those that the last one started with, so that no key is exchanged in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+from catena.audit.entries import KeyChanged
+from catena.keys.signer import key_id_of
+from catena.service.pseudonyms import SERVER
+from catena.service.setting import Setting
+from catena.store.errors import Conflict
+from catena.store.keysinforce import KeyInForce
+
+ATTEMPTS = 3
+_BATCH = 256
+
+
+def keys_in_force(setting: Setting) -> frozenset[KeyInForce]:
+    """What each public key is for, and the SHA-256 of its SubjectPublicKeyInfo.
+
+    ``tpm-root`` has the digest of a whole certificate, ``pinned-ek`` the id of a TPM that needs none:
+    SHA-256 of its EK's public area.
+    """
+    releases = (("release", key_id_of(key)) for key in setting.release_keys)
+    roots = (
+        ("tpm-root", hashlib.sha256(root.certificate).hexdigest()) for root in setting.roots.roots
+    )
+    pinned = (("pinned-ek", one) for one in setting.roots.pinned)
+    own = (
+        ("cluster-ca", key_id_of(setting.ca.public_key)),
+        ("log", key_id_of(setting.journal.public_key)),
+    )
+    return frozenset(itertools.chain(own, releases, roots, pinned))
+
+
+def note_keys(setting: Setting) -> tuple[KeyChanged, ...]:
+    """Log what changed since a server started last, then remember it.
+
+    A server of the same fleet that starts at the same time may log the same. Raises
+    ``LogUnwritable``, ``DatabaseGone``, ``Conflict``: then the server must not start.
+    """
+    now = keys_in_force(setting)
+    for attempt in range(ATTEMPTS):
+        with setting.journal.deciding("keys"):
+            with setting.database.snapshot() as rows:
+                before = rows.keys_in_force.all()
+            if now == before:
+                break
+            changes = _changes(setting, before, now)
+            for start in range(0, len(changes), _BATCH):
+                setting.journal.record(*changes[start : start + _BATCH])
+            try:
+                with setting.journal.effect() as rows:
+                    rows.keys_in_force.change(now - before, before - now)
+            except Conflict:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                continue
+            return changes
+    return ()
+
+
+def _changes(
+    setting: Setting, before: frozenset[KeyInForce], now: frozenset[KeyInForce]
+) -> tuple[KeyChanged, ...]:
+    at = setting.now()
+    removed = [
+        KeyChanged(at=at, actor=SERVER, action="removed", key=key, key_sha256=sha256)
+        for key, sha256 in sorted(before - now)
+    ]
+    added = [
+        KeyChanged(at=at, actor=SERVER, action="added", key=key, key_sha256=sha256)
+        for key, sha256 in sorted(now - before)
+    ]
+    return (*removed, *added)
