@@ -11,6 +11,7 @@ from catena.audit.entries import NodeEntry
 from catena.audit.people import shortened
 from catena.audit.verify import VerifiedEntry
 from catena.cli import output
+from catena.cli.connection import printable
 
 SHOWN_NODE = 32
 """Letters of a node's name, or digits of its id while it has no name, in a table."""
@@ -38,14 +39,9 @@ def listed(verified: VerifiedEntry, names: Mapping[str, str] | None = None) -> L
         at=entry.at,
         kind=entry.kind,
         node=entry.node_name or entry.node_id if isinstance(entry, NodeEntry) else None,
-        actor=shown(actor),
-        summary=shown(summary),
+        actor=printable(actor),
+        summary=printable(summary),
     )
-
-
-def shown(text: str) -> str:
-    """Escape what a terminal might obey; the log keeps the original."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def table(entries: Iterable[ListedEntry]) -> None:

@@ -102,5 +102,5 @@ def connection_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def printable(text: str) -> str:
-    """Text of a machine, with everything escaped that a terminal might obey."""
+    """Text of a machine, or of a log, with everything escaped that a terminal might obey."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -132,12 +132,8 @@ def load(folder: Path) -> Config:
 
 def read(folder: Path) -> SettingsFile[Config]:
     """The folder's settings, or all that is wrong with them. Raises ``NoServerFolder``, ``BadConfig``."""
-    try:
-        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NoServerFolder("not a server folder", got=str(folder)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(f"cannot read {CONFIG_FILE}") from error
+    absent = NoServerFolder("not a server folder", got=str(folder))
+    text = read_text(folder / CONFIG_FILE, absent)
     found = settingsfile.read(text, Config)
     if found.settings is None:
         return found
@@ -188,6 +184,16 @@ def _broken(
 def _require_distinct(indices: tuple[int, ...]) -> None:
     if len(set(indices)) != len(indices):
         raise BadConfig("`container_indices` names an NV index twice")
+
+
+def read_text(path: Path, absent: NotFound) -> str:
+    """A file of settings. Raises ``absent`` if it is not there, ``BadConfig``."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise absent from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"cannot read {path.name}") from error
 
 
 def witness_addresses(config: Config) -> tuple[WitnessAddress, ...]:

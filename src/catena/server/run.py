@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from catena.errors import Unavailable
 from catena.server import tls
@@ -53,8 +55,7 @@ def listen(address: str) -> socket.socket:
 def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str], None]) -> None:
     """Answer requests until a signal says stop; ``announce`` takes URL and mode."""
     config = server.config
-    context = tls.server_context(server.folder)
-    uvicorn_config = uvicorn.Config(
+    uvicorn_config = bounded(
         build_app(
             server.service,
             config,
@@ -62,18 +63,9 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
             exporters=server.exporters,
             log=server.log.reader,
         ),
-        loop="uvloop",
-        http=bounded_protocol(config.idle_timeout),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=config.max_connections,
-        timeout_keep_alive=config.idle_timeout,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        ssl_context_factory=lambda _config, _default: context,
+        tls.server_context(server.folder),
+        idle_timeout=config.idle_timeout,
+        max_connections=config.max_connections,
     )
     server_loop = StoppableServer(
         uvicorn_config, lambda: announce(_url(config.names[0], door), config.mode)
@@ -84,6 +76,27 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
     if server.exporters is not None:
         server.exporters.start()
     server_loop.run_until_stopped(door)
+
+
+def bounded(
+    app: ASGIApp, context: ssl.SSLContext | None, *, idle_timeout: int, max_connections: int
+) -> uvicorn.Config:
+    """How uvicorn serves ``app``: nothing of its own is told, and nothing is unbounded."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=bounded_protocol(idle_timeout),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=max_connections,
+        timeout_keep_alive=idle_timeout,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_context_factory=None if context is None else lambda _config, _default: context,
+    )
 
 
 class StoppableServer(uvicorn.Server):

@@ -32,7 +32,7 @@ from catena.keys.signer import (
     write_key,
     write_new,
 )
-from catena.server.config import BadConfig, Seconds, split_address, to_toml
+from catena.server.config import BadConfig, Seconds, read_text, split_address, to_toml
 from catena.server.folder import read_passphrase
 
 CONFIG_FILE = "witness.toml"
@@ -125,12 +125,8 @@ def render(config: WitnessConfig) -> str:
 
 def load(folder: Path) -> WitnessConfig:
     """Read the folder's settings. Raises ``NoWitnessFolder`` or ``BadConfig``."""
-    try:
-        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NoWitnessFolder("not a witness's folder", got=str(folder)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(f"cannot read {CONFIG_FILE}") from error
+    absent = NoWitnessFolder("not a witness's folder", got=str(folder))
+    text = read_text(folder / CONFIG_FILE, absent)
     try:
         config = msgspec.convert(tomllib.loads(text), WitnessConfig)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:

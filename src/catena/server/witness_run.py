@@ -5,10 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-import uvicorn
-
-from catena.server.limits import bounded_protocol
-from catena.server.run import GRACE_SECONDS, StoppableServer
+from catena.server.run import StoppableServer, bounded
 from catena.server.witness import WitnessDoor
 from catena.server.witness_folder import OpenWitness
 
@@ -17,20 +14,11 @@ def serve(opened: OpenWitness, door: socket.socket, announce: Callable[[str], No
     """Answer requests until a signal says stop; ``announce`` takes the URL."""
     config, context = opened.config, opened.tls
     endpoint = WitnessDoor(opened.witness, workers=config.workers, body_timeout=config.body_timeout)
-    uvicorn_config = uvicorn.Config(
+    uvicorn_config = bounded(
         endpoint.app(),
-        loop="uvloop",
-        http=bounded_protocol(config.idle_timeout),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=config.max_connections,
-        timeout_keep_alive=config.idle_timeout,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        ssl_context_factory=None if context is None else lambda _config, _default: context,
+        context,
+        idle_timeout=config.idle_timeout,
+        max_connections=config.max_connections,
     )
     host, port = door.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
