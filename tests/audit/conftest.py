@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -9,7 +10,9 @@ from audit_samples import ORIGIN, sample_entry
 
 from catena.audit.leaf import seal_entry
 from catena.audit.log import TransparencyLog
-from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key
+from catena.cli.main import run
+from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key, public_pem
+from served import served
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +41,33 @@ def log(folder, signer):
     opened = TransparencyLog.create(folder, ORIGIN, signer)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def key(tmp_path, signer):
+    """A file with the log's public key."""
+    path = tmp_path / "log.pub"
+    path.write_bytes(public_pem(signer.public_key))
+    return str(path)
+
+
+@pytest.fixture
+def url(folder):
+    """The log, behind HTTP."""
+    with served(folder) as address:
+        yield address
+
+
+@pytest.fixture
+def answer(capsys):
+    """Exit code and what was printed as JSON."""
+
+    def call(*words):
+        capsys.readouterr()
+        code = run([*map(str, words), "-o", "json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return call
 
 
 @pytest.fixture(scope="session")

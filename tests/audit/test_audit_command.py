@@ -17,13 +17,6 @@ from catena.keys.signer import KeyAlgorithm, generate_key, public_pem
 
 
 @pytest.fixture
-def key(tmp_path, signer):
-    path = tmp_path / "log.pub"
-    path.write_bytes(public_pem(signer.public_key))
-    return str(path)
-
-
-@pytest.fixture
 def folder_of_five(folder, log, sealed):
     log.append(sealed(5))
     log.close()

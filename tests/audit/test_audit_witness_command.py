@@ -16,17 +16,10 @@ from catena.cli.main import run
 from catena.errors import ExitCode
 from catena.formats import note
 from catena.formats.note import Note
-from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key, public_pem
+from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key
 from catena.server import witness_folder
 
 NAME = "witness.example.org/w1"
-
-
-@pytest.fixture
-def key(tmp_path, signer):
-    path = tmp_path / "log.pub"
-    path.write_bytes(public_pem(signer.public_key))
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-from functools import partial
 
 import pytest
 from audit_samples import ORIGIN
@@ -21,51 +18,14 @@ from catena.audit.tiles import CHECKPOINT
 from catena.cli.main import run
 from catena.errors import ExitCode
 from catena.formats import addcheckpoint, note, tlogproof
-from catena.keys.signer import public_pem
 
 SECONDS = 20
-
-
-@pytest.fixture
-def key(tmp_path, signer):
-    path = tmp_path / "log.pub"
-    path.write_bytes(public_pem(signer.public_key))
-    return str(path)
 
 
 @pytest.fixture
 def of_five(folder, log, sealed):
     log.append(sealed(5))
     return folder
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def url(folder):
-    handler = partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def answer(capsys):
-    """Exit code and what was printed as JSON."""
-
-    def call(*words):
-        capsys.readouterr()
-        code = run([*map(str, words), "-o", "json"])
-        printed = capsys.readouterr().out
-        return code, json.loads(printed)
-
-    return call
 
 
 # prove and verify -------------------------------------------------------------------------------

@@ -20,13 +20,14 @@ from catena.audit.entries import (
     SecretReleased,
     Verdict,
 )
+from catena.audit.folder import LogFolder
 from catena.audit.index import IndexUnusable, NotAnIndex
 from catena.audit.leaf import seal_entry
 from catena.audit.log import TransparencyLog
 from catena.audit.search import IndexAltered, Query, UnloggedNode, search
 from catena.audit.verify import EntryForged, RootMismatch, TileMissing
 from catena.cli.main import run
-from catena.keys.signer import public_pem
+from catena.errors import ExitCode
 
 OTHER = "b" * 64
 IMAGE = "sha256:" + "1" * 64
@@ -106,7 +107,11 @@ def ask(told, folder, signer, tmp_path):
     def ask(**query):
         options = {name: query.pop(name) for name in ("rebuild", "origin") if name in query}
         return search(
-            folder, signer.public_key, Query(**query), index=tmp_path / "index", **options
+            LogFolder(folder),
+            signer.public_key,
+            Query(**query),
+            index=tmp_path / "index",
+            **options,
         )
 
     return ask
@@ -181,7 +186,9 @@ def test_an_index_of_another_or_an_older_log_is_thrown_away(ask, told, folder, s
     elsewhere = TransparencyLog.create(tmp_path / "elsewhere", "elsewhere.example/log", signer)
     elsewhere.append([seal_entry(signer, verdict(0))])
     asked = Query(what="release", values=("edge-1",))
-    found = search(tmp_path / "elsewhere", signer.public_key, asked, index=tmp_path / "index")
+    found = search(
+        LogFolder(tmp_path / "elsewhere"), signer.public_key, asked, index=tmp_path / "index"
+    )
     assert (found.index, numbers(found)) == ("rebuilt: the index is of another log", [])
     elsewhere.close()
     assert ask().index == "rebuilt: the index is of another log"
@@ -289,11 +296,9 @@ def test_an_index_that_cannot_be_used_is_said_to_be(ask, tmp_path):
         ask()
 
 
-def test_the_command(*, told, folder, signer, tmp_path, capsys, monkeypatch):
+def test_the_command(*, told, folder, key, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    key = tmp_path / "log.pub"
-    key.write_bytes(public_pem(signer.public_key))
-    words = ["audit", "search", str(folder), "--key", str(key), "--index", str(tmp_path / "i")]
+    words = ["audit", "search", str(folder), "--key", key, "--index", str(tmp_path / "i")]
     assert run([*words, "--image", IMAGE.removeprefix("sha256:"), "-o", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [hit["index"] for hit in document["hits"]] == [7]
@@ -310,9 +315,15 @@ def test_the_command(*, told, folder, signer, tmp_path, capsys, monkeypatch):
     assert run([*words, "--origin", "other.example/log"]) == 20
 
 
-def test_the_index_lies_beside_the_log(told, folder, signer, tmp_path, capsys):
-    key = tmp_path / "log.pub"
-    key.write_bytes(public_pem(signer.public_key))
-    assert run(["audit", "search", str(folder), "--key", str(key)]) == 0
+def test_a_log_behind_a_url_is_searched_like_a_folder(*, told, folder, url, key, tmp_path, answer):
+    question = ("--key", key, "--release", "edge-1", "--index")
+    code, local = answer("audit", "search", folder, *question, tmp_path / "local")
+    assert (code, len(local["hits"])) == (0, 2)
+    assert answer("audit", "search", url, *question, tmp_path / "remote") == (0, local)
+    assert run(["audit", "search", url, "--key", key]) == ExitCode.USAGE
+
+
+def test_the_index_lies_beside_the_log(told, folder, key):
+    assert run(["audit", "search", str(folder), "--key", key]) == 0
     assert folder.with_name(f"{folder.name}.index").is_file()
-    assert run(["audit", "verify", str(folder), "--key", str(key)]) == 0
+    assert run(["audit", "verify", str(folder), "--key", key]) == 0

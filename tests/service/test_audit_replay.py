@@ -18,7 +18,9 @@ from catena.audit.evidence import (
     EvidenceStore,
     EvidenceUnwritable,
 )
+from catena.audit.folder import LogFolder
 from catena.cli.main import run
+from catena.errors import ExitCode
 from catena.evidence import Evidence
 from catena.formats.policies import PolicyDocument
 from catena.keys.documents import seal_document
@@ -32,6 +34,7 @@ from catena.service.replay import (
     find_verdict,
     replay,
 )
+from served import served
 
 VENDOR = default_policy_text() + "\n[vendor] a vendor vouches for the TPM\n  tpm_kind == 'vendor'\n"
 
@@ -46,7 +49,9 @@ def attested(trusting, machine):
 
 def found_at(server, seconds=0, node="n1"):
     at = server.clock.time + timedelta(seconds=seconds)
-    return find_verdict(server.folder / "log", server.keys.public_key(KeyName.LOG), node, at)
+    return find_verdict(
+        LogFolder(server.folder / "log"), server.keys.public_key(KeyName.LOG), node, at
+    )
 
 
 def store_of(server):
@@ -229,6 +234,10 @@ def test_the_command(attested, capsys):
     assert json.loads(capsys.readouterr().out)["verdict"] == "trusted"
     assert run(["audit", "replay", "n1", *at, *words, "--evidence", "/nowhere"]) == 3
     assert run(["audit", "replay", "n9", *at, *words]) == 3
+    with served(attested.folder / "log") as url:
+        remote = ["audit", "replay", "n1", *at, *words, "--log", url]
+        assert run([*remote, "--evidence", str(attested.folder / "evidence")]) == 0
+        assert run(remote) == ExitCode.USAGE  # which evidence?
     policy = found_at(attested).entry.policy_sha256
     (attested.folder / "evidence" / policy[:2] / policy).write_bytes(VENDOR.encode())
     assert run(["audit", "replay", "n1", *at, *words]) == 20

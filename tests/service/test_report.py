@@ -27,10 +27,11 @@ from catena.audit.reportpage import render_page
 from catena.audit.search import UnloggedNode
 from catena.audit.verify import EntryForged
 from catena.cli.main import run
-from catena.errors import CatenaError, LogInconsistent
+from catena.errors import CatenaError, ExitCode, LogInconsistent
 from catena.keys.hierarchy import KeyName
 from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key, public_pem, write_key
 from catena.service.replay import replay_report
+from served import served
 
 LATER = timedelta(days=1)
 
@@ -56,7 +57,7 @@ def log_key(attested):
 def body(attested, log_key) -> ReportBody:
     store = EvidenceStore(attested.folder / "evidence")
     at = attested.clock.time
-    return gather(attested.folder / "log", log_key, store, node="n1", at=at)
+    return gather(LogFolder(attested.folder / "log"), log_key, store, node="n1", at=at)
 
 
 @pytest.fixture
@@ -77,15 +78,15 @@ def test_a_report_verifies_and_its_verdict_comes_out_again(made, log_key, audito
 def test_a_report_about_the_fleet_and_about_earlier(attested, log_key, auditor):
     store = EvidenceStore(attested.folder / "evidence")
     earlier = attested.clock.time - timedelta(seconds=1)
-    body = gather(attested.folder / "log", log_key, store, node=None, at=earlier)
+    body = gather(LogFolder(attested.folder / "log"), log_key, store, node=None, at=earlier)
     report = verify_report(write_report(body, auditor, earlier), log_key)
     assert (report.scope, len(report.nodes)) == ("fleet", 1)
     (replayed,) = replay_report(report)
     assert replayed.verdict == "untrusted"
     with pytest.raises(UnloggedNode):
-        gather(attested.folder / "log", log_key, store, node="n2", at=earlier)
+        gather(LogFolder(attested.folder / "log"), log_key, store, node="n2", at=earlier)
     with pytest.raises(UnloggedNode):
-        gather(attested.folder / "log", log_key, store, node="", at=earlier)
+        gather(LogFolder(attested.folder / "log"), log_key, store, node="", at=earlier)
 
 
 def test_no_bit_of_a_report_can_be_flipped(made, log_key):
@@ -163,7 +164,9 @@ def test_an_entry_that_the_log_did_not_sign(body, auditor, log_key, attested):
 
 def test_missing_evidence_is_owned_up_to(attested, log_key, auditor, tmp_path):
     at = attested.clock.time
-    body = gather(attested.folder / "log", log_key, EvidenceStore(tmp_path), node="n1", at=at)
+    body = gather(
+        LogFolder(attested.folder / "log"), log_key, EvidenceStore(tmp_path), node="n1", at=at
+    )
     report = verify_report(write_report(body, auditor, at), log_key)
     assert (report.contents, len(report.missing) >= 4) == ({}, True)
     assert replay_report(report) == ()
@@ -200,6 +203,11 @@ def test_the_commands(attested, auditor, tmp_path, capsys, log_key):
         1,
         0,
     )
+    with served(attested.folder / "log") as url:
+        remote = ["--log", url, "--out", str(tmp_path / "remote.report")]
+        assert run([*words, *remote]) == ExitCode.USAGE  # which evidence?
+        assert run([*words, *remote, "--evidence", str(attested.folder / "evidence")]) == 0
+    assert run(["audit", "verify", str(tmp_path / "remote.report"), "--key", key]) == 0
     stranger = tmp_path / "stranger.pub"
     stranger.write_bytes(public_pem(auditor.public_key))
     assert run(["audit", "verify", str(out), "--key", key, "--signer", str(stranger)]) == 20

@@ -6,7 +6,7 @@ What a tile says is believed by nobody: a proof made of it leads to the signed r
 from __future__ import annotations
 
 from catena.audit import tiles
-from catena.audit.folder import MAX_CHECKPOINT, LogMissing
+from catena.audit.folder import MAX_CHECKPOINT, LogFolder, LogMissing
 from catena.audit.merkle import Frontier
 from catena.audit.reader import LogReader, read_entries, read_hashes
 from catena.audit.tiles import CHECKPOINT, Tile
@@ -27,7 +27,8 @@ def read_checkpoint(log: LogReader) -> bytes:
     """The log's newest checkpoint. Raises ``LogMissing``."""
     content = log.read(CHECKPOINT, MAX_CHECKPOINT)
     if content is None or len(content) > MAX_CHECKPOINT:
-        raise LogMissing("there is no checkpoint here")
+        where = str(log.path) if isinstance(log, LogFolder) else None
+        raise LogMissing("there is no checkpoint here", got=where)
     return content
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from catena.audit import checkpoint as checkpoints
 from catena.audit.entries import (
@@ -19,11 +18,12 @@ from catena.audit.entries import (
     Verdict,
 )
 from catena.audit.evidence import EvidenceMissing, EvidenceStore
-from catena.audit.folder import LogFolder
+from catena.audit.hashes import read_checkpoint
 from catena.audit.leaves import Leaves
+from catena.audit.reader import LogReader
 from catena.audit.report import MAX_ENTRIES, ReportBody, ReportedEntry, named_by
 from catena.audit.search import MIN_PREFIX, UnloggedNode
-from catena.audit.verify import VerifiedEntry, verify_folder
+from catena.audit.verify import VerifiedEntry, verify_log
 from catena.errors import UsageError
 from catena.keys.signer import PublicKey, public_pem
 
@@ -36,7 +36,7 @@ class ReportTooLarge(UsageError):
 
 
 def gather(
-    folder: Path,
+    log: LogReader,
     key: PublicKey,
     store: EvidenceStore,
     *,
@@ -47,20 +47,19 @@ def gather(
     """What the log proves about a node (a name, or the first digits of an id), or about all nodes.
 
     Verifies the whole log. Raises ``UnloggedNode``, ``ReportTooLarge``, ``EvidenceAltered`` and what
-    ``verify_folder`` raises.
+    ``verify_log`` raises.
     """
-    place = LogFolder(folder)
-    checkpoint = place.read_checkpoint()
+    checkpoint = read_checkpoint(log)
     head = checkpoints.verify(checkpoint, key, origin=origin)
-    chosen = _Chosen(head.size, node, at)
-    verify_folder(folder, key, origin=origin, visit=chosen.visit)
+    chosen = _Chosen(node, at)
+    verify_log(log, head, key, visit=chosen.visit)
     nodes = chosen.nodes()
     if node is not None and not nodes:
         raise UnloggedNode("no entry names this node", got=ascii(node[:80]))
     numbers = chosen.numbers(nodes)
     if len(numbers) > MAX_ENTRIES:
         raise ReportTooLarge("too many entries", expected=f"{MAX_ENTRIES}", got=f"{len(numbers)}")
-    leaves = Leaves(place, head.size)
+    leaves = Leaves(log, head.size)
     verdicts = [chosen.verdicts[one][1] for one in nodes if one in chosen.verdicts]
     contents, missing = _contents(verdicts, store)
     return ReportBody(
@@ -86,7 +85,6 @@ def gather(
 class _Chosen:
     """Walks a log: not frozen, it takes notes."""
 
-    size: int
     node: str | None
     at: datetime
     accepted: list[int] = field(default_factory=list)
@@ -97,7 +95,7 @@ class _Chosen:
 
     def visit(self, verified: VerifiedEntry) -> None:
         index, entry = verified.index, verified.entry
-        if index >= self.size or entry.at > self.at:
+        if entry.at > self.at:
             return
         if isinstance(entry, PolicyAccepted | ReferenceAccepted):
             self.accepted.append(index)

@@ -17,9 +17,10 @@ import msgspec
 from catena.audit import checkpoint as checkpoints
 from catena.audit.entries import Entry
 from catena.audit.facts import Fact, facts_of, node_of
-from catena.audit.folder import LogFolder
+from catena.audit.hashes import read_checkpoint
 from catena.audit.index import IndexUnusable, LogIndex, microseconds, open_index
 from catena.audit.leaves import Leaves
+from catena.audit.reader import LogReader
 from catena.errors import LogInconsistent, NotFound
 from catena.keys.signer import PublicKey
 
@@ -96,7 +97,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def search(
-    folder: Path,
+    log: LogReader,
     key: PublicKey,
     query: Query,
     *,
@@ -104,14 +105,13 @@ def search(
     origin: str | None = None,
     rebuild: bool = False,
 ) -> SearchResult:
-    """Answer a query about the log in ``folder``.
+    """Answer a query about a log.
 
     Raises ``LogMissing``, ``UnloggedNode``, ``IndexAltered``, what ``open_index`` raises, and the
     refusals of ``audit.checkpoint``.
     """
-    place = LogFolder(folder)
-    head = checkpoints.verify(place.read_checkpoint(), key, origin=origin)
-    leaves = Leaves(place, head.size)
+    head = checkpoints.verify(read_checkpoint(log), key, origin=origin)
+    leaves = Leaves(log, head.size)
     with open_index(index, leaves, head, key, rebuild=rebuild) as opened:
         found = _find(opened, query)
         hits = tuple(_hit(number, leaves.entry(number, key), query) for number in found)

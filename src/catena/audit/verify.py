@@ -164,9 +164,7 @@ def verify_folder(
     """
     place = LogFolder(folder)
     head = checkpoints.verify(place.read_checkpoint(), public_key, origin=origin)  # (1)
-    summary = verify_log(place, head, public_key, visit=visit, remembered=remembered)
-    set_aside = check_files(place, head, public_key)  # (6)
-    return msgspec.structs.replace(summary, set_aside=set_aside)
+    return verify_log(place, head, public_key, visit=visit, remembered=remembered)
 
 
 def verify_log(
@@ -177,18 +175,21 @@ def verify_log(
     visit: Visit | None = None,
     remembered: Checkpoint | None = None,
 ) -> LogSummary:
-    """Steps 2 to 5 for ``head``, whose signature was verified, wherever the log's files lie.
+    """Steps 2 to 6 for ``head``, whose signature was verified, wherever the log's files lie.
 
-    Raises as ``verify_folder``.
+    Step 6 is for folders alone: nobody else can say which files there are. Raises as
+    ``verify_folder``.
     """
     if remembered is not None:
         require_not_rewound(head, remembered)
     kinds = _Walk(log, head, public_key, visit, remembered).run()
+    set_aside = _check_files(log, head, public_key) if isinstance(log, LogFolder) else 0  # (6)
     return LogSummary(
         origin=head.origin,
         size=head.size,
         root=head.root.hex(),
         kinds=dict(sorted(kinds.items())),
+        set_aside=set_aside,
     )
 
 
@@ -313,12 +314,8 @@ def _final_width(tile: Tile, size: int) -> int:
     return tiles.width_at(tile.level, tile.index, size)
 
 
-def check_files(folder: LogFolder, head: Checkpoint, key: PublicKey) -> int:
-    """Step 6, after the others: for every file there is.
-
-    Returns how many were set aside by earlier starts. Raises ``StrangeFile``, ``TileAltered``,
-    ``TileBeyondCheckpoint``.
-    """
+def _check_files(folder: LogFolder, head: Checkpoint, key: PublicKey) -> int:
+    """(6) for every file there is; how many were set aside by earlier starts."""
     beyond, aside = [], 0
     for name in folder.files():
         if name.startswith(f"{UNCOMMITTED}/"):

@@ -55,40 +55,60 @@ class LogSource:
 
 
 def log_source(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the argument LOG and its options; the verb receives ``source``."""
+    """Add ``--log`` and its options; the verb receives ``source``."""
+    option = click.option(
+        "--log", "where", metavar="FOLDER|URL", help="The log.  [default: a lab's own]"
+    )
+    return option(_reading(verb, "Missing option '--log'"))
 
+
+def log_argument(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an argument, a log or what else the verb takes, with its options; it receives ``source``."""
+
+    def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
+        keep = click.option(
+            "--keep",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder for what was read of a URL, so that it is read once.",
+        )
+        argument = click.argument("where", metavar=f"[{name}]", required=False)
+        return argument(keep(_reading(verb, f"Missing argument '{name}'")))
+
+    return decorate
+
+
+def _reading(verb: Callable[..., Any], missing: str) -> Callable[..., Any]:
     @functools.wraps(verb)
     def function(
         *,
-        log: str | None,
+        where: str | None,
         ca: Path | None,
         token_file: Path | None,
+        keep: Path | None = None,
         **others: Any,  # noqa: ANN401 - the verb's own options, passed through
     ) -> Any:  # noqa: ANN401 - as above
-        if log is None:
-            found = in_home("server", "log")
-            if found is None:
-                raise click.UsageError("Missing option '--log': there is no lab here.")
-            log = str(found)
-        return verb(source=LogSource(log, ca, token_file), **others)
+        where = where or str(in_home("server", "log") or "")
+        if not where:
+            raise click.UsageError(f"{missing}: there is no lab here.")
+        return verb(source=LogSource(where, ca, token_file, keep), **others)
 
-    decorated: Callable[..., Any] = function
-    for option in reversed((_LOG, *READING)):
-        decorated = option(decorated)
-    return decorated
-
-
-_LOG = click.option("--log", metavar="FOLDER|URL", help="The log.  [default: a lab's own]")
-READING = (
-    click.option("--ca", type=_FILE, help="PEM certificates that a URL's server is trusted by."),
-    click.option(
+    ca = click.option(
+        "--ca", type=_FILE, help="PEM certificates that a URL's server is trusted by."
+    )
+    token_file = click.option(
         "--token-file", type=_FILE, help="Token of a viewer, for a log that asks for one."
-    ),
-)
+    )
+    return ca(token_file(function))
 
 
 def key_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--key`` and ``--origin``; the verb receives ``key``, a public key, and ``origin``."""
+    origin = click.option("--origin", help="Refuse the log unless it has this origin.")
+    return key_option(origin(verb))
+
+
+def key_option(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--key``; the verb receives ``key``, a public key that a log may have."""
 
     @functools.wraps(verb)
     def function(*, key_path: Path, **others: Any) -> Any:  # noqa: ANN401 - passed through
@@ -97,7 +117,6 @@ def key_options(verb: Callable[..., Any]) -> Callable[..., Any]:
 
         return verb(key=require_log_key(load_public_key(key_path)), **others)
 
-    decorated = click.option("--origin", help="Refuse the log unless it has this origin.")(function)
     return click.option(
         "--key",
         "key_path",
@@ -106,4 +125,4 @@ def key_options(verb: Callable[..., Any]) -> Callable[..., Any]:
         default=lambda: in_home("keys", "log.pub"),
         show_default=".catena/keys/log.pub, if it is there",
         help="The log's public key.",
-    )(decorated)
+    )(function)

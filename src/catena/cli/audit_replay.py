@@ -9,35 +9,30 @@ from typing import TYPE_CHECKING
 import click
 
 from catena.cli import output
-from catena.cli.audit_search import INSTANT, key_option, required_folder
+from catena.cli.audit_log import LogSource, key_options, log_source
+from catena.cli.audit_search import INSTANT
 from catena.cli.connection import printable
-from catena.cli.home import in_home
 from catena.errors import ExitCode
 
 if TYPE_CHECKING:
     from catena.audit.evidence import EvidenceStore
+    from catena.keys.signer import PublicKey
     from catena.service.replay import Replay
 
-log_option = click.option(
-    "--log",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=lambda: in_home("server", "log"),
-    show_default=".catena/server/log, if it is there",
-    help="The log's folder.",
-)
 evidence_option = click.option(
     "--evidence",
     type=click.Path(path_type=Path),
-    help="The folder of evidence [evidence, beside the log].",
+    help="The folder of evidence [evidence, beside the log; a log behind a URL needs one].",
 )
 
 
-def evidence_of(folder: Path, evidence: Path | None) -> EvidenceStore:
+def evidence_of(source: LogSource, evidence: Path | None) -> EvidenceStore:
     """The store that was given, or the one beside the log."""
     from catena.audit.evidence import FOLDER, EvidenceStore
 
-    return EvidenceStore(evidence or folder.parent / FOLDER)
+    if evidence is None and source.is_url:
+        raise click.UsageError("A log behind a URL needs --evidence.")
+    return EvidenceStore(evidence or source.folder.parent / FOLDER)
 
 
 @click.command(
@@ -50,17 +45,16 @@ def evidence_of(folder: Path, evidence: Path | None) -> EvidenceStore:
 )
 @click.argument("node")
 @click.option("--at", required=True, type=INSTANT, help="The time whose verdict is asked for.")
-@log_option
-@key_option
+@log_source
+@key_options
 @evidence_option
-@click.option("--origin", help="Refuse the log unless it has this origin.")
 @output.output_option
 def replay(
     *,
     node: str,
     at: datetime,
-    folder: Path | None,
-    key_path: Path,
+    source: LogSource,
+    key: PublicKey,
     evidence: Path | None,
     origin: str | None,
     as_json: bool,
@@ -70,14 +64,12 @@ def replay(
     The log is verified, the stored evidence is appraised with the policy and references of then, and the
     outcome held against the entry. What is not repeated is the nonce's MAC: its key is the server's.
     """
-    from catena.audit.checkpoint import require_log_key
-    from catena.keys.signer import load_public_key
     from catena.service import replay as replaying
 
-    place = required_folder(folder)
-    key = require_log_key(load_public_key(key_path))
-    found = replaying.find_verdict(place, key, node, at, origin=origin)
-    result = replaying.replay(found, evidence_of(place, evidence))
+    store = evidence_of(source, evidence)
+    with source.opened() as log:
+        found = replaying.find_verdict(log, key, node, at, origin=origin)
+    result = replaying.replay(found, store)
     output.emit(result, _render, as_json=as_json)
 
 

@@ -10,8 +10,9 @@ import click
 import msgspec
 
 from catena.cli import output
-from catena.cli.audit_replay import evidence_of, evidence_option, log_option
-from catena.cli.audit_search import INSTANT, key_option, required_folder
+from catena.cli.audit_log import LogSource, key_options, log_source
+from catena.cli.audit_replay import evidence_of, evidence_option
+from catena.cli.audit_search import INSTANT
 from catena.cli.connection import printable
 from catena.errors import ExitCode
 
@@ -57,10 +58,9 @@ class ReportSummary(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Path(path_type=Path),
     help="Private key of whoever makes the report.",
 )
-@log_option
-@key_option
+@log_source
+@key_options
 @evidence_option
-@click.option("--origin", help="Refuse the log unless it has this origin.")
 @output.output_option
 def report(
     *,
@@ -70,8 +70,8 @@ def report(
     out: Path,
     html: Path | None,
     sign_key: Path,
-    folder: Path | None,
-    key_path: Path,
+    source: LogSource,
+    key: PublicKey,
     evidence: Path | None,
     origin: str | None,
     as_json: bool,
@@ -81,16 +81,16 @@ def report(
     `catena audit verify FILE` checks it anywhere, with the log's public key alone. What was written is
     verified before it is shown. Existing files are not overwritten.
     """
-    from catena.audit.checkpoint import require_log_key
     from catena.audit.report import verify_report, write_report
     from catena.audit.reporting import gather
     from catena.audit.reportpage import render_page
-    from catena.keys.signer import load_public_key, load_signer, write_new
+    from catena.keys.signer import load_signer, write_new
 
     if fleet == (node is not None):
         raise click.UsageError("Give NODE or --fleet.")
-    place, key = required_folder(folder), require_log_key(load_public_key(key_path))
-    body = gather(place, key, evidence_of(place, evidence), node=node, at=at, origin=origin)
+    store = evidence_of(source, evidence)
+    with source.opened() as log:
+        body = gather(log, key, store, node=node, at=at, origin=origin)
     content = write_report(body, load_signer(sign_key), datetime.now(UTC))
     verified = verify_report(content, key, origin=origin)
     summary = _summary(verified)

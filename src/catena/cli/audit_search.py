@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from catena.cli import output
+from catena.cli.audit_log import LogSource, key_options, log_argument
 from catena.cli.connection import printable
-from catena.cli.home import in_home
 from catena.errors import ExitCode
 
 if TYPE_CHECKING:
     from catena.audit.facts import Fact
     from catena.audit.search import Hit, NodeHits, Query, SearchResult
+    from catena.keys.signer import PublicKey
 
 SHORT_ID = 12
 
@@ -40,29 +41,6 @@ class Instant(click.ParamType[datetime]):
 
 INSTANT = Instant()
 
-folder_argument = click.argument(
-    "folder",
-    type=click.Path(path_type=Path),
-    required=False,
-    default=lambda: in_home("server", "log"),
-)
-key_option = click.option(
-    "--key",
-    "key_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    default=lambda: in_home("keys", "log.pub"),
-    show_default=".catena/keys/log.pub, if it is there",
-    help="The log's public key.",
-)
-
-
-def required_folder(folder: Path | None) -> Path:
-    """The folder that was given, or the lab's own."""
-    if folder is None:
-        raise click.UsageError("Missing argument 'FOLDER': there is no lab here.")
-    return folder
-
 
 @click.command(
     cls=output.Verb,
@@ -71,10 +49,11 @@ def required_folder(folder: Path | None) -> Path:
         "catena audit search ./log --key log.pub --release edge-4",
         "catena audit search ./log --key log.pub --failed --node web-1 --since 2026-03-01",
         "catena audit search ./log --key log.pub --trusted-at 2026-03-01T12:00:00Z -o json",
+        "catena audit search https://catena.example:8443/log --key log.pub --index ./index --secret db",
     ),
 )
-@folder_argument
-@key_option
+@log_argument("LOG")
+@key_options
 @click.option("--release", help="Nodes that booted this release, such as edge-4.")
 @click.option("--image", help="Nodes that ran this image, by digest.")
 @click.option("--secret", help="Nodes that this secret was released to.")
@@ -91,17 +70,19 @@ def required_folder(folder: Path | None) -> Path:
     show_default=True,
     help="Seconds that a trusted verdict lasts: the server's certificate_lifetime.",
 )
-@click.option("--origin", help="Refuse the log unless it has this origin.")
 @click.option(
-    "--index", "index_path", type=click.Path(path_type=Path), help="The index [FOLDER.index]."
+    "--index",
+    "index_path",
+    type=click.Path(path_type=Path),
+    help="The index [FOLDER.index; a log behind a URL needs one].",
 )
 @click.option("--rebuild", is_flag=True, help="Make the index anew, from the log alone.")
 @click.option("--entries", "list_entries", is_flag=True, help="List every hit, not only the nodes.")
 @output.output_option
 def search(
     *,
-    folder: Path | None,
-    key_path: Path,
+    source: LogSource,
+    key: PublicKey,
     origin: str | None,
     index_path: Path | None,
     rebuild: bool,
@@ -109,25 +90,21 @@ def search(
     as_json: bool,
     **question: object,
 ) -> None:
-    """Search the log in FOLDER (a lab's own, if left out), with a local index over it.
+    """Search the LOG in a folder or behind a URL (a lab's own, if left out), with a local index over it.
 
     The index is made, and grows, of verified entries only. Each hit is read from the log and verified
     again. Ask one question; without any, all entries that the filters let through are found.
     """
-    from catena.audit.checkpoint import require_log_key
     from catena.audit.search import default_index
     from catena.audit.search import search as search_log
-    from catena.keys.signer import load_public_key
 
-    place = required_folder(folder)
-    result = search_log(
-        place,
-        require_log_key(load_public_key(key_path)),
-        _query(**question),  # type: ignore[arg-type] # click gives each option its type
-        index=index_path or default_index(place),
-        origin=origin,
-        rebuild=rebuild,
-    )
+    if index_path is None:
+        if source.is_url:
+            raise click.UsageError("A log behind a URL needs --index.")
+        index_path = default_index(source.folder)
+    query = _query(**question)  # type: ignore[arg-type] # click gives each option its type
+    with source.opened() as log:
+        result = search_log(log, key, query, index=index_path, origin=origin, rebuild=rebuild)
     output.emit(result, lambda found: _render(found, list_entries), as_json=as_json)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -16,7 +15,7 @@ import msgspec
 from catena.audit.verify import LogSummary, VerifiedEntry, Visit
 from catena.cli import output
 from catena.cli.audit_listing import ListedEntry, listed, table
-from catena.cli.audit_log import READING, LogSource, key_options
+from catena.cli.audit_log import LogSource, key_options, log_argument
 from catena.cli.audit_report import is_report, signer_option, verify_report_file
 from catena.cli.audit_witness import (
     CosignedView,
@@ -25,7 +24,6 @@ from catena.cli.audit_witness import (
     require_cosigned,
     witness_options,
 )
-from catena.cli.home import in_home
 from catena.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -55,34 +53,6 @@ class ProofVerification(msgspec.Struct, frozen=True, kw_only=True):
     entry: ListedEntry
 
 
-def reading_options(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the argument WHAT with what it takes to read it; the verb receives ``source``."""
-
-    @functools.wraps(verb)
-    def function(
-        *,
-        what: str | None,
-        ca: Path | None,
-        token_file: Path | None,
-        keep: Path | None,
-        **others: Any,  # noqa: ANN401 - the verb's own options, passed through
-    ) -> Any:  # noqa: ANN401 - as above
-        what = what or str(in_home("server", "log") or "")
-        if not what:
-            raise click.UsageError("Missing argument 'WHAT': there is no lab here to verify.")
-        return verb(source=LogSource(what, ca, token_file, keep), **others)
-
-    decorated: Callable[..., Any] = function
-    for option in reversed(READING):
-        decorated = option(decorated)
-    decorated = click.option(
-        "--keep",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Folder for what was read of a URL, so that it is read once.",
-    )(decorated)
-    return click.argument("what", required=False)(decorated)
-
-
 @click.command(
     cls=output.Verb,
     exits=(ExitCode.NOT_FOUND, ExitCode.MALFORMED, ExitCode.LOG_INCONSISTENT),
@@ -95,7 +65,7 @@ def reading_options(verb: Callable[..., Any]) -> Callable[..., Any]:
         "catena audit verify ./log --key log.pub --witness KEY --witness KEY --quorum 1",
     ),
 )
-@reading_options
+@log_argument("WHAT")
 @key_options
 @click.option("--entries", "list_entries", is_flag=True, help="List every entry, too.")
 @click.option(
@@ -175,21 +145,16 @@ def _verified(
     remembered: Path | None,
 ) -> tuple[LogSummary, int]:
     """The log, verified whole; the size that was known before, 0 for none."""
-    from catena.audit.folder import LogFolder
     from catena.audit.follow import known
     from catena.audit.hashes import read_checkpoint
     from catena.audit.remembered import recall, remember
-    from catena.audit.verify import check_files, verify_log
+    from catena.audit.verify import verify_log
 
     past = recall(remembered, key, origin=origin) if remembered else None
     known_before = None if past is None else past.checkpoint
     expected = origin if past is None else past.checkpoint.origin
-    content = log.read_checkpoint() if isinstance(log, LogFolder) else read_checkpoint(log)
-    head = known(content, key, origin=expected)
+    head = known(read_checkpoint(log), key, origin=expected)
     summary = verify_log(log, head.checkpoint, key, visit=visit, remembered=known_before)
-    if isinstance(log, LogFolder):
-        set_aside = check_files(log, head.checkpoint, key)
-        summary = msgspec.structs.replace(summary, set_aside=set_aside)
     if remembered and head != past:
         remember(remembered, head)
     return summary, known_before.size if known_before else 0

@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from catena.cli import output
+from catena.cli.audit_log import key_option
 from catena.cli.connection import Connection, connection_options, printable
-from catena.cli.home import in_home
 from catena.errors import ExitCode, NotFound
 
 if TYPE_CHECKING:
@@ -232,24 +232,14 @@ def status(*, connection: Connection, as_json: bool) -> None:
     exits=(ExitCode.NOT_FOUND, ExitCode.USAGE, ExitCode.MALFORMED),
     examples=("catena audit witness log-key --key log.pub --origin catena.local/log",),
 )
-@click.option(
-    "--key",
-    "key_path",
-    required=True,
-    type=_FILE,
-    default=lambda: in_home("keys", "log.pub"),
-    show_default=".catena/keys/log.pub, if it is there",
-    help="The log's public key.",
-)
+@key_option
 @click.option("--origin", required=True, help="The log's origin: `log_origin` in server.toml.")
 @output.output_option
-def log_key(key_path: Path, origin: str, *, as_json: bool) -> None:
+def log_key(*, key: PublicKey, origin: str, as_json: bool) -> None:
     """Print a log's key in the form that a witness's settings take."""
     from catena.audit.checkpoint import verifier_key
-    from catena.keys.signer import load_public_key
 
-    key = verifier_key(origin, load_public_key(key_path))
-    view = LogKeyView(origin=origin, key=key.encode())
+    view = LogKeyView(origin=origin, key=verifier_key(origin, key).encode())
     output.emit(view, lambda found: click.echo(found.key), as_json=as_json)
 
 

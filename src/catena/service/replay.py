@@ -20,7 +20,6 @@ import contextlib
 import itertools
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -32,6 +31,7 @@ from catena.appraise.quote import ClockState
 from catena.appraise.reference import References, UnusableReference
 from catena.appraise.refusal import is_authenticated
 from catena.appraise.verdict import KnownNode
+from catena.audit import checkpoint as checkpoints
 from catena.audit.entries import (
     Approval,
     Enrolment,
@@ -46,8 +46,10 @@ from catena.audit.entries import (
     abridge,
 )
 from catena.audit.evidence import EvidenceMissing
+from catena.audit.hashes import read_checkpoint
+from catena.audit.reader import LogReader
 from catena.audit.report import VerifiedReport
-from catena.audit.verify import LogSummary, VerifiedEntry, verify_folder
+from catena.audit.verify import LogSummary, VerifiedEntry, verify_log
 from catena.errors import CatenaError, FormatError, LogInconsistent, NotFound, Refusal
 from catena.evidence import Evidence
 from catena.formats import dsse
@@ -207,14 +209,15 @@ class _Search:
 
 
 def find_verdict(
-    folder: Path, key: PublicKey, node: str, at: datetime, *, origin: str | None = None
+    log: LogReader, key: PublicKey, node: str, at: datetime, *, origin: str | None = None
 ) -> FoundVerdict:
     """The verdict about ``node`` (a name, or the first digits of an id) in force at a time.
 
-    Verifies the whole log. Raises ``NoVerdictThen`` and what ``verify_folder`` raises.
+    Verifies the whole log. Raises ``NoVerdictThen`` and what ``verify_log`` raises.
     """
     search = _Search(node, at)
-    return search.found(verify_folder(folder, key, origin=origin, visit=search.visit))
+    head = checkpoints.verify(read_checkpoint(log), key, origin=origin)
+    return search.found(verify_log(log, head, key, visit=search.visit))
 
 
 class Contents(Protocol):
