@@ -110,67 +110,51 @@ def test_runc(node):
     compare("runc", told.text)
 
 
-def test_ctr(node, place):
+QUIETLY = ("run", "--rm", "--network=none")
+IN_PODMAN_AND_DOCKER = (
+    (*QUIETLY, f"{APP}:1", "/bin/echo", "hello"),
+    (*QUIETLY, f"{UNSIGNED}:1", "/bin/echo", "hello"),
+    (*QUIETLY, f"{APP}:1", "/bin/sh", "-c", "id"),
+    ("run", "-d", "--network=none", "--name=a4", f"{APP}:1", "/bin/sleep", "60"),
+    ("exec", "a4", "/bin/echo", "inside"),
+    ("exec", "a4", "/bin/sh", "-c", "id"),
+)
+IN_CTR = (
+    ("run", "--rm", f"{APP}:1", "a1", "/bin/echo", "hello"),
+    ("run", "--rm", f"{UNSIGNED}:1", "a2", "/bin/echo", "hello"),
+    ("run", "--rm", f"{APP}:1", "a3", "/bin/sh", "-c", "id"),
+    ("run", "-d", f"{APP}:1", "a4", "/bin/sleep", "60"),
+    ("task", "exec", "--exec-id", "e1", "a4", "/bin/echo", "inside"),
+    ("task", "exec", "--exec-id", "e2", "a4", "/bin/sh", "-c", "id"),
+)
+needs_docker = pytest.mark.skipif(
+    shutil.which("dockerd") is None, reason="docker.io cannot be had from Debian"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "end"),
+    [
+        pytest.param(Ctr, IN_CTR, ("task", "rm", "--force", "a4"), id="ctr"),
+        pytest.param(Podman, IN_PODMAN_AND_DOCKER, ("rm", "-f", "-t", "0", "a4"), id="podman"),
+        pytest.param(
+            Docker, IN_PODMAN_AND_DOCKER, ("rm", "-f", "a4"), id="docker", marks=needs_docker
+        ),
+    ],
+)
+def test_engine(*, request, node, place, kind, typed, end):
+    name = request.node.callspec.id
     with node.gate():
-        ctr = Ctr(node, place)
+        engine = kind(node, place)
         try:
-            for name in (APP, UNSIGNED):
-                ctr.pull(node.store, f"{name}:1")
-            told = Told("ctr", ctr)
-            told("run", "--rm", f"{APP}:1", "a1", "/bin/echo", "hello")
-            told("run", "--rm", f"{UNSIGNED}:1", "a2", "/bin/echo", "hello")
-            told("run", "--rm", f"{APP}:1", "a3", "/bin/sh", "-c", "id")
-            told("run", "-d", f"{APP}:1", "a4", "/bin/sleep", "60")
-            told("task", "exec", "--exec-id", "e1", "a4", "/bin/echo", "inside")
-            told("task", "exec", "--exec-id", "e2", "a4", "/bin/sh", "-c", "id")
-            ctr("task", "rm", "--force", "a4")
+            for image in (APP, UNSIGNED):
+                engine.pull(node.store, f"{image}:1")
+            told = Told(name, engine)
+            for words in typed:
+                told(*words)
+            engine(*end)
             node.await_kind("exit", 2)
         finally:
-            ctr.close()
+            engine.close()
     check_record(node)
-    compare("ctr", told.text)
-
-
-def test_podman(node, place):
-    with node.gate():
-        podman = Podman(node, place)
-        try:
-            for name in (APP, UNSIGNED):
-                podman.pull(node.store, f"{name}:1")
-            told = Told("podman", podman)
-            run = ("run", "--rm", "--network=none")
-            told(*run, f"{APP}:1", "/bin/echo", "hello")
-            told(*run, f"{UNSIGNED}:1", "/bin/echo", "hello")
-            told(*run, f"{APP}:1", "/bin/sh", "-c", "id")
-            told("run", "-d", "--network=none", "--name=a4", f"{APP}:1", "/bin/sleep", "60")
-            told("exec", "a4", "/bin/echo", "inside")
-            told("exec", "a4", "/bin/sh", "-c", "id")
-            podman("rm", "-f", "-t", "0", "a4")
-            node.await_kind("exit", 2)
-        finally:
-            podman.close()
-    check_record(node)
-    compare("podman", told.text)
-
-
-@pytest.mark.skipif(shutil.which("dockerd") is None, reason="docker.io cannot be had from Debian")
-def test_docker(node, place):
-    with node.gate():
-        docker = Docker(node, place)
-        try:
-            for name in (APP, UNSIGNED):
-                docker.pull(node.store, f"{name}:1")
-            told = Told("docker", docker)
-            run = ("run", "--rm", "--network=none")
-            told(*run, f"{APP}:1", "/bin/echo", "hello")
-            told(*run, f"{UNSIGNED}:1", "/bin/echo", "hello")
-            told(*run, f"{APP}:1", "/bin/sh", "-c", "id")
-            told("run", "-d", "--network=none", "--name=a4", f"{APP}:1", "/bin/sleep", "60")
-            told("exec", "a4", "/bin/echo", "inside")
-            told("exec", "a4", "/bin/sh", "-c", "id")
-            docker("rm", "-f", "a4")
-            node.await_kind("exit", 2)
-        finally:
-            docker.close()
-    check_record(node)
-    compare("docker", told.text)
+    compare(name, told.text)
