@@ -34,7 +34,9 @@ from tpm2_vectors import (
 )
 from tpm2nv_vectors import CERTIFIED
 
+import small_audit
 import small_signatures
+from catena.audit import tiles
 from catena.containers.launch.document import default_policy
 from catena.containers.rootfs.layer import layer_tree
 from catena.containers.rootfs.tree import encode
@@ -42,9 +44,11 @@ from catena.errors import FormatError
 from catena.formats import (
     addcheckpoint,
     containerlog,
+    dsse,
     efi,
     gpt,
     layertar,
+    nodeapi,
     note,
     oci,
     openpgp,
@@ -400,6 +404,26 @@ def _signature_seeds() -> dict[str, tuple[bytes, ...]]:
     }
 
 
+# Logs --------------------------------------------------------------------------------------
+
+
+def _audit_seeds() -> dict[str, tuple[bytes, ...]]:
+    payloads = tuple(dsse.parse(leaf).payload for leaf in small_audit.LEAVES)
+    return {
+        "audit.checkpoint.verify": (small_audit.CHECKPOINT.encode(),),
+        "audit.cosigned.verify_cosigned": (small_audit.cosigned_checkpoint(),),
+        "audit.cosigned.parse_witness": (small_audit.WITNESS_KEY.encode(),),
+        "audit.leaf.open_entry": small_audit.LEAVES,
+        "audit.leaf.signed": payloads,
+        "audit.people.open_people": (b"[]", msgspec.json.encode(small_audit.PEOPLE)),
+        "audit.receipt.verify_proof": tuple(one.encode().encode() for one in small_audit.PROOFS),
+        "audit.report.verify_report": (small_audit.REPORT,),
+        "audit.report.signed": (msgspec.json.encode(small_audit.BODY),),
+        "audit.tiles.parse_bundle": (tiles.encode_bundle(small_audit.LEAVES),),
+        "audit.tiles.parse_path": (b"tile/0/x001/000.p/7", b"tile/entries/001"),
+    }
+
+
 # Everything, by the name of the probe ------------------------------------------------------
 
 
@@ -542,6 +566,7 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "rekor.parse_annotation": (log_annotation(),),
         "rekor.parse_entry": log_entries(),
         "containers.x509": (certificate(),),
+        "nodeapi.decode": (msgspec.json.encode(nodeapi.ErrorBody.of(404, "not-found", "no")),),
         "note.parse": (signed_note(),),
         "note.parse_checkpoint": (checkpoint().encode().encode(),),
         "note.parse_signatures": (
@@ -588,7 +613,7 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "launch.check_create": _RUNTIME_CONFIGS,
         "launch.dry_run": (record_of(*story()),),
     }
-    seeds |= _signature_seeds()
+    seeds |= _signature_seeds() | _audit_seeds()
     return (*seeds.get(name, ()), *map(example, kinds))
 
 

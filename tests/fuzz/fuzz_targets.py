@@ -17,6 +17,11 @@ from cryptography import x509
 from fuzz_probe import LIMIT_INPUT, Probe, Target, check_offset, check_words
 from fuzz_seeds import MAX_SEED, certificate, db_certificate, signature_on_image
 
+import small_audit
+from catena.audit import checkpoint, cosigned, people, receipt, report, tiles
+from catena.audit.entries import KINDS
+from catena.audit.facts import facts_of, node_of
+from catena.audit.leaf import open_entry, seal_entry
 from catena.containers.launch.check import check_create
 from catena.containers.launch.document import default_policy, read_launch_policy
 from catena.containers.launch.dryrun import dry_run
@@ -76,6 +81,7 @@ from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.pattern import compile_pattern
 from catena.formats.unambiguous import read_once
 from catena.ids import HashAlg
+from catena.keys import envelope
 from catena.measure import difference, facts, grammar, ima_replay, logfile, replay, signers, story
 from catena.measure.describe import describe
 from catena.osimage import authenticode
@@ -646,6 +652,82 @@ def _dry_run(data: bytes) -> None:
     msgspec.json.encode(dry_run(events, _default_launch(), lambda _: None))
 
 
+# Logs --------------------------------------------------------------------------------------
+
+_LOG_KEY = small_audit.SIGNER.public_key
+
+
+def _log_checkpoint(data: bytes) -> None:
+    head = checkpoint.verify(data, _LOG_KEY)
+    assert head.encode().encode() in data
+
+
+def _cosigned(data: bytes) -> None:
+    found = cosigned.verify_cosigned(data, _LOG_KEY, small_audit.DEMANDED)
+    assert [one.name for one in found.cosigners] == [small_audit.WITNESS_NAME]
+
+
+def _witness(data: bytes) -> None:
+    _written_again(data, cosigned.parse_witness, verifierkey.VerifierKey.encode)
+
+
+def _leaf(data: bytes) -> None:
+    assert seal_entry(small_audit.SIGNER, open_entry(data, _LOG_KEY)) == data
+
+
+def _signed_entry(data: bytes) -> None:
+    """A statement that the log's key signed: no fuzzer guesses a signature."""
+    leaf = envelope.seal(small_audit.SIGNER, data).encode()
+    try:
+        entry = open_entry(leaf, _LOG_KEY)
+    except FormatError as error:
+        check_offset(error, len(leaf))
+        error.offset = 0  # of the leaf
+        raise
+    msgspec.json.encode((entry, entry.summary(), node_of(entry), list(facts_of(entry))))
+
+
+def _proof(data: bytes) -> None:
+    proven = receipt.verify_proof(data, _LOG_KEY)
+    assert proven.entry == small_audit.ENTRIES[proven.index]
+
+
+def _report(data: bytes) -> None:
+    found = report.verify_report(data, _LOG_KEY)
+    assert set(found.entries) <= set(range(found.size))
+    assert all(found.read(digest) for digest in found.contents)
+    for _, verdict in found.verdicts():
+        assert verdict.node_id in found.nodes
+
+
+def _signed_report(data: bytes) -> None:
+    """A body that its maker signed, as a hostile maker can sign any."""
+    made = report._signed(data, small_audit.WITNESS, small_audit.NOON)
+    try:
+        _report(made)
+    except FormatError as error:
+        check_offset(error, len(made))
+        error.offset = 0  # of the report
+        raise
+
+
+def _people(data: bytes) -> None:
+    assert all(map(people.is_pseudonym, people.open_people(data)))
+
+
+def _bundle_of_entries(data: bytes) -> None:
+    """Of as many entries as there seem to be."""
+    count, at = 0, 0
+    while at < len(data) and count < tiles.TILE_WIDTH:
+        at += 2 + int.from_bytes(data[at : at + 2], "big")
+        count += 1
+    assert tiles.encode_bundle(tiles.parse_bundle(data, count)) == data
+
+
+def _tile_path(data: bytes) -> None:
+    _written_again(data, tiles.parse_path, lambda tile: tile.path)
+
+
 # The registry ------------------------------------------------------------------------------
 
 _JSON = (
@@ -968,6 +1050,38 @@ TARGETS: dict[str, Target] = {
                 "db".encode("utf-16-le"),
                 b"kernel_cmdline: ",
                 b".linux\0",
+            ),
+        ),
+        Target(
+            "audit",
+            (
+                Probe("audit.checkpoint.verify", _log_checkpoint, CatenaError),
+                Probe("audit.cosigned.verify_cosigned", _cosigned, CatenaError),
+                Probe("audit.cosigned.parse_witness", _witness, CatenaError),
+                Probe("audit.leaf.open_entry", _leaf, CatenaError),
+                Probe("audit.leaf.signed", _signed_entry, CatenaError),
+                Probe("audit.people.open_people", _people, CatenaError),
+                Probe("audit.receipt.verify_proof", _proof, CatenaError),
+                Probe("audit.report.verify_report", _report, CatenaError),
+                Probe("audit.report.signed", _signed_report, CatenaError),
+                Probe("audit.tiles.parse_bundle", _bundle_of_entries),
+                Probe("audit.tiles.parse_path", _tile_path),
+            ),
+            (
+                *_JSON,
+                *_fields(report.ReportBody),
+                *_fields(report.ReportedEntry),
+                *_fields(report.Maker),
+                *{
+                    word
+                    for kind in KINDS.values()
+                    for word in (*_fields(kind), f'"{kind.predicate_type()}"'.encode())
+                },
+                *_fields(people.Person),
+                b'"person:',
+                b"tile/entries/",
+                b".p/",
+                b"/x000",
             ),
         ),
         Target(

@@ -11,7 +11,7 @@ from fuzz_probe import Probe
 from fuzz_targets import TARGETS
 from hostile import bit_flips
 
-from catena import formats
+from catena import audit, formats
 from catena.errors import FormatError
 
 PROBES = [probe for target in TARGETS.values() for probe in target.probes]
@@ -19,10 +19,10 @@ COVERED = {probe.name for probe in PROBES}
 WELL_FORMED = [(probe, seed) for probe in PROBES for seed in probe.seeds()]
 
 
-def readers():
-    """Every public function of ``formats`` that takes bytes and makes something else of them."""
-    for found in pkgutil.iter_modules(formats.__path__):
-        module = importlib.import_module(f"catena.formats.{found.name}")
+def readers(package):
+    """Every public function of a room that takes bytes and makes something else of them."""
+    for found in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{found.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ != module.__name__ or name.startswith("_"):
                 continue
@@ -36,7 +36,22 @@ def readers():
 
 
 def test_every_parser_is_fuzzed():
-    assert sorted(set(readers()) - COVERED) == []
+    assert sorted(set(readers(formats)) - COVERED) == []
+
+
+INSIDE = {
+    "follow.known": "checkpoint.verify",
+    "people.pseudonym": "people.open_people",
+    "merkle.verify_inclusion": "receipt.verify_proof",
+    "verify.open_leaf": "leaf.open_entry",
+}
+"""Readers of the audit room that do nothing else with their bytes than to hand them on."""
+
+
+def test_every_reader_of_logs_is_fuzzed():
+    covered = {name.removeprefix("audit.") for name in COVERED if name.startswith("audit.")}
+    assert set(INSIDE.values()) <= covered
+    assert sorted(set(readers(audit)) - covered - INSIDE.keys()) == []
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)

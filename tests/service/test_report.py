@@ -8,6 +8,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from catena.audit import report as reports
 from catena.audit.checkpoint import verify as verify_checkpoint
 from catena.audit.evidence import EvidenceStore
 from catena.audit.folder import LogFolder
@@ -113,6 +114,13 @@ def test_a_report_of_another_log_or_maker(made, auditor, log_key):
         verify_report(made, log_key, signer=stranger)
     with pytest.raises(LogInconsistent):
         verify_report(made, log_key, origin="other.example/log")
+
+
+def test_a_maker_does_not_choose_the_words_of_a_refusal(body, auditor, log_key):
+    content = msgspec.json.encode(body).replace(b'"scope"', b'"' + b"x" * 5000 + b'"', 1)
+    with pytest.raises(MalformedReport, match="unknown field") as refused:
+        verify_report(reports._signed(content, auditor, body.at), log_key)
+    assert len(str(refused.value)) < 300
 
 
 def test_a_maker_cannot_make_things_up(body, auditor, log_key, attested):

@@ -67,7 +67,8 @@ def open_entry(leaf: bytes, key: PublicKey) -> Entry:
     try:
         entry = decoder.decode(statement.predicate)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"entry cannot be read: {error}") from error
+        # The decoder quotes names that the entry has, at any length.
+        raise FormatError(f"entry cannot be read: {str(error)[:200]}") from error
     # 3.
     if entry.subjects() != statement.subject:
         raise FormatError("the statement's subjects are not those of its entry")

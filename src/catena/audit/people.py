@@ -66,7 +66,8 @@ def open_people(content: bytes) -> Mapping[str, str]:
     try:
         people = msgspec.json.decode(content, type=tuple[Person, ...])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"not a list of people: {error}") from error
+        # The decoder quotes names that the list has, at any length.
+        raise FormatError(f"not a list of people: {str(error)[:200]}") from error
     for one in people:
         made = pseudonym(bytes.fromhex(one.salt), one.name)
         if made != one.pseudonym:

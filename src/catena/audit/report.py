@@ -36,6 +36,7 @@ REPORT_TYPE = "urn:catena:audit-report:v1"
 MAX_REPORT = 512 * 1024 * 1024
 MAX_ENTRIES = 100_000
 _MAX_PROOF = 64
+_MAX_COMPLAINT = 200
 
 
 class MalformedReport(FormatError):
@@ -125,7 +126,10 @@ class VerifiedReport:
 
 def write_report(body: ReportBody, signer: Signer, made_at: datetime) -> bytes:
     """The file for a body, signed by its maker."""
-    content = msgspec.json.encode(body)
+    return _signed(msgspec.json.encode(body), signer, made_at)
+
+
+def _signed(content: bytes, signer: Signer, made_at: datetime) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
     maker = Maker(
         public_key=public_pem(signer.public_key).decode(), made_at=made_at, body_sha256=digest
@@ -204,7 +208,9 @@ def named_by(verdict: Verdict, read_in_force: bytes | None) -> tuple[str, ...]:
         try:
             named.extend(msgspec.json.decode(read_in_force, type=InForce).documents)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise MalformedReport(f"the references in force cannot be read: {error}") from error
+            raise MalformedReport(
+                f"the references in force cannot be read: {_said(error)}"
+            ) from error
     return tuple(dict.fromkeys(named))
 
 
@@ -225,7 +231,7 @@ def _read(content: bytes) -> tuple[Maker, ReportBody]:
     except Refusal as error:
         raise ReportAltered(f"the maker's signature does not hold: {error}") from error
     except (msgspec.DecodeError, UnicodeError, FormatError) as error:
-        raise MalformedReport(f"not a report: {error}") from error
+        raise MalformedReport(f"not a report: {_said(error)}") from error
     if not spelled:
         raise MalformedReport("the report's first line is not spelled as one")
     if hashlib.sha256(rest[:-1]).hexdigest() != maker.body_sha256:
@@ -233,10 +239,15 @@ def _read(content: bytes) -> tuple[Maker, ReportBody]:
     try:
         body = msgspec.json.decode(rest[:-1], type=ReportBody)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedReport(f"the report's body cannot be read: {error}") from error
+        raise MalformedReport(f"the report's body cannot be read: {_said(error)}") from error
     if msgspec.json.encode(body) != rest[:-1]:
         raise MalformedReport("the report's body is not spelled as one")
     return maker, body
+
+
+def _said(error: Exception) -> str:
+    """What a decoder complains of: it quotes names that the maker chose, at any length."""
+    return ascii(str(error)[:_MAX_COMPLAINT])[1:-1]
 
 
 def _check_contents(report: VerifiedReport) -> None:
