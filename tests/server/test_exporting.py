@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import signal
 import socket
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from google.protobuf import json_format
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
+from opentelemetry.proto.logs.v1.logs_pb2 import SeverityNumber
 
-from catena.audit.entries import Denial
+import small_audit
+from catena.audit.entries import Denial, Entry, NodeEntry
 from catena.audit.folder import LogFolder
 from catena.audit.hashes import read_bundle
 from catena.audit.leaf import open_entry, seal_entry
@@ -27,6 +36,7 @@ from catena.service.views import ExportsReport, SecretRequest
 from server.live import *  # noqa: F403 - fixtures
 from server.live import lifetime
 from server.receivers import HttpReceiver, SyslogListener
+from server.rsyslog import Rsyslog, needs_rsyslog
 from service.fixtures import make_server
 
 ORIGIN = "log.example.org/fleet"
@@ -161,6 +171,109 @@ def test_a_syslog_receiver_that_was_down_gets_what_it_missed(tmp_path, append, e
     wait_for(lambda: len(second.raw) >= 300)
     assert list(dict.fromkeys(first.indices + second.indices)) == list(range(302))
     second.close()
+
+
+def every_kind(count: int) -> list[Entry]:
+    """Entries as a log has them, several kinds, some of whose texts try to be more than text."""
+    wild = denial(0, 'a]"\\\n<34>1 - forged \x1b[2J\u202e {"x": 1}')
+    return list(itertools.islice(itertools.cycle((*small_audit.ENTRIES, wild)), count))
+
+
+def spelled_out(text: str) -> str:
+    """Control characters as they are sent: a message is one line."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+@needs_rsyslog
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+def test_rsyslog_understands_every_entry_and_writes_each_once_in_order(
+    tmp_path, log, signer, exporting_to, transport
+):
+    entries = every_kind(600)
+    leaves = [seal_entry(signer, entry) for entry in entries]
+    log.append(leaves[:300])
+    with Rsyslog(tmp_path / "rsyslog", transport) as rsyslog:
+        exporters = exporting_to(rsyslog.address)
+        log.append(leaves[300:])
+        wait_for(lambda: only(exporters).exported == len(entries))
+        wait_for(lambda: len(rsyslog.lines) >= len(entries))
+    received = rsyslog.received
+    assert len(received) == len(entries)
+    for index, (one, entry, leaf) in enumerate(zip(received, entries, leaves, strict=True)):
+        data = {
+            "origin": ORIGIN,
+            "index": str(index),
+            "sha256": hashlib.sha256(leaf).hexdigest(),
+            "actor": entry.actor,
+        }
+        if isinstance(entry, NodeEntry):
+            data["node"] = entry.node_id
+        assert one.data == {"catena@32473": data}
+        assert (one.host, one.app, one.kind) == ("trust.example.org", "catena", entry.kind)
+        assert (one.at, one.priority >> 3) == (entry.at, 13)
+        assert one.text == f"\ufeff{spelled_out(entry.summary())}"
+
+
+def test_opentelemetry_reads_every_record_as_the_entry_that_it_is(log, signer, exporting_to):
+    """By OpenTelemetry's own definition of a request, and its answer by that of an answer."""
+    entries = every_kind(150)
+    leaves = [seal_entry(signer, entry) for entry in entries]
+    log.append(leaves)
+    nothing_rejected = json_format.MessageToJson(ExportLogsServiceResponse()).encode()
+    with HttpReceiver(answer=nothing_rejected) as receiver:
+        exporters = exporting_to(f"otlp {receiver.url}")
+        wait_for(lambda: only(exporters).exported == len(entries))
+        posts = list(receiver.posts)
+    records = []
+    for headers, body in posts:
+        assert headers["content-type"] == "application/json"
+        request = json_format.Parse(body, ExportLogsServiceRequest())
+        (resource,) = request.resource_logs
+        assert values(resource.resource.attributes) == {
+            "service.name": "catena",
+            "service.instance.id": "trust.example.org",
+            "catena.log.origin": ORIGIN,
+        }
+        (scope,) = resource.scope_logs
+        assert scope.scope.name == "catena.audit"
+        records += scope.log_records
+    assert len(records) == len(entries)
+    for index, (record, entry, leaf) in enumerate(zip(records, entries, leaves, strict=True)):
+        attributes = values(record.attributes)
+        assert open_entry(attributes["catena.leaf"].encode(), signer.public_key) == entry
+        assert attributes == {
+            "catena.kind": entry.kind,
+            "catena.index": index,
+            "catena.actor": entry.actor,
+            "catena.leaf.sha256": hashlib.sha256(leaf).hexdigest(),
+            "catena.leaf": leaf.decode(),
+            **({"catena.node": entry.node_id} if isinstance(entry, NodeEntry) else {}),
+        }
+        alarming = entry.kind == "denial" or getattr(entry, "verdict", "") == "untrusted"
+        expected = SeverityNumber.SEVERITY_NUMBER_WARN if alarming else SeverityNumber.SEVERITY_NUMBER_INFO  # fmt: skip
+        assert record.severity_number == expected
+        assert record.body.string_value == entry.summary()
+        seconds, rest = divmod(record.time_unix_nano, 10**9)
+        at = datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=rest // 1000)
+        assert at == entry.at
+
+
+def values(attributes) -> dict[str, str | int]:
+    """Attributes by name, each of the one type that it has."""
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+
+
+def test_a_rejection_that_opentelemetry_writes_is_understood(append, exporting_to):
+    append(1)
+    answer = ExportLogsServiceResponse()
+    answer.partial_success.rejected_log_records = 1
+    answer.partial_success.error_message = "full"
+    with HttpReceiver(answer=json_format.MessageToJson(answer).encode()) as receiver:
+        exporters = exporting_to(f"otlp {receiver.url}")
+        wait_for(lambda: only(exporters).code == "export-refused")
+        assert only(exporters).exported == 0
 
 
 def test_a_thousand_entries_arrive_in_order_and_as_they_are(
