@@ -23,6 +23,7 @@ from catena.lab.attacks import GALLERY
 from catena.server.app import OPERATIONS
 from catena.server.config import Config
 from catena.server.witness_folder import WitnessConfig
+from catena.service.roles import RIGHTS, Right
 
 PROJECT = Path(__file__).resolve().parents[1]
 THREATS = (PROJECT / "docs/threats.md").read_text()
@@ -160,12 +161,31 @@ def test_exit_codes_are_those_of_the_code():
 
 
 def test_every_operation_of_the_api_is_in_the_manual_as_it_is():
-    table = MANUAL.split("| request | role | what |\n", 1)[1].split("\n\n", 1)[0]
+    table = MANUAL.split("| request | right | what |\n", 1)[1].split("\n\n", 1)[0]
     wanted = [
-        [f"`{one.method} {one.path.replace(':path}', '}')}`", one.role or "none", one.summary]
+        [
+            f"`{one.method} {one.path.replace(':path}', '}')}`",
+            f"`{one.right}`" if one.right else "none",
+            one.summary,
+        ]
         for one in OPERATIONS
     ]
     assert rows(table)[1:] == wanted
+
+
+# Roles -------------------------------------------------------------------------------------
+
+
+def test_roles_and_rights_are_those_of_the_code():
+    _, table = MANUAL.split("| right | ", 1)
+    head, *lines = rows("| right | " + table.split("\n\n", 1)[0])
+    told = {
+        line[0].strip("`"): {
+            role for role, cell in zip(head[1:-1], line[1:-1], strict=True) if cell
+        }
+        for line in lines[1:]
+    }
+    assert told == {right: {r for r, has in RIGHTS.items() if right in has} for right in Right}
 
 
 # Settings ----------------------------------------------------------------------------------

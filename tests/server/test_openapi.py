@@ -85,8 +85,8 @@ def operations() -> dict[tuple[str, str], dict]:
 def test_who_may_ask_is_said_and_refusals_are_problem_details():
     for one in OPERATIONS:
         told = operations()[one.method, one.path.replace(":path}", "}")]
-        assert ("security" in told) == (one.role is not None)
-        assert ("401" in told["responses"]) == (one.role is not None)
+        assert ("security" in told) == (one.right is not None)
+        assert ("401" in told["responses"]) == (one.right is not None)
         wanted = {str(int(status_of(kind.__new__(kind)))) for kind in refusals(one)}
         assert wanted <= set(told["responses"])
         for status, answer in told["responses"].items():

@@ -96,7 +96,7 @@ def _reading(verb: Callable[..., Any], missing: str) -> Callable[..., Any]:
         "--ca", type=_FILE, help="PEM certificates that a URL's server is trusted by."
     )
     token_file = click.option(
-        "--token-file", type=_FILE, help="Token of a viewer, for a log that asks for one."
+        "--token-file", type=_FILE, help="Token of an auditor, for a log that asks for one."
     )
     return ca(token_file(function))
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from catena.server.tokens import Role, StoredToken, authenticate, require
+from catena.server.tokens import StoredToken, authenticate, require
+from catena.service.roles import Right
 from catena.service.uses import Purpose, TokenUses
 from catena.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Lets a request through if its token is stored and has the role."""
+    """Lets a request through if its token is stored and has the right."""
 
     database: Database
     uses: TokenUses
     purpose: Purpose
 
-    def admit(self, header: str | None, role: Role) -> StoredToken:
+    def admit(self, header: str | None, right: Right) -> StoredToken:
         """The token of an ``Authorization`` header, whose use is noted in the log.
 
         Raises ``Unauthenticated``, ``Forbidden``, ``LogUnwritable``.
@@ -25,6 +26,6 @@ class Admission:
         with self.database.snapshot() as rows:
             tokens = rows.tokens.list()
         token = authenticate(header, tokens)
-        require(token, role)
+        require(token, right)
         self.uses.note(self.purpose, token.label, token.role, token.hash)
         return token

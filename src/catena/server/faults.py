@@ -57,10 +57,10 @@ class Unauthenticated(Refusal):
 
 
 class Forbidden(Refusal):
-    """An admin call that the token's role does not allow."""
+    """An admin call that the token's role or scope does not allow."""
 
     code = "forbidden"
-    remedy = "Use a token with the role `admin`."
+    remedy = "Use a token whose role has this right; the manual's table of roles says which."
 
 
 class BadQuery(UsageError):

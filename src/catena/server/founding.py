@@ -39,9 +39,10 @@ from catena.server.folder import (
     read_roots,
     split_root,
 )
-from catena.server.tokens import Role, new_token, token_hash
+from catena.server.tokens import new_token, token_hash
 from catena.service.journal import Journal
 from catena.service.pseudonyms import Pseudonyms
+from catena.service.roles import Role
 from catena.service.setting import KEY_SIZE
 from catena.store.credentials import Token
 from catena.store.database import Database

@@ -8,7 +8,7 @@ path                          content type                    may be kept
 ===========================  ==============================  ===================================
 
 A path is served only if ``audit.tiles`` would have written it. The log names nodes and what they ran, so reading
-takes a token of a viewer or above, unless ``log_public`` is set.
+takes the right ``log:read`` (an auditor has it, a viewer has not), unless ``log_public`` is set.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from catena.errors import FormatError, NotFound
 from catena.server.admission import Admission
 from catena.server.answer import TEXT, Desk
 from catena.server.operation import Operation
-from catena.server.tokens import Role
+from catena.service.roles import Right
 
 PREFIX = "/log"
 _FRESH = {"cache-control": "no-cache"}
@@ -52,7 +52,7 @@ OPERATIONS: Final = (
         "GET",
         f"{PREFIX}/{CHECKPOINT}",
         "The log's newest checkpoint; no token if `log_public` is set",
-        role=Role.VIEWER,
+        right=Right.LOG_READ,
         media=TEXT,
         refuses=(NoSuchTile,),
     ),
@@ -60,7 +60,7 @@ OPERATIONS: Final = (
         "GET",
         f"{PREFIX}/tile/{{name:path}}",
         "Hashes or entries of the log (C2SP tlog-tiles); no token if `log_public` is set",
-        role=Role.VIEWER,
+        right=Right.LOG_READ,
         name=TilePath,
         media="application/octet-stream",
         refuses=(NoSuchTile,),
@@ -81,7 +81,7 @@ def routes(log: LogReader, desk: Desk, admission: Admission | None) -> list[Rout
 
 def _answer(log: LogReader, admission: Admission | None, header: str | None, name: str) -> Response:
     if admission is not None:
-        admission.admit(header, Role.VIEWER)
+        admission.admit(header, Right.LOG_READ)
     if name == CHECKPOINT:
         content = _read(log, name, MAX_CHECKPOINT)
         return Response(content, 200, _FRESH, TEXT)

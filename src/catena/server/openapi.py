@@ -45,6 +45,7 @@ from catena.server.faults import (
 )
 from catena.server.operation import Operation
 from catena.service.pages import PageRequest
+from catena.service.roles import roles_with
 from catena.store.errors import DatabaseGone
 
 _TOKEN = "token"  # noqa: S105  a name in the description
@@ -91,7 +92,7 @@ def refusals(operation: Operation) -> tuple[type[CatenaError], ...]:
     """Every error that an operation may answer, those that all have included."""
     return (
         *_ALWAYS,
-        *(_WITH_TOKEN if operation.role else ()),
+        *(_WITH_TOKEN if operation.right else ()),
         *((BadQuery,) if operation.verb else ()),
         *(_WITH_BODY if operation.takes else ()),
         *operation.refuses,
@@ -114,13 +115,19 @@ def _operation(one: Operation, found: Mapping[str, Schema]) -> OperationObject:
     return OperationObject(
         operation_id=_identifier(one),
         summary=one.summary,
-        description=f"Role of the token: {one.role} or above." if one.role else "Needs no token.",
+        description=_who(one),
         tags=(_tag(one),),
-        security=({_TOKEN: ()},) if one.role else None,
+        security=({_TOKEN: ()},) if one.right else None,
         parameters=tuple(_parameters(one, found)),
         request_body=body,
         responses={"200": _answer(one, found), **_problems(refusals(one))},
     )
+
+
+def _who(one: Operation) -> str:
+    if one.right is None:
+        return "Needs no token."
+    return f"Right of the token: `{one.right}` (roles {', '.join(roles_with(one.right))})."
 
 
 def _parameters(one: Operation, found: Mapping[str, Schema]) -> Iterator[Parameter]:

@@ -17,7 +17,7 @@ from catena.formats import nodeapi
 from catena.server.answer import JSON
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
-from catena.server.tokens import Role
+from catena.service.roles import Right
 from catena.service.trust import TrustService
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -25,7 +25,15 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 Segment = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9._@:-]{0,127}\Z")]
 """What stands for one thing in a path: a name, or the first digits of an id."""
 
+ADMIN = "/v1/admin/"
 B = TypeVar("B")
+
+
+class UnguardedOperation(CatenaError):
+    """An operation of the admin API that nobody said who may ask for: a defect, stopped at the start."""
+
+    code = "unguarded-operation"
+    remedy = "This is a defect in catena; report it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +78,8 @@ class Operation:
     path: str
     summary: str
     _: KW_ONLY
-    role: Role | None = None
-    """The least role of its token; None if it needs none."""
+    right: Right | None = None
+    """What its token must be good for; None if it needs none, as nothing below ``/v1/admin`` does."""
     takes: type[msgspec.Struct] | None = None
     verbatim: bool = False
     """The body is signed: it is not decoded before its verb has it."""
@@ -87,6 +95,11 @@ class Operation:
     limit: int | None = None
     """Bytes of a body, if less than the server's own limit."""
     verb: Verb | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ``UnguardedOperation``: then the server does not start."""
+        if self.right is None and self.path.startswith(ADMIN):
+            raise UnguardedOperation("no right is named for an operation", got=self.path)
 
     def act(self, parts: Parts, asked: Asked) -> object:
         """Decode the body and run the verb. Raises ``FormatError`` and what the verb raises."""

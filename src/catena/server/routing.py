@@ -44,11 +44,11 @@ def _route(operation: Operation, parts: Parts, desk: Desk, admission: Admission)
 
 async def _actor(operation: Operation, request: Request, desk: Desk, admission: Admission) -> str:
     """The label of the request's token; nobody's where none is needed."""
-    role = operation.role
-    if role is None:
+    right = operation.right
+    if right is None:
         return ""
     header = request.headers.get("authorization")
-    token = await desk.decide(lambda: admission.admit(header, role))
+    token = await desk.decide(lambda: admission.admit(header, right))
     return token.label
 
 

@@ -1,4 +1,4 @@
-"""Bearer tokens of the admin API: 256 random bits, kept only as a hash, with a role.
+"""Bearer tokens of the admin API: 256 random bits, kept only as a hash, with a role and a scope.
 
 A token has full entropy, so one SHA-256 is enough; there is nothing to guess. It looks like
 ``catena_`` followed by 43 characters, so that secret scanners can find a leaked one.
@@ -10,21 +10,14 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 from typing import Protocol
 
 from catena.server.faults import Forbidden, Unauthenticated
+from catena.service.roles import Right, rights_of
 
 PREFIX = "catena_"
 TOKEN_BYTES = 32
 _MAX_HEADER = 256
-
-
-class Role(StrEnum):
-    """What a token may do: ``viewer`` reads, ``admin`` also changes."""
-
-    VIEWER = "viewer"
-    ADMIN = "admin"
 
 
 class StoredToken(Protocol):
@@ -71,7 +64,7 @@ def authenticate(header: str | None, tokens: Iterable[StoredToken]) -> StoredTok
     return found
 
 
-def require(token: StoredToken, role: Role) -> None:
-    """Refuse a token of a lesser role. Raises ``Forbidden``."""
-    if role is Role.ADMIN and token.role != Role.ADMIN:
-        raise Forbidden("this token may only read", expected=Role.ADMIN, got=token.role)
+def require(token: StoredToken, right: Right) -> None:
+    """Refuse a token without this right. Raises ``Forbidden``."""
+    if right not in rights_of(token.role):
+        raise Forbidden("this token may not do that", expected=right, got=f"role {token.role}")
