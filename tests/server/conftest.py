@@ -10,7 +10,7 @@ import pytest
 
 from catena.audit.folder import LogFolder
 from catena.server.app import build_app
-from catena.server.tokens import token_hash
+from catena.service.bearer import token_hash
 from catena.service.roles import Role
 from catena.store.credentials import Token
 from service.fixtures import *  # noqa: F403 - one set of fixtures for service and server

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from catena.formats.nodeapi import ErrorBody, NonceRequest
-from catena.server.tokens import token_hash
+from catena.service.bearer import token_hash
 from catena.service.views import (
     ApprovalRequest,
     CaptureRequest,

@@ -32,6 +32,9 @@ ALLOWED = {
     ("POST", "/policy/simulation"): LOOKING,
     ("GET", "/witnesses"): LOOKING,
     ("GET", "/export"): LOOKING,
+    ("GET", "/tokens"): {"auditor", "admin"},
+    ("POST", "/tokens"): {"admin"},
+    ("DELETE", "/tokens/{name}"): {"admin"},
     ("GET", "/people"): {"admin"},
     ("DELETE", "/people/{name}"): {"admin"},
 }

@@ -15,7 +15,7 @@ from catena.server.config import BadConfig, Config, NoServerFolder, load, render
 from catena.server.folder import BadRoot, UnrememberedLog, open_server
 from catena.server.founding import FolderUnwritable, ServerExists, Sources, init
 from catena.server.tls import BadServerName, parse_name
-from catena.server.tokens import token_hash
+from catena.service.bearer import token_hash
 from catena.store.errors import DatabaseMissing
 from service.fixtures import START, make_server, put_secret
 

@@ -34,6 +34,13 @@ from catena.service.references import (
 from catena.service.roles import Right
 from catena.service.secrets import BadSecretName, NoSuchSecret
 from catena.service.simulation import SimulationRunning
+from catena.service.tokens import (
+    LabelTaken,
+    LastAdmin,
+    TokenTooLong,
+    UnknownToken,
+    UselessScope,
+)
 from catena.service.views import (
     ApprovalRequest,
     CaptureRequest,
@@ -42,6 +49,7 @@ from catena.service.views import (
     ExplanationView,
     ExportsReport,
     Forgotten,
+    NewToken,
     NodeView,
     PcrPolicyRequest,
     PolicyHistory,
@@ -54,6 +62,8 @@ from catena.service.views import (
     SecretView,
     SimulationRequest,
     SimulationView,
+    TokenRequest,
+    TokenView,
 )
 from catena.store.errors import AmbiguousNode, Conflict, NameTaken
 
@@ -249,6 +259,33 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         answer=Forgotten,
         refuses=(UnknownPerson, PersonInUse),
         verb=lambda at, call: at.service.people.forget(PREFIX + call.name, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/tokens",
+        "Every token, without values",
+        right=Right.TOKENS_READ,
+        answer=tuple[TokenView, ...],
+        verb=lambda at, _: at.service.tokens.list(),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/tokens",
+        "Make a token, which is in the answer and nowhere else",
+        right=Right.TOKENS_WRITE,
+        takes=TokenRequest,
+        answer=NewToken,
+        refuses=(LabelTaken, TokenTooLong, UselessScope, Conflict),
+        verb=lambda at, call: at.service.tokens.create(call.body, call.actor),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/admin/tokens/{name}",
+        "Withdraw all tokens with this label, or the one with this id",
+        right=Right.TOKENS_WRITE,
+        answer=tuple[TokenView, ...],
+        refuses=(UnknownToken, LastAdmin),
+        verb=lambda at, call: at.service.tokens.remove(call.name, call.actor),
     ),
     Operation(
         "GET",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from catena.server.tokens import StoredToken, authenticate, require
 from catena.service.roles import Right
@@ -17,15 +19,16 @@ class Admission:
     database: Database
     uses: TokenUses
     purpose: Purpose
+    now: Callable[[], datetime]
 
     def admit(self, header: str | None, right: Right) -> StoredToken:
         """The token of an ``Authorization`` header, whose use is noted in the log.
 
-        Raises ``Unauthenticated``, ``Forbidden``, ``LogUnwritable``.
+        Raises ``Unauthenticated``, ``ExpiredToken``, ``Forbidden``, ``LogUnwritable``.
         """
         with self.database.snapshot() as rows:
             tokens = rows.tokens.list()
-        token = authenticate(header, tokens)
+        token = authenticate(header, tokens, self.now())
         require(token, right)
         self.uses.note(self.purpose, token.label, token.role, token.hash)
         return token

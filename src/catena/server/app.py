@@ -54,14 +54,16 @@ def build_app(
         return desk.refuse(request, WrongMethod("this path has other methods"))
 
     parts = Parts(service, collector, exporters)
-    admins = Admission(service.setting.database, service.uses, "admin")
+    admins = Admission(service.setting.database, service.uses, "admin", service.setting.now)
     routes = [
         *public.routes(desk, openapi.describe(OPERATIONS), collector),
         *routing.routes((*nodes.OPERATIONS, *admin.OPERATIONS), parts, desk, admins),
     ]
     if log is not None:
         admission = (
-            None if config.log_public else Admission(service.setting.database, service.uses, "log")
+            None
+            if config.log_public
+            else Admission(service.setting.database, service.uses, "log", service.setting.now)
         )
         routes += log_files.routes(log, desk, admission)
     application = Starlette(

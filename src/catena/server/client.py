@@ -28,6 +28,7 @@ from catena.service.views import (
     CosigningReport,
     ExplanationView,
     Forgotten,
+    NewToken,
     NodeView,
     PcrPolicyRequest,
     PolicyHistory,
@@ -39,13 +40,15 @@ from catena.service.views import (
     SecretView,
     SimulationRequest,
     SimulationView,
+    TokenRequest,
+    TokenView,
 )
 
 if TYPE_CHECKING:
     import httpx
 
 PROFILE_FILE = "admin.toml"
-_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}")
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,127}")
 TIMEOUT = 30.0
 _MAX_TOKEN_FILE = 1024
 
@@ -260,6 +263,18 @@ class AdminClient:
     def forget(self, pseudonym: str) -> Forgotten:
         """Delete the name behind a pseudonym."""
         return self._call("DELETE", admin_path("people", pseudonym.removeprefix(PREFIX)), Forgotten)
+
+    def tokens(self) -> tuple[TokenView, ...]:
+        """Every token, without values."""
+        return self._call("GET", admin_path("tokens"), tuple[TokenView, ...])
+
+    def create_token(self, request: TokenRequest) -> NewToken:
+        """Make a token, which is shown here and never again."""
+        return self._call("POST", admin_path("tokens"), NewToken, request)
+
+    def remove_token(self, name: str) -> tuple[TokenView, ...]:
+        """Withdraw the tokens with this label, or the one with this id."""
+        return self._call("DELETE", admin_path("tokens", name), tuple[TokenView, ...])
 
     def witnesses(self) -> CosigningReport:
         """How far the log's cosignatures lag."""

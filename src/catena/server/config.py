@@ -106,6 +106,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Who gets the log's entries as they are appended: ``KIND ADDRESS`` each (``export_target``)."""
     export_ca: str | None = None
     """PEM certificates that HTTPS receivers are trusted by, instead of the system's."""
+    token_max_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 365
+    """How long a token may live that an admin makes."""
     max_body: Annotated[int, msgspec.Meta(ge=65_536)] = 24 * 1024 * 1024
     body_budget: Annotated[int, msgspec.Meta(ge=65_536)] = 128 * 1024 * 1024
     body_timeout: Seconds = 30

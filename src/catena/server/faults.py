@@ -56,6 +56,13 @@ class Unauthenticated(Refusal):
     remedy = "Give the admin token's file (--token-file or CATENA_TOKEN_FILE)."
 
 
+class ExpiredToken(Unauthenticated):
+    """A token that the server knows, and that has ended."""
+
+    code = "token-expired"
+    remedy = "Log in again (`catena login`), or ask an admin for a new token."
+
+
 class Forbidden(Refusal):
     """An admin call that the token's role or scope does not allow."""
 

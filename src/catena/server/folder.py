@@ -144,6 +144,7 @@ def open_server(
         container_indices=config.container_indices,
         interval=config.interval,
         certificate_lifetime=timedelta(seconds=config.certificate_lifetime),
+        token_longest=timedelta(days=config.token_max_days),
         now=now,
         random=random,
     )

@@ -39,7 +39,7 @@ from catena.server.folder import (
     read_roots,
     split_root,
 )
-from catena.server.tokens import new_token, token_hash
+from catena.service.bearer import new_token, token_hash
 from catena.service.journal import Journal
 from catena.service.pseudonyms import Pseudonyms
 from catena.service.roles import Role

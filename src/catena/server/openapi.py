@@ -39,6 +39,7 @@ from catena.server.faults import (
     BodyTooLarge,
     BodyTooSlow,
     Busy,
+    ExpiredToken,
     Forbidden,
     Unauthenticated,
     status_of,
@@ -56,7 +57,7 @@ A body is JSON, read strictly: an unknown member is refused. Binary members are 
 problem details (RFC 9457) with a stable `code`."""
 
 _ALWAYS: Final = (CatenaError, Unavailable, DatabaseGone)
-_WITH_TOKEN: Final = (Unauthenticated, Forbidden)
+_WITH_TOKEN: Final = (Unauthenticated, ExpiredToken, Forbidden)
 _WITH_BODY: Final = (FormatError, BodyTooLarge, BodyTooSlow, Busy)
 
 

@@ -22,7 +22,7 @@ from catena.service.trust import TrustService
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
-Segment = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9._@:-]{0,127}\Z")]
+Segment = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9._@+:-]{0,127}\Z")]
 """What stands for one thing in a path: a name, or the first digits of an id."""
 
 ADMIN = "/v1/admin/"

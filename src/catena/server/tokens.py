@@ -1,22 +1,17 @@
-"""Bearer tokens of the admin API: 256 random bits, kept only as a hash, with a role and a scope.
-
-A token has full entropy, so one SHA-256 is enough; there is nothing to guess. It looks like
-``catena_`` followed by 43 characters, so that secret scanners can find a leaked one.
-"""
+"""Who a request comes from: the token in its header, held against the stored ones (``service.bearer``)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Protocol
 
-from catena.server.faults import Forbidden, Unauthenticated
+from catena.server.faults import ExpiredToken, Forbidden, Unauthenticated
+from catena.service.bearer import token_hash
 from catena.service.roles import Right, rights_of
+from catena.service.tokens import has_ended
 
-PREFIX = "catena_"
-TOKEN_BYTES = 32
 _MAX_HEADER = 256
 
 
@@ -32,23 +27,20 @@ class StoredToken(Protocol):
         """The token's role."""
 
     @property
+    def scope(self) -> tuple[str, ...]:
+        """The rights that it is narrowed to; empty: all of its role."""
+
+    @property
     def label(self) -> str:
         """Whose token it is; named in the audit log."""
 
-
-def new_token(random: Callable[[int], bytes]) -> str:
-    """A fresh token; show it once."""
-    text = base64.urlsafe_b64encode(random(TOKEN_BYTES)).decode().rstrip("=")
-    return f"{PREFIX}{text}"
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it ends."""
 
 
-def token_hash(token: str) -> str:
-    """What is stored of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def authenticate(header: str | None, tokens: Iterable[StoredToken]) -> StoredToken:
-    """The token that an ``Authorization`` header proves. Raises ``Unauthenticated``.
+def authenticate(header: str | None, tokens: Iterable[StoredToken], now: datetime) -> StoredToken:
+    """The token that an ``Authorization`` header proves. Raises ``Unauthenticated``, ``ExpiredToken``.
 
     Every stored hash is compared, each in constant time: how long this takes says nothing
     about which token came close.
@@ -61,10 +53,13 @@ def authenticate(header: str | None, tokens: Iterable[StoredToken]) -> StoredTok
             found = token
     if scheme.lower() != "bearer" or found is None:
         raise Unauthenticated("the admin API needs a valid token")
+    if has_ended(found.expires_at, now):
+        raise ExpiredToken("this token has ended", got=f"{found.expires_at:%FT%TZ}")
     return found
 
 
 def require(token: StoredToken, right: Right) -> None:
     """Refuse a token without this right. Raises ``Forbidden``."""
-    if right not in rights_of(token.role):
-        raise Forbidden("this token may not do that", expected=right, got=f"role {token.role}")
+    if right not in rights_of(token.role, token.scope):
+        got = f"role {token.role}" + (f", scope {' '.join(token.scope)}" if token.scope else "")
+        raise Forbidden("this token may not do that", expected=right, got=got)

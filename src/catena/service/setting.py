@@ -73,5 +73,7 @@ class Setting:
     interval: int = 30
     """Seconds between two attestations of a node."""
     certificate_lifetime: timedelta = timedelta(minutes=10)
+    token_longest: timedelta = timedelta(days=365)
+    """How long a token may live that an admin makes."""
     now: Callable[[], datetime]
     random: Callable[[int], bytes]

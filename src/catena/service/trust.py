@@ -16,6 +16,7 @@ from catena.service.references import References
 from catena.service.secrets import Secrets
 from catena.service.setting import Setting
 from catena.service.simulation import Simulation
+from catena.service.tokens import Tokens
 from catena.service.uses import TokenUses
 
 
@@ -34,6 +35,7 @@ class TrustService:
     simulation: Simulation
     uses: TokenUses
     people: People
+    tokens: Tokens
 
 
 def build(setting: Setting) -> TrustService:
@@ -55,4 +57,5 @@ def build(setting: Setting) -> TrustService:
         simulation=Simulation(setting, references, policies),
         uses=TokenUses(setting.journal, setting.now),
         people=People(setting.journal, setting.database, setting.now),
+        tokens=Tokens(setting, setting.token_longest),
     )

@@ -40,4 +40,6 @@ class TokenUses:
                 at=now, actor=label, label=label, role=role, token_sha256=token_sha256
             )
             self._journal.record(entry)
+            with self._journal.effect() as rows:
+                rows.tokens.used(token_sha256, now)
             self._noted[use] = now

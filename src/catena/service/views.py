@@ -13,6 +13,7 @@ import msgspec
 from catena.formats.nodeapi import Hex256, NodeState, Reason
 from catena.formats.references import ExpectedEvent
 from catena.measure.changes import Difference
+from catena.service.roles import Right, Role
 
 # Patterns end in \Z: $ would also match before a final newline.
 Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")]
@@ -231,6 +232,44 @@ class ApprovalRequest(View, frozen=True, kw_only=True):
     name: Label | None = None
     role: Label | None = None
     accept_key: Hex256 | None = None
+
+
+TokenLabel = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._@+-]{0,126}[a-z0-9])?\Z")]
+"""Whose token it is, in a path and in the log."""
+
+
+class TokenRequest(View, frozen=True, kw_only=True):
+    """A token to be made. An empty ``scope`` gives all rights of the role."""
+
+    label: TokenLabel
+    role: Role
+    scope: Annotated[tuple[Right, ...], msgspec.Meta(max_length=32)] = ()
+    expires_in: Annotated[int, msgspec.Meta(ge=60)]
+    """Seconds."""
+
+
+class TokenView(View, frozen=True, kw_only=True):
+    """A token, never its value; times are RFC 3339 in UTC."""
+
+    id: str
+    """The first digits of its hash, as the log has it."""
+    label: str
+    role: str
+    scope: tuple[str, ...]
+    login: bool
+    """Whether somebody got it by logging in."""
+    created_at: str
+    expires_at: str | None
+    expired: bool
+    last_used: str | None
+    """To within an hour."""
+
+
+class NewToken(View, frozen=True, kw_only=True):
+    """A token that was just made: ``token`` is shown here and never again."""
+
+    token: str
+    view: TokenView
 
 
 class SecretRequest(View, frozen=True, kw_only=True):

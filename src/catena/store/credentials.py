@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from catena.ids import NodeId
 from catena.store import schema
@@ -22,6 +22,12 @@ class Token:
     role: str
     label: str
     created_at: datetime
+    expires_at: datetime | None = None
+    scope: tuple[str, ...] = ()
+    """The rights that it is narrowed to; empty: all of its role."""
+    last_used: datetime | None = None
+    login: str | None = None
+    """A digest of the login that it was given for; each login gives one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +59,19 @@ class Tokens:
         self._connection = connection
 
     def insert(self, token: Token) -> None:
-        """Add a token."""
+        """Add a token. A login that has given one already raises ``Conflict``."""
         values = {name: getattr(token, name) for name in Token.__dataclass_fields__}
         self._connection.execute(insert(_tokens), values)
+
+    def used(self, token_hash: str, now: datetime) -> None:
+        """Remember that a token was used."""
+        change = update(_tokens).where(_tokens.c.hash == token_hash)
+        self._connection.execute(change.values(last_used=now))
+
+    def prune(self, *, before: datetime) -> None:
+        """Forget what logins gave that ended before ``before``."""
+        ended = _tokens.c.login.is_not(None) & (_tokens.c.expires_at < before)
+        self._connection.execute(delete(_tokens).where(ended))
 
     def get(self, token_hash: str) -> Token | None:
         """The token with this hash."""

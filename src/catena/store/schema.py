@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 6.
+"""Tables of the trust service, schema version 7.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -28,7 +28,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -223,6 +223,23 @@ tokens = Table(
     Column("role", Text, nullable=False),
     Column("label", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("scope", Names, nullable=False, server_default="[]"),
+    Column("last_used", Instant),
+    Column("login", Text),
+    # Nulls are all different: any number of tokens that no login made.
+    Index("uq_tokens_login", "login", unique=True),
+)
+
+authorities = Table(
+    "authorities",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("added_at", Instant, nullable=False),
+    Column("issues_from", Instant, nullable=False),
+    Column("trusted_until", Instant),
 )
 
 certificates = Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar, Literal
 
 from catena.audit.entries.base import EntryBase, Word, Words, sha256
@@ -80,6 +81,9 @@ class AdminToken(EntryBase, frozen=True, kw_only=True):
     label: Word
     role: Word
     token_sha256: Hex256
+    scope: Words = ()
+    """The rights that it is narrowed to; empty: all of its role."""
+    expires: datetime | None = None
 
     def subjects(self) -> tuple[Subject, ...]:
         """The token, by its hash."""
