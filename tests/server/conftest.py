@@ -64,7 +64,7 @@ def open_api(server: Server) -> Iterator[Api]:
     lines: list[str] = []
     opened = server.opened
     log = LogFolder(opened.folder / opened.config.log)
-    app = build_app(server.service, opened.config, lines.append, log=log)
+    app = build_app(server.service, opened.config, lines.append, log=log, people=opened.people)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="https://localhost")
     with asyncio.Runner() as runner:

@@ -14,7 +14,7 @@ import msgspec
 from catena.cli.home import in_home
 
 if TYPE_CHECKING:
-    from catena.server.client import AdminClient
+    from catena.server.client import AdminClient, Profile
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -30,7 +30,13 @@ class Connection:
 
     def open(self) -> AdminClient:
         """The client that the options ask for. Raises ``NoServerNamed`` or ``NoToken``."""
-        from catena.server.client import AdminClient, NoServerNamed, Profile, load_profile
+        from catena.server.client import AdminClient
+
+        return AdminClient.connect(self.chosen())
+
+    def chosen(self) -> Profile:
+        """Which server, CA and token file the options name. Raises ``NoServerNamed``."""
+        from catena.server.client import NoServerNamed, Profile, load_profile
 
         if self.profile is not None:
             chosen = load_profile(self.profile)
@@ -40,7 +46,7 @@ class Connection:
             raise NoServerNamed("no server is named")
         changes = {"server": self.server, "ca": self.ca, "token_file": self.token_file}
         given = {name: str(value) for name, value in changes.items() if value is not None}
-        return AdminClient.connect(msgspec.structs.replace(chosen, **given))
+        return msgspec.structs.replace(chosen, **given)
 
 
 def connection_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -31,6 +31,7 @@ NOUNS = {
     "container": "sign, verify and fetch images, and say whose may run",
     "secret": "keep secrets for machines that prove themselves",
     "token": "say who may call the trust service, and for what",
+    "login": "become known to the trust service through an OpenID provider",
     "agent": "prove this machine and receive its identity",
     "audit": "verify the log of every decision",
     "lab": "boot real virtual machines and attack them",

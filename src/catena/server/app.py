@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from catena.audit.reader import LogReader
 from catena.formats.structs import make_ready
-from catena.server import admin, log_files, nodes, openapi, public, routing
+from catena.server import admin, log_files, login, nodes, openapi, public, routing
 from catena.server.access import AccessLog, Write, to_stderr
 from catena.server.admission import Admission
 from catena.server.answer import Desk
@@ -22,10 +22,12 @@ from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
 from catena.server.faults import NoSuchRoute, WrongMethod
 from catena.server.operation import Parts
+from catena.service.login import Login
 from catena.service.trust import TrustService
 
 OPERATIONS: Final = (
     *nodes.OPERATIONS,
+    *login.OPERATIONS,
     *admin.OPERATIONS,
     *public.OPERATIONS,
     *log_files.OPERATIONS,
@@ -41,6 +43,7 @@ def build_app(
     *,
     log: LogReader | None = None,
     exporters: Exporters | None = None,
+    people: Login | None = None,
 ) -> ASGIApp:
     """The application over one service; ``write`` takes log lines, ``log`` is what it serves."""
     make_ready()  # requests are worked on in threads
@@ -53,11 +56,13 @@ def build_app(
     async def wrong_method(request: Request, _: Exception) -> Response:
         return desk.refuse(request, WrongMethod("this path has other methods"))
 
-    parts = Parts(service, collector, exporters)
+    parts = Parts(service, collector, exporters, people)
     admins = Admission(service.setting.database, service.uses, "admin", service.setting.now)
     routes = [
         *public.routes(desk, openapi.describe(OPERATIONS), collector),
-        *routing.routes((*nodes.OPERATIONS, *admin.OPERATIONS), parts, desk, admins),
+        *routing.routes(
+            (*nodes.OPERATIONS, *login.OPERATIONS, *admin.OPERATIONS), parts, desk, admins
+        ),
     ]
     if log is not None:
         admission = (

@@ -36,6 +36,7 @@ from catena.server.folder import (
     split_root,
 )
 from catena.server.logcheck import check_log
+from catena.server.login import issuer_of
 from catena.server.run import AddressInUse
 from catena.server.settingsfile import SettingsFile
 from catena.service.policies import stored_policy
@@ -275,7 +276,12 @@ class _Check:
             self._try("release_keys", lambda: load_public_key(self._folder / path), number)  # noqa: B023
         for number, text in enumerate(config.ek_roots):
             self._try("ek_roots", lambda: self._check_roots(number, text), number)  # noqa: B023
-        for key, named in (("witness_ca", config.witness_ca), ("export_ca", config.export_ca)):
+        self._try("oidc_issuer", lambda: issuer_of(config))
+        for key, named in (
+            ("witness_ca", config.witness_ca),
+            ("export_ca", config.export_ca),
+            ("oidc_ca", config.oidc_ca),
+        ):
             self._try(key, lambda: client_tls(self._folder, key, named))  # noqa: B023
 
     def _check_roots(self, number: int, text: str) -> None:

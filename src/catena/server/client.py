@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
+from catena.audit.folder import replace_file
 from catena.audit.people import PREFIX, Person
 from catena.errors import CatenaError, ExitCode, NotFound, Refusal, Unavailable, UsageError
 from catena.formats.nodeapi import ErrorBody
@@ -28,6 +29,8 @@ from catena.service.views import (
     CosigningReport,
     ExplanationView,
     Forgotten,
+    LoginOffer,
+    LoginRequest,
     NewToken,
     NodeView,
     PcrPolicyRequest,
@@ -157,6 +160,12 @@ def read_token(path: Path) -> str:
     return token
 
 
+def write_token(path: Path, token: str) -> None:
+    """Put a token into a file of mode 0600, in place of what is there. Raises ``OSError``."""
+    path.with_name(f"{path.name}.new").unlink(missing_ok=True)  # whatever its mode was
+    replace_file(path, f"{token}\n".encode(), mode=0o600)
+
+
 class AdminClient:
     """One server's admin API; close it, or use it as a context manager."""
 
@@ -166,16 +175,24 @@ class AdminClient:
     @classmethod
     def connect(cls, profile: Profile) -> AdminClient:
         """A client that trusts the profile's CA and nothing else."""
-        import httpx  # noqa: PLC0415 - only commands that call a server load it
-
         if profile.token_file is None:
             raise NoToken("no token file is named")
         token = read_token(Path(profile.token_file))
+        return cls._connect(profile, {"authorization": f"Bearer {token}"})
+
+    @classmethod
+    def nameless(cls, profile: Profile) -> AdminClient:
+        """A client without a token, for whoever wants to log in."""
+        return cls._connect(profile, {})
+
+    @classmethod
+    def _connect(cls, profile: Profile, headers: dict[str, str]) -> AdminClient:
+        import httpx  # noqa: PLC0415 - only commands that call a server load it
+
         try:
             context = ssl.create_default_context(cafile=profile.ca)
         except (OSError, ssl.SSLError) as error:
             raise NoServerNamed(f"cannot use CA file {profile.ca}") from error
-        headers = {"authorization": f"Bearer {token}"}
         return cls(
             httpx.Client(
                 base_url=profile.server,
@@ -275,6 +292,14 @@ class AdminClient:
     def remove_token(self, name: str) -> tuple[TokenView, ...]:
         """Withdraw the tokens with this label, or the one with this id."""
         return self._call("DELETE", admin_path("tokens", name), tuple[TokenView, ...])
+
+    def login_offer(self) -> LoginOffer:
+        """Where to log in."""
+        return self._call("GET", "/v1/login", LoginOffer)
+
+    def login(self, request: LoginRequest) -> NewToken:
+        """A token for an ID token."""
+        return self._call("POST", "/v1/login", NewToken, request)
 
     def witnesses(self) -> CosigningReport:
         """How far the log's cosignatures lag."""

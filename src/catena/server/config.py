@@ -108,6 +108,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """PEM certificates that HTTPS receivers are trusted by, instead of the system's."""
     token_max_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 365
     """How long a token may live that an admin makes."""
+    oidc_issuer: str | None = None
+    """The OpenID provider that vouches for people: its https address, exactly as it names itself."""
+    oidc_client_id: str | None = None
+    """What catena is called there; a public client."""
+    oidc_roles: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    """Who gets which role: ``CLAIM=VALUE ROLE`` each; the first that fits counts."""
+    oidc_name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_:./-]{1,100}\Z")] = "sub"
+    """The claim that people are named by in the log."""
+    oidc_lifetime: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 3600
+    """Seconds that a login counts."""
+    oidc_ca: str | None = None
+    """PEM certificates that the provider is trusted by, instead of the system's."""
     max_body: Annotated[int, msgspec.Meta(ge=65_536)] = 24 * 1024 * 1024
     body_budget: Annotated[int, msgspec.Meta(ge=65_536)] = 128 * 1024 * 1024
     body_timeout: Seconds = 30

@@ -49,9 +49,12 @@ from catena.server.access import to_stderr
 from catena.server.config import BadConfig, Config
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
+from catena.server.issuer import IssuerKeys
+from catena.server.login import issuer_of
 from catena.server.owned import read_owned
 from catena.service import trust
 from catena.service.journal import Journal
+from catena.service.login import Issuer, Login
 from catena.service.pseudonyms import Pseudonyms
 from catena.service.setting import KEY_SIZE, ServerKeys, Setting
 from catena.service.trust import TrustService
@@ -92,6 +95,8 @@ class OpenServer:
     """Asks the witnesses, once it is started; None if there are none."""
     exporters: Exporters | None = None
     """Send entries on, once they are started; None if nobody gets them."""
+    people: Login | None = None
+    """Lets people in whom an OpenID provider vouches for; None if none does."""
 
     def close(self) -> None:
         """Release log and database."""
@@ -112,6 +117,7 @@ def open_server(
     and the log raise (``SchemaMismatch``, ``LogRewound``, ``LogAtItsEnd`` …), and a ``PolicyError``.
     """
     config = settings.load(folder)
+    issuer = _issuer(folder, config)
     passphrase = None
     if config.passphrase_file is not None:
         passphrase = read_passphrase(folder / config.passphrase_file)
@@ -154,7 +160,24 @@ def open_server(
     exporters = _exporters(folder, config, log.reader, log_signer.public_key)
     if exporters is not None:
         journal.on_append(exporters.wake)
-    return OpenServer(folder, config, trust.build(setting), log, database, collector, exporters)
+    return OpenServer(
+        folder,
+        config,
+        trust.build(setting),
+        log,
+        database,
+        collector,
+        exporters,
+        people=None if issuer is None else Login(setting, issuer),
+    )
+
+
+def _issuer(folder: Path, config: Config) -> Issuer | None:
+    """Who vouches for people. Raises ``BadConfig``."""
+    keys = None
+    if config.oidc_issuer is not None:
+        keys = IssuerKeys(config.oidc_issuer, client_tls(folder, "oidc_ca", config.oidc_ca))
+    return issuer_of(config, keys)
 
 
 def _exporters(folder: Path, config: Config, log: LogReader, key: PublicKey) -> Exporters | None:

@@ -17,6 +17,7 @@ from catena.formats import nodeapi
 from catena.server.answer import JSON
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
+from catena.service.login import Login
 from catena.service.roles import Right
 from catena.service.trust import TrustService
 
@@ -43,6 +44,7 @@ class Parts:
     service: TrustService
     collector: Collector | None = None
     exporters: Exporters | None = None
+    people: Login | None = None
 
 
 @dataclass(frozen=True, slots=True)

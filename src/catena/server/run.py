@@ -62,6 +62,7 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
             collector=server.collector,
             exporters=server.exporters,
             log=server.log.reader,
+            people=server.people,
         ),
         tls.server_context(server.folder),
         idle_timeout=config.idle_timeout,

@@ -272,6 +272,20 @@ class NewToken(View, frozen=True, kw_only=True):
     view: TokenView
 
 
+class LoginOffer(View, frozen=True, kw_only=True):
+    """Where to log in: the provider, the client's id there, and the nonce that the ID token must have."""
+
+    issuer: str
+    client_id: str
+    nonce: str
+
+
+class LoginRequest(View, frozen=True, kw_only=True):
+    """An ID token of that provider."""
+
+    id_token: Annotated[str, msgspec.Meta(max_length=16_384)]
+
+
 class SecretRequest(View, frozen=True, kw_only=True):
     """A new version of a secret."""
 
