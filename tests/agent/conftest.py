@@ -69,6 +69,7 @@ def service(cluster_ca: ClusterCa, tmp_path: Path) -> Iterator[StandIn]:
     context = cluster_ca.server_context(
         tmp_path, not_before=datetime.now(UTC) - DAY, lifetime=2 * DAY
     )
+    stand_in.context = context
     with https_server(context, respond) as url:
         stand_in.url = url
         yield stand_in

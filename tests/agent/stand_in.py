@@ -127,6 +127,9 @@ class StandIn:
     verdict: str = "trusted"
     state: NodeState = "trusted"
     interval: int = 30
+    bundle: str | None = None
+    """The cluster CAs that an answer names."""
+    context: ssl.SSLContext | None = None
     lifetime: timedelta = timedelta(minutes=10)
     secrets: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     seal: Callable[[SealedSecret], SealedSecret] = lambda sealed: sealed
@@ -211,6 +214,7 @@ class StandIn:
             secrets=secrets,
             receipts=receipts(1 + admitted + len(secrets)),
             interval=self.interval,
+            bundle=self.bundle or msgspec.UNSET,
         )
 
     @staticmethod

@@ -37,7 +37,7 @@ def attester(tpm: Tpm, client: TrustClient, config, cluster_ca) -> Attester:
         event_log=config.event_log,
         ima_log=config.ima_log,
         container_records=config.container_records,
-        ca=cluster_ca.certificate,
+        authorities=(cluster_ca.certificate,),
         now=lambda: datetime.now(UTC),
     )
 
@@ -192,7 +192,7 @@ def test_what_indices_hold_is_certified_for_the_same_exchange(machine, config, c
         event_log=config.event_log,
         ima_log=config.ima_log,
         container_records={small_indices.ONE: record, small_indices.TWO: record},
-        ca=cluster_ca.certificate,
+        authorities=(cluster_ca.certificate,),
         now=lambda: datetime.now(UTC),
     )
     with open_tpm(machine.tcti) as tpm:

@@ -67,6 +67,7 @@ def test_only_nodes_and_the_public_ask_without_a_token():
         "/v1/nonce",
         "/v1/attest",
         "/v1/login",
+        "/v1/bundle",
         "/healthz",
         "/v1/openapi.json",
         "/v1/docs",

@@ -68,7 +68,7 @@ def test_the_certificate_is_for_the_quoted_key_and_the_assigned_name(admitted, m
     ]
     lifetime = certificate.not_valid_after_utc - admitted.clock()
     assert lifetime.total_seconds() == 600
-    ca = admitted.service.setting.ca_certificate
+    ca = admitted.service.setting.authorities.issuing(admitted.clock()).certificate
     certificate.verify_directly_issued_by(ca)
 
 

@@ -8,7 +8,7 @@
 
 (Steps 5 and 6 are the server's.)
 
-7. Keep the certificate only if it is for the key of step 2 and from the cluster CA.
+7. Keep the certificate only if it is for the key of step 2 and from a cluster CA that counts; the answer may name its successors.
 
 The manifest is fixed before the quote, yet IMA may extend PCR 10 in between, and the container
 gates theirs. All write an entry before they extend, so a log that reads the same after the quote and
@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 from cryptography import x509
 
+from catena.agent import trust
 from catena.agent.client import LogsMissing, TrustClient
 from catena.agent.identity import Identity, KeyRequest, accept_certificate, new_request
 from catena.agent.logs import Log, read_boot_log, read_container_record, read_ima_log
@@ -62,7 +63,7 @@ class Attester:
     bank: HashAlg
     event_log: Path
     ima_log: Path
-    ca: x509.Certificate
+    authorities: tuple[x509.Certificate, ...]
     now: Callable[[], datetime]
     container_records: Mapping[int | None, Path] = field(
         default_factory=lambda: {None: DEFAULT_RECORD}
@@ -85,10 +86,13 @@ class Attester:
         evidence = self._evidence(tpm, nonce, request)  # 3. and 4.
         result = client.attest(evidence)
         self.sent.update(entry.sha256 for entry in evidence.manifest)
+        if result.bundle is not msgspec.UNSET:
+            # The server that said so is vouched for by one that counted until now.
+            self.authorities = trust.parse(result.bundle.encode())
         if result.certificate is None:
             return Round(result=result, identity=None)
         identity = accept_certificate(  # 7.
-            request, result.certificate, self.ca, now=self.now()
+            request, result.certificate, self.authorities, now=self.now()
         )
         return Round(result=result, identity=identity)
 

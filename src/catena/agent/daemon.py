@@ -22,16 +22,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from catena.agent import receipts, status
+import msgspec
+from cryptography import x509
+
+from catena.agent import receipts, status, trust
 from catena.agent.attestation import Attester, Round
 from catena.agent.client import TrustClient, UnknownNode
 from catena.agent.config import AgentConfig
 from catena.agent.delivery import Delivery, copy_sealed, open_sealed, safe_name
 from catena.agent.enrolment import enrol, node_id
 from catena.agent.events import Emit, notify, timestamp
-from catena.agent.identity import Identity, load_ca
+from catena.agent.identity import Identity
 from catena.agent.status import AgentStatus, Failure
-from catena.errors import CatenaError, Unavailable
+from catena.errors import CatenaError
 from catena.formats.nodeapi import AttestResult, SealedSecret
 from catena.tpm.device import Tpm, open_tpm
 
@@ -112,31 +115,26 @@ class Daemon:
     # One round ------------------------------------------------------------------------------
 
     def _attest(self) -> float:
-        with (
-            open_tpm(self.config.tcti) as tpm,
-            TrustClient(self.config.server, self.config.ca) as client,
-        ):
-            attester = self._attester or self._new_attester(tpm)
-            try:
-                answer = attester.attest(tpm, client)
-            except UnknownNode:
-                self._withdraw("the trust service does not know this node")
-                self._enrol(tpm, client)
-                answer = attester.attest(tpm, client)
+        with open_tpm(self.config.tcti) as tpm:
+            believed = trust.authorities_file(self.config.ca, self.config.runtime_dir)
+            attester = self._attester or self._new_attester(tpm, trust.load(believed))
+            with TrustClient(self.config.server, believed) as client:
+                try:
+                    answer = attester.attest(tpm, client)
+                except UnknownNode:
+                    self._withdraw("the trust service does not know this node")
+                    self._enrol(tpm, client)
+                    answer = attester.attest(tpm, client)
             return self._take_effect(tpm, answer)
 
-    def _new_attester(self, tpm: Tpm) -> Attester:
-        try:
-            ca = load_ca(self.config.ca.read_bytes())
-        except OSError as error:
-            raise Unavailable(f"cannot read {self.config.ca}", got=error.strerror) from error
+    def _new_attester(self, tpm: Tpm, believed: tuple[x509.Certificate, ...]) -> Attester:
         self._attester = Attester(
             node_id=node_id(tpm.ek_public()),
             bank=self.config.hash_alg,
             event_log=self.config.event_log,
             ima_log=self.config.ima_log,
             container_records=self.config.container_records,
-            ca=ca,
+            authorities=believed,
             now=self.now,
         )
         self._record(node_id=self._attester.node_id)
@@ -150,6 +148,10 @@ class Daemon:
     def _take_effect(self, tpm: Tpm, answer: Round) -> float:
         result, identity = answer.result, answer.identity
         entry, *_ = receipts.indices(result)
+        if result.bundle is not msgspec.UNSET and trust.keep(
+            self.config.ca, self.config.runtime_dir, result.bundle
+        ):
+            self.emit("authorities-changed", count=len(trust.parse(result.bundle.encode())))
         try:
             receipts.keep(self.config.runtime_dir, result.receipts)
         except OSError as error:

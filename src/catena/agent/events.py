@@ -2,17 +2,18 @@
 
 One event is one line on standard output, ``{"event": NAME, "at": RFC 3339, ...}``:
 
-=====================  ===========================================================
-``started``            the agent is ready; ``node_id`` and ``server``
-``enrolled``           the trust service knows the TPM now; ``state``
-``attested``           ``verdict``, ``state``, ``name``, codes of ``reasons``, log ``entry``
-``secret-unopened``    a secret that this TPM did not open; ``name``, ``code``
-``receipts-not-kept``  proof of what was decided could not be written; ``error``
-``copy-failed``        the sealed copy could not be written; ``name``, ``code``
-``withdrawn``          identity and secrets were removed; ``why``
-``failed``             a round did not end; ``code``, ``message``, ``retry_in``
-``stopped``            the agent ends
-=====================  ===========================================================
+=======================  ===========================================================
+``started``              the agent is ready; ``node_id`` and ``server``
+``enrolled``             the trust service knows the TPM now; ``state``
+``attested``             ``verdict``, ``state``, ``name``, codes of ``reasons``, log ``entry``
+``secret-unopened``      a secret that this TPM did not open; ``name``, ``code``
+``receipts-not-kept``    proof of what was decided could not be written; ``error``
+``authorities-changed``  other cluster CAs count from now on; ``count``
+``copy-failed``          the sealed copy could not be written; ``name``, ``code``
+``withdrawn``            identity and secrets were removed; ``why``
+``failed``               a round did not end; ``code``, ``message``, ``retry_in``
+``stopped``              the agent ends
+=======================  ===========================================================
 
 No event carries a secret, a key or a certificate.
 """

@@ -6,6 +6,7 @@ once a certificate was issued for it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -69,9 +70,9 @@ def new_request() -> KeyRequest:
 
 
 def accept_certificate(
-    request: KeyRequest, certificate: str, ca: x509.Certificate, *, now: datetime
+    request: KeyRequest, certificate: str, authorities: Sequence[x509.Certificate], *, now: datetime
 ) -> Identity:
-    """Take a certificate only if it is ours, from the cluster CA, and valid at ``now``."""
+    """Take a certificate only if it is ours, from a CA that counts, and valid at ``now``."""
     try:
         leaf = x509.load_pem_x509_certificates(certificate.encode())[0]
         public_key = leaf.public_key()
@@ -79,10 +80,8 @@ def accept_certificate(
         raise FormatError("the issued certificate is not PEM") from error
     if public_key != request.key.public_key():
         raise MismatchedCertificate("the issued certificate is for another key")
-    try:
-        leaf.verify_directly_issued_by(ca)
-    except (InvalidSignature, *CERTIFICATE_FAULTS) as error:
-        raise ForeignCertificate("the issued certificate is not from the cluster CA") from error
+    if not any(_is_issued_by(leaf, authority) for authority in authorities):
+        raise ForeignCertificate("the issued certificate is not from the cluster CA")
     if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
         raise WrongTime(
             "the issued certificate is not valid now",
@@ -96,9 +95,9 @@ def accept_certificate(
     )
 
 
-def load_ca(pem: bytes) -> x509.Certificate:
-    """The cluster CA's certificate. Raises ``FormatError``."""
+def _is_issued_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
-        return x509.load_pem_x509_certificate(pem)
-    except CERTIFICATE_FAULTS as error:
-        raise FormatError("the cluster CA is no PEM certificate") from error
+        leaf.verify_directly_issued_by(authority)
+    except (InvalidSignature, *CERTIFICATE_FAULTS):
+        return False
+    return True

@@ -46,14 +46,16 @@ def join(config_path: Path, as_json: bool) -> None:
     The trust service then knows the TPM. Under the mode `approve` it waits for a person, who
     runs `catena node approve`; `catena agent run` also enrols by itself when it has to.
     """
-    from catena.agent import config
+    from catena.agent import config, trust
     from catena.agent.client import TrustClient
     from catena.agent.enrolment import enrol
     from catena.tpm.device import open_tpm
 
     settings = config.load(config_path)
-    with open_tpm(settings.tcti) as tpm, TrustClient(settings.server, settings.ca) as client:
-        result = enrol(tpm, client, name_hint=settings.name_hint)
+    with open_tpm(settings.tcti) as tpm:
+        believed = trust.authorities_file(settings.ca, settings.runtime_dir)
+        with TrustClient(settings.server, believed) as client:
+            result = enrol(tpm, client, name_hint=settings.name_hint)
     output.emit(result, _print_enrolment, as_json=as_json)
 
 

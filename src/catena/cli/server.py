@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from catena.cli import output
+from catena.cli.server_ca import authorities, rotate_ca
 from catena.cli.server_check import check
 from catena.cli.server_migrate import migrate
 from catena.cli.server_rotate_log import rotate_log
@@ -223,6 +224,10 @@ def openapi(*, as_json: bool) -> None:
 
 def _render_openapi(document: Document) -> None:
     click.echo(msgspec.json.format(document.encode(), indent=2))
+
+
+noun.add_command(rotate_ca)
+noun.add_command(authorities)
 
 
 def _announce(url: str, mode: str) -> None:

@@ -133,6 +133,8 @@ class AttestResult(Body, frozen=True, kw_only=True):
     tlog-proofs (``formats.tlogproof``), each with its entry."""
     interval: int
     """Seconds until the server wants the next attestation."""
+    bundle: Annotated[str, msgspec.Meta(max_length=65_536)] | msgspec.UnsetType = msgspec.UNSET
+    """PEM: the cluster CAs to believe from now on, and no others. Only once the CA was rotated."""
 
 
 class ErrorBody(Body, frozen=True, kw_only=True):

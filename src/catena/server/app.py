@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from catena.audit.reader import LogReader
 from catena.formats.structs import make_ready
-from catena.server import admin, log_files, login, nodes, openapi, public, routing
+from catena.server import admin, bundle, log_files, login, nodes, openapi, public, routing
 from catena.server.access import AccessLog, Write, to_stderr
 from catena.server.admission import Admission
 from catena.server.answer import Desk
@@ -28,6 +28,7 @@ from catena.service.trust import TrustService
 OPERATIONS: Final = (
     *nodes.OPERATIONS,
     *login.OPERATIONS,
+    *bundle.OPERATIONS,
     *admin.OPERATIONS,
     *public.OPERATIONS,
     *log_files.OPERATIONS,
@@ -61,7 +62,10 @@ def build_app(
     routes = [
         *public.routes(desk, openapi.describe(OPERATIONS), collector),
         *routing.routes(
-            (*nodes.OPERATIONS, *login.OPERATIONS, *admin.OPERATIONS), parts, desk, admins
+            (*nodes.OPERATIONS, *login.OPERATIONS, *bundle.OPERATIONS, *admin.OPERATIONS),
+            parts,
+            desk,
+            admins,
         ),
     ]
     if log is not None:

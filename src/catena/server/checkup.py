@@ -39,6 +39,7 @@ from catena.server.logcheck import check_log
 from catena.server.login import issuer_of
 from catena.server.run import AddressInUse
 from catena.server.settingsfile import SettingsFile
+from catena.server.signers import open_signer
 from catena.service.policies import stored_policy
 from catena.store.database import Database
 
@@ -218,11 +219,9 @@ class _Check:
         if config.passphrase_file is not None:
             file = self._folder / config.passphrase_file
             passphrase = self._try("passphrase_file", lambda: read_passphrase(file))
-        self._ca = self._try(
-            "ca_key", lambda: load_signer(self._folder / config.ca_key, passphrase)
-        )
+        self._ca = self._try("ca_key", lambda: open_signer(self._folder, config.ca_key, passphrase))
         self._log_key = self._try(
-            "log_key", lambda: load_signer(self._folder / config.log_key, passphrase)
+            "log_key", lambda: open_signer(self._folder, config.log_key, passphrase)
         )
         self._tls_key = self._try(None, lambda: load_signer(self._folder / tls.KEY_FILE))
         for name in (NONCE_KEY, STORAGE_KEY):

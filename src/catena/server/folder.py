@@ -41,7 +41,6 @@ from catena.keys.signer import (
     Signer,
     UnusableKey,
     load_public_key,
-    load_signer,
 )
 from catena.server import config as settings
 from catena.server import logplace, tls
@@ -52,7 +51,9 @@ from catena.server.exporting import Exporters
 from catena.server.issuer import IssuerKeys
 from catena.server.login import issuer_of
 from catena.server.owned import read_owned
+from catena.server.signers import open_signer
 from catena.service import trust
+from catena.service.authorities import Authorities, Issuing, Rotation, pair
 from catena.service.journal import Journal
 from catena.service.login import Issuer, Login
 from catena.service.pseudonyms import Pseudonyms
@@ -62,7 +63,7 @@ from catena.store.database import Database
 
 NONCE_KEY = "nonce.key"
 STORAGE_KEY = "storage.key"
-CA_FILE = "ca.crt"
+CA_FILE = tls.CA_FILE
 
 _SQLITE = "sqlite:///"
 _MAX_PASSPHRASE = 4096
@@ -91,6 +92,7 @@ class OpenServer:
     service: TrustService
     log: TransparencyLog
     database: Database
+    tls: tls.Identity
     collector: Collector | None = None
     """Asks the witnesses, once it is started; None if there are none."""
     exporters: Exporters | None = None
@@ -121,23 +123,31 @@ def open_server(
     passphrase = None
     if config.passphrase_file is not None:
         passphrase = read_passphrase(folder / config.passphrase_file)
-    ca = load_signer(folder / config.ca_key, passphrase)
-    ca_certificate = load_certificate(folder / config.ca_certificate)
-    log_signer = load_signer(folder / config.log_key, passphrase)
+    log_signer = open_signer(folder, config.log_key, passphrase)
     keys = ServerKeys(nonce=read_key(folder / NONCE_KEY), storage=read_key(folder / STORAGE_KEY))
     roots = load_roots(folder, config)
     policy = compile_policy(default_policy_text())
     release_keys = tuple(load_public_key(folder / path) for path in config.release_keys)
-    tls.renew(folder, ca, ca_certificate, config.names, now())
     database = Database.open(database_url(folder, config.database))
+    authorities = _authorities(folder, config, passphrase, database)
+    tls_identity = tls.Identity(folder, config.names, authorities, now)
+    tls_identity.renew()
+    authorities.issuing(now())  # a key that is not there is missed now, not by the first node
     log = _open_log(folder, config, log_signer, database, now)
     journal = Journal(log, log_signer, database, Pseudonyms(database, random))
+    rotation = Rotation(authorities, journal, database)
+
+    def authorities_changed() -> None:
+        tls_identity.renew()
+        rotation.tell(now())
+
+    authorities.on_change(authorities_changed)
+    rotation.tell(now())
     setting = Setting(
         database=database,
         journal=journal,
         evidence=EvidenceStore(logplace.beside(folder, config) / evidence.FOLDER),
-        ca=ca,
-        ca_certificate=ca_certificate,
+        authorities=authorities,
         keys=keys,
         roots=roots,
         policy=policy,
@@ -166,10 +176,26 @@ def open_server(
         trust.build(setting),
         log,
         database,
+        tls_identity,
         collector,
         exporters,
         people=None if issuer is None else Login(setting, issuer),
     )
+
+
+def _authorities(
+    folder: Path, config: Config, passphrase: bytes | None, database: Database
+) -> Authorities:
+    """The cluster CA: of the settings, until it is rotated. Raises what opening its key raises."""
+
+    def open_key(named: str) -> Signer:
+        return open_signer(folder, named, passphrase)
+
+    def founding() -> Issuing:
+        certificate = load_certificate(folder / config.ca_certificate)
+        return pair(open_key(config.ca_key), certificate)
+
+    return Authorities(founding, database, open_key)
 
 
 def _issuer(folder: Path, config: Config) -> Issuer | None:

@@ -15,7 +15,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from catena.errors import Unavailable
-from catena.server import tls
 from catena.server.app import build_app
 from catena.server.config import split_address
 from catena.server.folder import OpenServer
@@ -64,7 +63,7 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
             log=server.log.reader,
             people=server.people,
         ),
-        tls.server_context(server.folder),
+        server.tls.context(),
         idle_timeout=config.idle_timeout,
         max_connections=config.max_connections,
     )

@@ -287,6 +287,7 @@ class Attestation:
             secrets=grant.secrets,
             receipts=receipts,
             interval=self._setting.interval,
+            bundle=self._setting.authorities.news(found.at) or msgspec.UNSET,
         )
 
 

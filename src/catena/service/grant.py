@@ -96,9 +96,10 @@ class Grants:
         """Certificate and secrets for an admitted node. Raises ``UnprovenGrant``."""
         if proven is None or node.name is None:
             raise UnprovenGrant("only a completed appraisal of a named node admits")
+        ca = self._setting.authorities.issuing(now)
         certificate = issue_node_certificate(
-            self._setting.ca,
-            self._setting.ca_certificate,
+            ca.signer,
+            ca.certificate,
             proven.public_key,
             trust_domain=self._setting.trust_domain,
             node_name=node.name,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -15,7 +14,8 @@ from catena.appraise.endorsement import TrustRoots
 from catena.appraise.policy import Policy
 from catena.audit.evidence import EvidenceStore
 from catena.formats.containerlog import CONTAINER_PCR
-from catena.keys.signer import PublicKey, Signer
+from catena.keys.signer import PublicKey
+from catena.service.authorities import Authorities
 from catena.service.journal import Journal
 from catena.store.database import Database
 
@@ -53,8 +53,7 @@ class Setting:
     database: Database
     journal: Journal
     evidence: EvidenceStore
-    ca: Signer
-    ca_certificate: x509.Certificate
+    authorities: Authorities
     keys: ServerKeys
     roots: TrustRoots
     policy: Policy

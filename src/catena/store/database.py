@@ -29,6 +29,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from catena.errors import UsageError
 from catena.store import migration, schema
 from catena.store.appraisals import Appraisals
+from catena.store.authorities import Authorities
 from catena.store.containers import ContainerRecords
 from catena.store.credentials import Certificates, Tokens
 from catena.store.errors import (
@@ -65,6 +66,7 @@ class Transaction:
 
     __slots__ = (
         "appraisals",
+        "authorities",
         "certificates",
         "container_records",
         "keys_in_force",
@@ -91,6 +93,7 @@ class Transaction:
         self.references = References(connection)
         self.policies = Policies(connection)
         self.tokens = Tokens(connection)
+        self.authorities = Authorities(connection)
         self.certificates = Certificates(connection)
         self.people = People(connection)
         self.keys_in_force = KeysInForce(connection)

@@ -240,6 +240,7 @@ authorities = Table(
     Column("added_at", Instant, nullable=False),
     Column("issues_from", Instant, nullable=False),
     Column("trusted_until", Instant),
+    Column("dropped_at", Instant),
 )
 
 certificates = Table(

@@ -22,5 +22,6 @@ def upgrade() -> None:
         sa.Column("added_at", sa.BigInteger, nullable=False),
         sa.Column("issues_from", sa.BigInteger, nullable=False),
         sa.Column("trusted_until", sa.BigInteger),
+        sa.Column("dropped_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("sha256", name="pk_authorities"),
     )
