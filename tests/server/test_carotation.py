@@ -21,12 +21,14 @@ from catena.keys.signer import (
     key_id_of,
     write_key,
 )
-from catena.server import rotation
-from catena.server.folder import open_server
+from catena.server import carotation
 from catena.server.carotation import Plan
+from catena.server.folder import open_server
 from catena.service.authorities import FRESH, RotationTooFast, RotationUnderWay
 from catena.store.errors import Conflict
 from service.fixtures import make_server
+from softhsm import *  # noqa: F403 - fixtures
+from softhsm import needs_softhsm
 from swtpm import needs_swtpm
 
 WEEK = timedelta(days=7)
@@ -34,7 +36,7 @@ PLAN = Plan(switch_after=WEEK, drop_after=WEEK)
 
 
 def rotate(server, plan: Plan = PLAN):
-    return rotation.rotate(server.opened, plan, server.clock)
+    return carotation.rotate(server.opened, plan, server.clock)
 
 
 def certificates(server) -> tuple[x509.Certificate, ...]:
@@ -202,16 +204,16 @@ def test_the_log_knows_first_and_the_key_is_the_owners(server):
     assert (old.state, new.state) == ("issuing", "announced")
     assert (server.folder / new.key).stat().st_mode & 0o777 == 0o600
     server.clock.pass_(WEEK.total_seconds())
-    listed = rotation.authorities(server.opened, server.clock)
+    listed = carotation.authorities(server.opened, server.clock)
     assert [one.state for one in listed] == ["believed", "issuing"]
     server.clock.pass_(WEEK.total_seconds())
-    listed = rotation.authorities(server.opened, server.clock)
+    listed = carotation.authorities(server.opened, server.clock)
     assert [one.state for one in listed] == ["dropped", "issuing"]
     ended = server.entries()[-1]
     assert (ended.action, ended.key_sha256) == ("removed", old.sha256)
     server.clock.pass_(60)
     server.reopen()
-    rotation.authorities(server.opened, server.clock)
+    carotation.authorities(server.opened, server.clock)
     assert [one.action for one in server.entries() if one.kind == "key-change"] == [
         "added",
         "removed",
@@ -285,6 +287,25 @@ def test_a_key_that_is_there_already(server, tmp_path):
     write_key(ed25519, generate_key(KeyAlgorithm.ED25519))
     with pytest.raises(UnusableKey):
         rotate(server, Plan(switch_after=WEEK, drop_after=WEEK, key=str(ed25519)))
+
+
+@needs_softhsm
+def test_the_successor_may_be_a_key_on_a_token(server, softhsm):
+    """From then on, also after a restart, certificates are signed there."""
+    uri = softhsm.uri("successor")
+    _, new = rotate(server, Plan(switch_after=WEEK, drop_after=WEEK, key=uri))
+    assert new.key == uri
+    server.clock.pass_(2 * WEEK.total_seconds())
+    server.reopen()
+    ca = server.service.setting.authorities.issuing(server.clock())
+    ca.certificate.verify_directly_issued_by(ca.certificate)
+    own = x509.load_pem_x509_certificate((server.folder / "tls.crt").read_bytes())
+    own.verify_directly_issued_by(ca.certificate)
+    assert not list(server.folder.glob("ca-*.key"))
+    (softhsm.folder / "pin").unlink()
+    server.opened.close()
+    with pytest.raises(MissingKey):
+        open_server(server.folder, now=server.clock, random=bytes)
 
 
 def test_a_server_without_the_key_that_issues_does_not_start(server):

@@ -14,8 +14,8 @@ from catena.cli import output
 from catena.errors import ExitCode
 
 if TYPE_CHECKING:
-    from catena.server.folder import OpenServer
     from catena.server.carotation import AuthorityView
+    from catena.server.folder import OpenServer
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _EXITS = (ExitCode.NOT_FOUND, ExitCode.UNTRUSTED, ExitCode.MALFORMED, ExitCode.LOG_INCONSISTENT)

@@ -11,6 +11,7 @@ import msgspec
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from catena.formats.pkcs11uri import SCHEME
 from catena.keys.authority import issue_cluster_ca
 from catena.keys.signer import (
     KeyAlgorithm,
@@ -22,7 +23,7 @@ from catena.keys.signer import (
 )
 from catena.server.config import Config
 from catena.server.folder import OpenServer, read_passphrase
-from catena.server.signers import PKCS11, open_signer
+from catena.server.signers import open_signer
 from catena.service.authorities import ACTOR, Rotation, row_of
 from catena.service.nodes import rfc3339
 from catena.store.authorities import Authority
@@ -88,7 +89,7 @@ def _key(folder: Path, config: Config, plan: Plan, at: datetime) -> tuple[str, S
     if config.passphrase_file is not None:
         passphrase = read_passphrase(folder / config.passphrase_file)
     if plan.key is not None:
-        named = plan.key if plan.key.startswith(PKCS11) else str(Path(plan.key).resolve())
+        named = plan.key if plan.key.startswith(SCHEME) else str(Path(plan.key).resolve())
         signer = open_signer(folder, named, passphrase)
         if signer.algorithm is not KeyAlgorithm.ECDSA_P256:
             raise UnusableKey("a cluster CA has a P-256 key", got=signer.algorithm)
