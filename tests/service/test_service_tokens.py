@@ -6,6 +6,7 @@ import pytest
 
 from catena.audit.log import LogUnwritable
 from catena.service.bearer import token_hash
+from catena.service.pseudonyms import ReservedName
 from catena.service.roles import Right, Role
 from catena.service.tokens import (
     LabelTaken,
@@ -67,6 +68,14 @@ def test_two_valid_tokens_do_not_share_a_label_but_an_ended_one_gives_it_back(se
         server.service.tokens.create(request(), "admin")
     server.clock.pass_(HOUR)
     server.service.tokens.create(request(), "admin")
+
+
+@pytest.mark.parametrize("label", ["server", "unknown", "ab" * 32])
+def test_nobody_is_called_as_entries_call_others(server, label):
+    before = server.kinds()
+    with pytest.raises(ReservedName):
+        server.service.tokens.create(request(label=label), "admin")
+    assert server.kinds() == before
 
 
 def test_no_token_lives_longer_than_the_server_allows(server):

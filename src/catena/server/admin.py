@@ -23,6 +23,7 @@ from catena.service.nodes import NeverAttested, UnknownNode
 from catena.service.pages import BadCursor, PageRequest
 from catena.service.people import PersonInUse, UnknownPerson
 from catena.service.policies import PolicyMoved, PolicyRollback
+from catena.service.pseudonyms import ReservedName
 from catena.service.references import (
     BadReferenceName,
     BootLogMoved,
@@ -275,7 +276,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         right=Right.TOKENS_WRITE,
         takes=TokenRequest,
         answer=NewToken,
-        refuses=(LabelTaken, TokenTooLong, UselessScope, Conflict),
+        refuses=(ReservedName, LabelTaken, TokenTooLong, UselessScope, Conflict),
         verb=lambda at, call: at.service.tokens.create(call.body, call.actor),
     ),
     Operation(

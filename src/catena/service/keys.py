@@ -11,6 +11,7 @@ import itertools
 
 from catena.audit.entries import KeyChanged
 from catena.keys.signer import key_id_of
+from catena.service.authorities import KEY as CLUSTER_CA
 from catena.service.pseudonyms import SERVER
 from catena.service.setting import Setting
 from catena.store.errors import Conflict
@@ -31,10 +32,10 @@ def keys_in_force(setting: Setting) -> frozenset[KeyInForce]:
         ("tpm-root", hashlib.sha256(root.certificate).hexdigest()) for root in setting.roots.roots
     )
     pinned = (("pinned-ek", one) for one in setting.roots.pinned)
-    own = (
-        ("cluster-ca", key_id_of(setting.ca.public_key)),
-        ("log", key_id_of(setting.journal.public_key)),
-    )
+    own = [("log", key_id_of(setting.journal.public_key))]
+    if not _is_rotated(setting):
+        issuing = setting.authorities.issuing(setting.now())
+        own.append((CLUSTER_CA, key_id_of(issuing.signer.public_key)))
     return frozenset(itertools.chain(own, releases, roots, pinned))
 
 
@@ -49,6 +50,8 @@ def note_keys(setting: Setting) -> tuple[KeyChanged, ...]:
         with setting.journal.deciding("keys"):
             with setting.database.snapshot() as rows:
                 before = rows.keys_in_force.all()
+            if _is_rotated(setting):
+                before = frozenset(one for one in before if one[0] != CLUSTER_CA)
             if now == before:
                 break
             changes = _changes(setting, before, now)
@@ -63,6 +66,11 @@ def note_keys(setting: Setting) -> tuple[KeyChanged, ...]:
                 continue
             return changes
     return ()
+
+
+def _is_rotated(setting: Setting) -> bool:
+    """Whether the cluster CA is no longer the settings' own: its rotations are logged by themselves."""
+    return bool(setting.authorities.schedule(setting.now()))
 
 
 def _changes(

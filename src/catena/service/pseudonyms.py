@@ -10,6 +10,7 @@ import msgspec
 from catena.audit import people
 from catena.audit.entries import Entry
 from catena.audit.people import PREFIX, SALT_SIZE
+from catena.errors import Refusal
 from catena.store.database import Database
 from catena.store.errors import Conflict
 from catena.store.people import StoredPerson
@@ -20,9 +21,22 @@ UNKNOWN = "unknown"
 _NODE = re.compile(r"[0-9a-f]{64}")
 
 
+class ReservedName(Refusal):
+    """A person called as entries call the server, a node or a pseudonym."""
+
+    code = "reserved-name"
+    remedy = "Use another label."
+
+
 def is_reserved(name: str) -> bool:
     """Whether a person must not be called this: entries would show somebody else."""
     return name in {SERVER, UNKNOWN} or bool(_NODE.fullmatch(name)) or name.startswith(PREFIX)
+
+
+def require_free(name: str) -> None:
+    """Refuse a name that is reserved. Raises ``ReservedName``."""
+    if is_reserved(name):
+        raise ReservedName("entries call somebody else so", got=ascii(name[:80]))
 
 
 class Pseudonyms:

@@ -15,6 +15,7 @@ from catena.audit.entries import AdminToken
 from catena.errors import NotFound, Refusal, UsageError
 from catena.service.bearer import new_token, token_hash
 from catena.service.nodes import rfc3339
+from catena.service.pseudonyms import require_free
 from catena.service.roles import RIGHTS, Right, Role, rights_of
 from catena.service.setting import Setting
 from catena.service.views import NewToken, TokenRequest, TokenView
@@ -77,7 +78,11 @@ class Tokens:
             return tuple(view_of(one, now) for one in rows.tokens.list())
 
     def create(self, request: TokenRequest, actor: str) -> NewToken:
-        """Make a token. Raises ``LabelTaken``, ``TokenTooLong`` or ``UselessScope``."""
+        """Make a token.
+
+        Raises ``ReservedName``, ``LabelTaken``, ``TokenTooLong`` or ``UselessScope``.
+        """
+        require_free(request.label)
         now, lifetime = self.setting.now(), timedelta(seconds=request.expires_in)
         if lifetime > self.longest:
             raise TokenTooLong(
