@@ -520,24 +520,24 @@ def test_a_server_is_cosigned_by_two_witnesses_and_says_so(tmp_path, keys, capsy
                 content = wait_for(
                     lambda: (
                         (answer := http.get(f"/log/{COSIGNED}")).status_code == 200
-                        and b"\n2\n" in answer.content  # the sign-in is an entry, too
+                        and b"\n5\n" in answer.content  # token, three keys, sign-in
                         and answer.content
                     )
                 )
             capsys.readouterr()
             assert run(["audit", "witness", "status", *running.options]) == 0
             shown = capsys.readouterr().out.splitlines()
-            assert shown[-2] == "log      2 entries"
-            assert shown[-1].startswith("cosigned 2 by 2 of 2 since ")
+            assert shown[-2] == "log      5 entries"
+            assert shown[-1].startswith("cosigned 5 by 2 of 2 since ")
             assert run(["audit", "witness", "status", *running.options, "-o", "json"]) == 0
             status = msgspec.json.decode(capsys.readouterr().out, type=CosigningReport)
             demanded = cosigned.policy([w1.key, w2.key], 2)
             found = cosigned.verify_cosigned(content, keys.public_key(KeyName.LOG), demanded)
             assert [one.name for one in found.cosigners] == ["site-1.example", "site-2.example"]
-            assert (status.log_size, status.cosigned_size) == (2, 2)
+            assert (status.log_size, status.cosigned_size) == (5, 5)
             assert (running.folder / COSIGNED).read_bytes() == content
             # Nothing of it lies in the log itself.
-            assert verify_folder(running.folder / "log", keys.public_key(KeyName.LOG)).size == 2
+            assert verify_folder(running.folder / "log", keys.public_key(KeyName.LOG)).size == 5
 
 
 def test_a_server_cosigns_what_it_decides(tmp_path, keys):

@@ -472,7 +472,7 @@ def test_the_server_says_how_far_an_export_is(tmp_path, keys):
                 answer = http.get("/v1/admin/export")
                 return msgspec.json.decode(answer.content, type=ExportsReport).exports[0]
 
-            # The second entry says that this token asks.
-            found = wait_for(lambda: (one := report()).exported == 2 and one)
-            assert (found.target, found.log_size, found.code) == ("file out.jsonl", 2, None)
-    assert (tmp_path / "server/out.jsonl").read_text().count("\n") == 2
+            # The token, three keys of the first start, and that this token asks.
+            found = wait_for(lambda: (one := report()).exported == 5 and one)
+            assert (found.target, found.log_size, found.code) == ("file out.jsonl", 5, None)
+    assert (tmp_path / "server/out.jsonl").read_text().count("\n") == 5
