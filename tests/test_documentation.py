@@ -16,7 +16,9 @@ import pytest
 
 import catena
 from catena.agent.config import AgentConfig
+from catena.appraise.facts import FACT_TABLE
 from catena.appraise.policy import compile_policy, default_policy_text
+from catena.appraise.tolerance import TOLERANCES
 from catena.cli.main import catena as command
 from catena.errors import CatenaError, ExitCode
 from catena.lab.attacks import GALLERY
@@ -127,6 +129,24 @@ def reasons() -> Iterator[str]:
                 yield node.value
     client = (PROJECT / "src/catena/containers/wrapper/gate-client.c").read_text()
     yield from re.findall(r'["\[]([a-z]+(?:-[a-z]+)+)["\]]', client)
+
+
+# TPMs ---------------------------------------------------------------------------------------
+
+
+def test_every_tolerance_and_the_issuers_it_is_limited_to_are_in_the_manual():
+    table = [row for row in rows(section(MANUAL, "3. The trust service")) if len(row) == 3]
+    told = {name.strip("`"): whose for name, _, whose in table}
+    for name, tolerance in TOLERANCES.items():
+        assert name in told
+        for issuer in tolerance.issuers:
+            assert issuer in told[name] or issuer == "Advanced Micro Devices"
+        assert tolerance.issuers or "any" in told[name]
+
+
+def test_every_fact_about_the_tpm_is_in_the_manual():
+    facts = {row.name for row in FACT_TABLE if row.name.startswith("tpm_")}
+    assert facts <= set(_SPAN.findall(section(MANUAL, "3. The trust service")))
 
 
 # Commands and exit codes -------------------------------------------------------------------

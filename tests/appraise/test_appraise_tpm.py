@@ -13,14 +13,8 @@ from forged import CSR, NONCE_KEY, NOW, POLICY, SHA256, spki
 
 from catena.appraise.appraisal import appraise
 from catena.appraise.attestation_key import check_attestation_key
-from catena.appraise.endorsement import (
-    EndorsementKind,
-    ExpiredEkCertificate,
-    TrustRoot,
-    TrustRoots,
-    UntrustedEkIssuer,
-    endorse,
-)
+from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots, endorse
+from catena.appraise.endorsement_refusal import ExpiredEkCertificate, UntrustedEkIssuer
 from catena.appraise.nonce import make_nonce
 from catena.appraise.quote import ForeignSigner, ResetCountRollback
 from catena.appraise.replayed import NeverExtendedPcrs

@@ -18,6 +18,7 @@ from catena.audit.entries import (
     CertificateIssued,
     ContainersRecorded,
     Denial,
+    EndorsementChanged,
     Enrolment,
     KeyChanged,
     LogContinues,
@@ -94,6 +95,15 @@ EXAMPLES = [
         root_sha256=DIGEST,
     ),
     LogRead(at=NOON, actor="bob", label="bob", role="viewer", token_sha256=DIGEST),
+    EndorsementChanged(
+        at=NOON,
+        actor="alice",
+        name="acme-root",
+        type="root",
+        vouches="vendor",
+        document_sha256=DIGEST,
+        source="acme.example",
+    ),
     ContainersRecorded(
         **ABOUT,
         evidence_sha256=DIGEST,

@@ -286,6 +286,53 @@ def certificate() -> bytes:
     return db_certificate().public_bytes(Encoding.DER)
 
 
+TPM_NAMES = bytes.fromhex(
+    "3044a4423040313e3014060567810502010c0b69643a344535343433303030100605678105020"
+    "20c074e504354373578301406056781050203130b69643a3030303730303032"
+)
+"""GeneralNames of a Nuvoton TPM: id:4E544300, NPCT75x, id:00070002, in one SET."""
+
+PEM_BLOCK = b"text\n-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"
+
+
+@cache
+def ek_certificate() -> bytes:
+    """An EK certificate with the TPM's attributes; its key is of the wrong kind for a TPM."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    key, own = _db()
+    names = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), TPM_NAMES)
+    usage = x509.ExtendedKeyUsage([x509.ObjectIdentifier("2.23.133.8.1")])
+    built = (
+        x509.CertificateBuilder(
+            subject_name=x509.Name([]),
+            issuer_name=own.subject,
+            public_key=key.public_key(),
+            serial_number=7,
+            not_valid_before=_NOW,
+            not_valid_after=_NOW + timedelta(days=1),
+        )
+        .add_extension(names, critical=True)
+        .add_extension(usage, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return built.public_bytes(Encoding.DER)
+
+
+@cache
+def revocation_list() -> bytes:
+    """A list with one certificate on it."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    key, own = _db()
+    entry = x509.RevokedCertificateBuilder(7, _NOW, []).build()
+    builder = x509.CertificateRevocationListBuilder(own.subject, _NOW, _NOW + timedelta(days=1))
+    signed = builder.add_revoked_certificate(entry).sign(key, hashes.SHA256())
+    return signed.public_bytes(Encoding.DER)
+
+
 @cache
 def image_signature() -> bytes:
     """The PKCS#7 of an Authenticode signature on the image of ``signature_on_image``."""
@@ -567,6 +614,18 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "rekor.parse_entry": log_entries(),
         "containers.x509": (certificate(),),
         "nodeapi.decode": (msgspec.json.encode(nodeapi.ErrorBody.of(404, "not-found", "no")),),
+        "der.element": (ek_certificate(), b"\x05\x00"),
+        "der.whole": (ek_certificate(),),
+        "der.children": (ek_certificate(),),
+        "der.departures": (ek_certificate(), bytes.fromhex("310602010202020001")),
+        "der.dotted": (bytes.fromhex("6781050201"),),
+        "distinguished.attributes": (db_certificate().subject.public_bytes(),),
+        "ekattributes.read_ek_attributes": (TPM_NAMES,),
+        "endorsements.split": (PEM_BLOCK, certificate()),
+        "endorsements.pem": (certificate(),),
+        "certificate.parse_certificate": (ek_certificate(), certificate()),
+        "revocation.parse_revocation_list": (revocation_list(),),
+        "authority.read_offered": (certificate(), revocation_list()),
         "note.parse": (signed_note(),),
         "note.parse_checkpoint": (checkpoint().encode().encode(),),
         "note.parse_signatures": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,6 +19,10 @@ from fuzz_probe import LIMIT_INPUT, Probe, Target, check_offset, check_words
 from fuzz_seeds import MAX_SEED, certificate, db_certificate, signature_on_image
 
 import small_audit
+from catena.appraise.authority import read_offered
+from catena.appraise.certificate import parse_certificate
+from catena.appraise.revocation import parse_revocation_list
+from catena.appraise.tolerance import TOLERANCES
 from catena.audit import checkpoint, cosigned, people, receipt, report, tiles
 from catena.audit.entries import KINDS
 from catena.audit.facts import facts_of, node_of
@@ -46,8 +51,12 @@ from catena.formats import (
     containerlog,
     cose,
     cosignature,
+    der,
+    distinguished,
     dsse,
     efi,
+    ekattributes,
+    endorsements,
     gpt,
     ijson,
     ima,
@@ -728,6 +737,59 @@ def _tile_path(data: bytes) -> None:
     _written_again(data, tiles.parse_path, lambda tile: tile.path)
 
 
+def _der_children(data: bytes) -> None:
+    """Children lie one behind the other in their parent, and fill it."""
+    parent = der.element(data)
+    at = parent.body
+    for child in der.children(data, parent):
+        assert child.start == at < child.end <= parent.end
+        at = child.end
+    assert at == parent.end
+
+
+def _der_departures(data: bytes) -> None:
+    assert der.departures(data) == tuple(sorted(set(der.departures(data)), key=lambda one: one[1]))
+
+
+def _name(data: bytes) -> None:
+    assert distinguished.text(distinguished.attributes(data)).isascii()
+
+
+def _ek_attributes(data: bytes) -> None:
+    found = ekattributes.read_ek_attributes(data)
+    for text in (found.vendor, found.model, found.version):
+        assert text.isascii()
+        assert len(text) <= ekattributes.MAX_VALUE
+
+
+def _blocks(data: bytes) -> None:
+    for block in endorsements.split(data):
+        assert endorsements.split(endorsements.pem(block, "crl").encode()) == (block,)
+
+
+def _vendor_certificate(data: bytes) -> None:
+    """A stranger's certificate, and what is asked of one before it is trusted."""
+    try:
+        found = parse_certificate(data)
+    except ValueError as error:
+        raise FormatError(str(error)) from error
+    assert parse_certificate(found.der).der == found.der
+    assert found.subject_text.isascii()
+    found.has_signed(found.signed)
+    for malformation in found.malformations:
+        TOLERANCES[malformation].covers(found)
+
+
+def _revocation_list(data: bytes) -> None:
+    found = parse_revocation_list(data)
+    assert found.issuer_text.isascii()
+    assert all(isinstance(serial, int) for serial in found.revoked)
+
+
+def _offered(data: bytes) -> None:
+    assert re.fullmatch(r"[a-z0-9-]{1,63}", read_offered(data).name)
+
+
 # The registry ------------------------------------------------------------------------------
 
 _JSON = (
@@ -774,6 +836,7 @@ _DOCUMENTS = (
     dsse.Subject,
     *references.FORMS.values(),
     policies.PolicyDocument,
+    endorsements.EndorsementDocument,
     ContainerPolicy,
     LaunchPolicy,
     references.ExpectedEvent,
@@ -833,6 +896,7 @@ TARGETS: dict[str, Target] = {
                     for kind in (
                         *references.FORMS.values(),
                         policies.PolicyDocument,
+                        endorsements.EndorsementDocument,
                         ContainerPolicy,
                         LaunchPolicy,
                     )
@@ -1140,6 +1204,35 @@ TARGETS: dict[str, Target] = {
                 b"BZh9",
                 b"\xfd7zXZ\0",
                 b"14 path=rootfs\n",
+            ),
+        ),
+        Target(
+            "endorsement",
+            (
+                Probe("der.element", der.element),
+                Probe("der.whole", der.whole),
+                Probe("der.children", _der_children),
+                Probe("der.departures", _der_departures),
+                Probe("der.dotted", der.dotted),
+                Probe("distinguished.attributes", _name),
+                Probe("ekattributes.read_ek_attributes", _ek_attributes),
+                Probe("endorsements.split", _blocks),
+                Probe("endorsements.pem", lambda data: endorsements.pem(data, "root")),
+                Probe("certificate.parse_certificate", _vendor_certificate),
+                Probe("revocation.parse_revocation_list", _revocation_list),
+                Probe("authority.read_offered", _offered, CatenaError),
+            ),
+            (
+                b"\x30\x82",
+                b"\x31\x82",
+                b"\x02\x01\x00",
+                b"\xa0\x03\x02\x01\x02",
+                b"\x06\x05\x67\x81\x05\x02\x01",
+                b"\x06\x05\x67\x81\x05\x08\x01",
+                b"\x06\x03\x55\x1d\x11",
+                b"id:4E544300",
+                b"-----BEGIN X509 CRL-----\n",
+                b"-----END CERTIFICATE-----",
             ),
         ),
         Target(

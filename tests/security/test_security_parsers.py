@@ -21,15 +21,9 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from appraise.forged import CSR, judge, key
 from catena.appraise.csr import read_csr
 from catena.appraise.ek_template import UnknownEkTemplate
-from catena.appraise.endorsement import (
-    EK_USAGE,
-    EndorsementKind,
-    EndorsementRefusal,
-    MalformedEkCertificate,
-    TrustRoot,
-    TrustRoots,
-    endorse,
-)
+from catena.appraise.ekpath import EK_USAGE
+from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots, endorse
+from catena.appraise.endorsement_refusal import EndorsementRefusal, MalformedEkCertificate
 from catena.errors import FormatError, Refusal
 from catena.formats.nodeapi import ActivateRequest, EnrollRequest, NonceRequest, decode
 from catena.formats.tpm2 import (

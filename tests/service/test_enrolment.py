@@ -5,7 +5,7 @@ import pytest
 
 from appraise.forged import AK_ATTRIBUTES, ecc_public, key
 from catena.appraise.attestation_key import AttestationKeyRefusal
-from catena.appraise.endorsement import EkKeyMismatch, NoEkCertificate, UntrustedEkIssuer
+from catena.appraise.endorsement_refusal import EkKeyMismatch, NoEkCertificate, UntrustedEkIssuer
 from catena.errors import FormatError
 from catena.formats.nodeapi import EnrollChallenge, EnrollResult
 from catena.formats.tpm2 import TpmaObject

@@ -34,8 +34,12 @@ from catena.appraise.quote import (
 from catena.appraise.reference import References
 from catena.appraise.verdict import Appraisal, KnownNode
 from catena.evidence import Evidence
+from catena.formats.ekattributes import dotted_version
 from catena.formats.tpm2 import Public, parse_attest, parse_public, parse_signature
 from catena.ids import QUOTED_PCRS, HashAlg
+
+MAX_NUMBER = 2**63 - 1
+"""The largest whole number that a policy knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class _ProvenQuote:
     bank: HashAlg
     clock: ClockState
     clock_safe: bool
+    firmware: int
+    """In clear, for the AK is a key of the endorsement hierarchy (Part 1, 36.7)."""
     key: RequestedKey
     indices: tuple[CertifiedIndex, ...]
 
@@ -148,7 +154,7 @@ def _prove_quote(
     check_pcr_digest(quote, evidence.pcrs, bank, signature.hash)
     clock = check_clock(attest.clock, node.clock)  # (e)
     indices = certified_indices(evidence.indices or (), ak, attest)
-    return _ProvenQuote(bank, clock, attest.clock.safe, key, indices)
+    return _ProvenQuote(bank, clock, attest.clock.safe, attest.firmware_version, key, indices)
 
 
 @lru_cache(maxsize=KEPT_KEYS)
@@ -168,6 +174,13 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
         opaque_events=boot.opaque_events,
         bank=quote.bank,
         tpm_kind=node.tpm_kind,
+        tpm_type=node.tpm.type,
+        tpm_vendor=node.tpm.vendor,
+        tpm_model=node.tpm.model,
+        tpm_certified_version=node.tpm.version,
+        tpm_tolerances=node.tpm.tolerances,
+        tpm_firmware=dotted_version(quote.firmware, 8),
+        tpm_firmware_number=min(quote.firmware, MAX_NUMBER),
         startup_locality=measured.startup_locality or 0,
         reset_count=quote.clock.reset_count,
         restart_count=quote.clock.restart_count,

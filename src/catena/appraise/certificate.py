@@ -1,13 +1,16 @@
 """The fields of a vendor's certificate that decide about an endorsement (RFC 5280, clause 4).
 
-Decoded with asn1crypto, field by field, so that one odd field does not hide the others. All of
-it is *untrusted* until ``has_signed`` links it to an accepted root.
+Bytes are walked strictly first (``formats.der``), then decoded with asn1crypto, field by field, so
+that one odd field does not hide the others. What is malformed and still has only one reading is
+named in ``malformations``; ``tolerance`` decides whether that is put up with. All of it is
+*untrusted* until ``has_signed`` links it to an accepted root.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from asn1crypto import keys, x509
@@ -15,7 +18,13 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-MAX_SUBJECT = 200
+from catena.errors import FormatError
+from catena.formats import der as der_format
+from catena.formats import distinguished
+from catena.formats.der import Departure
+from catena.formats.distinguished import Attribute
+from catena.formats.ekattributes import EkAttributes, read_ek_attributes
+
 RSA_BITS = range(2048, 8193)
 MAX_EXPONENT = 2**32
 """Beyond these an RSA key is weak, or costs more to verify with than a stranger may cause."""
@@ -43,17 +52,39 @@ _KNOWN_EXTENSIONS = frozenset(
 """Extensions that are judged here, or that may be critical without limiting the path."""
 
 
+class Malformation(StrEnum):
+    """What is wrong with the encoding of a certificate that can be read all the same."""
+
+    NV_PADDING = "nv-padding"
+    SET_ORDER = "set-order"
+    SERIAL_ENCODING = "serial-encoding"
+    OAEP_LABEL = "oaep-label"
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Bytes, a signature over them, and its scheme and hash (empty for one that is not known)."""
+
+    content: bytes
+    signature: bytes
+    scheme: str
+    hash: str
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """One certificate; ``subject`` and ``issuer`` are raw DER names.
+    """One certificate; ``subject`` and ``issuer`` are raw DER names, ``der`` is without padding.
 
     ``key_numbers`` is (exponent, modulus) or (curve bits, x, y), None for another kind or
-    size of key.
+    size of key. ``attributes`` is what a subject alternative name says of a TPM.
     """
 
+    der: bytes
     subject: bytes
     issuer: bytes
-    subject_text: str
+    subject_name: tuple[Attribute, ...]
+    issuer_name: tuple[Attribute, ...]
+    serial: int
     not_before: datetime
     not_after: datetime
     key_numbers: tuple[int, ...] | None
@@ -62,18 +93,33 @@ class Certificate:
     key_usage: frozenset[str]
     extended_key_usage: frozenset[str]
     unknown_critical: tuple[str, ...]
-    _signed: bytes
-    _signature: bytes
-    _signature_kind: tuple[str, str]
+    has_name_constraints: bool
+    attributes: EkAttributes
+    malformations: tuple[Malformation, ...]
+    signed: Signed
 
-    def has_signed(self, other: Certificate) -> bool:
-        """Whether this certificate's key made ``other``'s signature, with an accepted hash."""
-        kind, name = other._signature_kind
-        algorithm = _HASHES.get(name)
+    @property
+    def subject_text(self) -> str:
+        """The subject as one line for people."""
+        return distinguished.text(self.subject_name)
+
+    @property
+    def issuer_text(self) -> str:
+        """The issuer as one line for people."""
+        return distinguished.text(self.issuer_name)
+
+    @property
+    def is_self_issued(self) -> bool:
+        """Whether it names itself as its issuer (RFC 5280, 3.2)."""
+        return self.subject == self.issuer
+
+    def has_signed(self, other: Signed) -> bool:
+        """Whether this certificate's key made that signature, with an accepted hash."""
+        algorithm = _HASHES.get(other.hash)
         if algorithm is None or self.key_numbers is None:
             return False
         try:
-            _verify(self.key_numbers, kind, other._signature, other._signed, algorithm)
+            _verify(self.key_numbers, other, algorithm)
         except (InvalidSignature, ValueError, UnsupportedAlgorithm):
             return False
         return True
@@ -82,10 +128,17 @@ class Certificate:
 def parse_certificate(der: bytes) -> Certificate:
     """Read a certificate, with or without the padding that TPM memory leaves behind it.
 
-    Raises ``ValueError`` for bytes that are no certificate.
+    Raises ``ValueError`` for bytes that are no certificate, or have more than one reading.
     """
     try:
-        return _read(x509.Certificate.load(_without_padding(der), strict=True))
+        bare = _without_padding(der)
+        walked = der_format.departures(bare)
+        certificate = x509.Certificate.load(bare, strict=True)
+        _check_structure(certificate)
+        malformed = _malformations(certificate, walked, padded=len(bare) != len(der))
+        return _read(bare, certificate, malformed)
+    except FormatError as error:
+        raise ValueError(str(error)) from error
     except (
         TypeError,
         KeyError,
@@ -106,39 +159,107 @@ def _without_padding(der: bytes) -> bytes:
     return der[:end] if padding_only else der
 
 
-def _read(certificate: Any) -> Certificate:  # noqa: ANN401  asn1crypto has no types
+def _check_structure(certificate: Any) -> None:  # noqa: ANN401  asn1crypto has no types
+    """RFC 5280, 4.1.1.2, 4.1.2.1 and 4.2: nothing is said twice, or in two ways."""
+    body = certificate["tbs_certificate"]
+    if body["version"].native != "v3":
+        raise ValueError("not a certificate of version 3")
+    if body["signature"].dump() != certificate["signature_algorithm"].dump():
+        raise ValueError("two signature algorithms")
+    kinds = [one["extn_id"].dotted for one in body["extensions"]]
+    if len(set(kinds)) != len(kinds):
+        raise ValueError("an extension is there twice")
+
+
+def _malformations(
+    certificate: Any,  # noqa: ANN401
+    walked: tuple[tuple[Departure, int], ...],
+    *,
+    padded: bool,
+) -> tuple[Malformation, ...]:
+    """The names for what is malformed. Raises ``ValueError`` for what has no name."""
+    body = certificate["tbs_certificate"]
+    found = {Malformation.NV_PADDING} if padded else set()
+    integers = [at for departure, at in walked if departure is Departure.INTEGER_PADDING]
+    inner = [
+        departure
+        for one in body["extensions"]
+        if one["extn_id"].native in _KNOWN_EXTENSIONS
+        for departure, _ in der_format.departures(bytes(one["extn_value"]))
+    ]
+    if len(integers) > 1 or Departure.INTEGER_PADDING in inner:
+        raise ValueError("a number in more bytes than it needs")
+    if integers and not _is_padded(body["serial_number"]):
+        raise ValueError("a number in more bytes than it needs")
+    if integers or body["serial_number"].native <= 0:
+        found.add(Malformation.SERIAL_ENCODING)
+    if Departure.SET_ORDER in {*inner, *(departure for departure, _ in walked)}:
+        found.add(Malformation.SET_ORDER)
+    if body["subject_public_key_info"]["algorithm"]["algorithm"].native == "rsaes_oaep":
+        found.add(Malformation.OAEP_LABEL)
+    return tuple(sorted(found))
+
+
+def _is_padded(serial: Any) -> bool:  # noqa: ANN401
+    """Whether it is this number that the walk came across: there was only one."""
+    return bool(der_format.departures(serial.dump()))
+
+
+def _read(
+    der: bytes,
+    certificate: Any,  # noqa: ANN401
+    malformations: tuple[Malformation, ...],
+) -> Certificate:
     body = certificate["tbs_certificate"]
     constraints = certificate.basic_constraints_value
     usage = certificate.key_usage_value
     extended = certificate.extended_key_usage_value
+    subject, issuer = body["subject"].dump(), body["issuer"].dump()
     return Certificate(
-        subject=body["subject"].dump(),
-        issuer=body["issuer"].dump(),
-        subject_text=_printable(certificate.subject.human_friendly),
-        not_before=_moment(body["validity"]["not_before"].native),
-        not_after=_moment(body["validity"]["not_after"].native),
+        der=der,
+        subject=subject,
+        issuer=issuer,
+        subject_name=distinguished.attributes(subject),
+        issuer_name=distinguished.attributes(issuer),
+        serial=body["serial_number"].native,
+        not_before=instant(body["validity"]["not_before"].native),
+        not_after=instant(body["validity"]["not_after"].native),
         key_numbers=_key_numbers(body["subject_public_key_info"]),
         is_authority=bool(constraints is not None and constraints["ca"].native),
         path_length=None if constraints is None else constraints["path_len_constraint"].native,
         key_usage=frozenset(usage.native) if usage is not None else frozenset(),
         extended_key_usage=frozenset(item.dotted for item in extended or ()),
         unknown_critical=tuple(sorted(certificate.critical_extensions - _KNOWN_EXTENSIONS)),
-        _signed=body.dump(),
-        _signature=certificate["signature_value"].native,
-        _signature_kind=_signature_kind(certificate["signature_algorithm"]),
+        has_name_constraints=certificate.name_constraints_value is not None,
+        attributes=_attributes(body),
+        malformations=malformations,
+        signed=signed_part(
+            body, certificate["signature_algorithm"], certificate["signature_value"]
+        ),
     )
 
 
-def _moment(value: object) -> datetime:
+def signed_part(body: Any, algorithm: Any, signature: Any) -> Signed:  # noqa: ANN401
+    """What the issuer of a certificate or revocation list signed, and how."""
+    scheme, name = _signature_kind(algorithm)
+    return Signed(body.dump(), signature.native, scheme, name)
+
+
+def _attributes(body: Any) -> EkAttributes:  # noqa: ANN401
+    """Read by hand: asn1crypto insists on one string type for what vendors write in two."""
+    values = [
+        bytes(one["extn_value"])
+        for one in body["extensions"]
+        if one["extn_id"].native == "subject_alt_name"
+    ]
+    return read_ek_attributes(values[0]) if values else EkAttributes()
+
+
+def instant(value: object) -> datetime:
     """An instant; DER also has times without a zone and years that Python cannot hold."""
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ValueError("a validity that is no instant")
     return value
-
-
-def _printable(text: str) -> str:
-    """A subject as one bounded line of printable ASCII."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_SUBJECT])
 
 
 def _key_numbers(spki: Any) -> tuple[int, ...] | None:  # noqa: ANN401
@@ -166,27 +287,21 @@ def _signature_kind(algorithm: Any) -> tuple[str, str]:  # noqa: ANN401
         return "", ""
 
 
-def _verify(
-    numbers: tuple[int, ...],
-    kind: str,
-    signature: bytes,
-    signed: bytes,
-    algorithm: hashes.HashAlgorithm,
-) -> None:
+def _verify(numbers: tuple[int, ...], signed: Signed, algorithm: hashes.HashAlgorithm) -> None:
     if len(numbers) == 3:
         bits, x, y = numbers
         curve = next(curve for curve in _CURVES.values() if curve.key_size == bits)
         point = ec.EllipticCurvePublicNumbers(x, y, curve).public_key()
-        if kind != "ecdsa":
+        if signed.scheme != "ecdsa":
             raise InvalidSignature
-        point.verify(signature, signed, ec.ECDSA(algorithm))
+        point.verify(signed.signature, signed.content, ec.ECDSA(algorithm))
         return
     exponent, modulus = numbers
     key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    if kind == "rsassa_pkcs1v15":
-        key.verify(signature, signed, padding.PKCS1v15(), algorithm)
-    elif kind == "rsassa_pss":
+    if signed.scheme == "rsassa_pkcs1v15":
+        key.verify(signed.signature, signed.content, padding.PKCS1v15(), algorithm)
+    elif signed.scheme == "rsassa_pss":
         salt = padding.PSS(padding.MGF1(algorithm), padding.PSS.AUTO)
-        key.verify(signature, signed, salt, algorithm)
+        key.verify(signed.signature, signed.content, salt, algorithm)
     else:
         raise InvalidSignature

@@ -41,6 +41,13 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     opaque_events: int
     bank: str
     tpm_kind: str = "unknown"
+    tpm_type: str = "unknown"
+    tpm_vendor: str = ""
+    tpm_model: str = ""
+    tpm_certified_version: str = ""
+    tpm_tolerances: tuple[str, ...] = ("unknown",)
+    tpm_firmware: str = ""
+    tpm_firmware_number: int = 0
     startup_locality: int = 0
     reset_count: int
     restart_count: int
@@ -134,6 +141,13 @@ FACT_TABLE = (
     FactRow("opaque_events", "events whose data does not hash to their digest", MANY, 0),
     FactRow("bank", "the PCR bank that was quoted", "sha256", "sha512"),
     FactRow("tpm_kind", "who vouches for the TPM: vendor, enterprise, software, pinned", "unknown", "vendor"),
+    FactRow("tpm_type", "how the TPM is made: discrete, firmware, virtual", "unknown", "discrete"),
+    FactRow("tpm_vendor", "its vendor's id in the EK certificate, or empty", "", "IFX"),
+    FactRow("tpm_model", "its model in the EK certificate, or empty", "", "SLB9672"),
+    FactRow("tpm_certified_version", "its firmware when the EK certificate was made, or empty", "", "15.20"),
+    FactRow("tpm_tolerances", "what its certificates were forgiven, by name", ("unknown",), ()),
+    FactRow("tpm_firmware", "the firmware that made the quote, as 7.2.1.0", "", "15.20.16686.0"),
+    FactRow("tpm_firmware_number", "the same as one number of 64 bits, to compare", 0, MANY),
     FactRow("startup_locality", "locality that started the TPM (0, 3, or 4 after H-CRTM)", 0, 4),
     FactRow("reset_count", "TPM resets since the TPM was last cleared", MANY, 0),
     FactRow("restart_count", "resumes since the last TPM reset", MANY, 0),

@@ -13,6 +13,7 @@ from catena.appraise.boot import ExaminedBoot
 from catena.appraise.explanation import ExplainedEvent
 from catena.appraise.facts import Facts
 from catena.appraise.quote import ClockState
+from catena.appraise.tpmidentity import UNKNOWN_TPM, TpmIdentity
 from catena.formats.nodeapi import Reason
 from catena.ids import HashAlg, NodeId, Sha256Hex
 
@@ -25,13 +26,15 @@ class KnownNode:
 
     ``ak_public`` is the enrolled TPMT_PUBLIC; ``clock`` is the state after its last accepted
     attestation, None before the first, and ``attested`` when that was; ``tpm_kind`` is its
-    endorsement's kind, ``role`` the one it was given.
+    endorsement's kind, ``tpm`` what its EK certificate says of the TPM, ``role`` the one it was
+    given.
     """
 
     id: NodeId
     ak_public: bytes
     clock: ClockState | None
     tpm_kind: str = "unknown"
+    tpm: TpmIdentity = UNKNOWN_TPM
     attested: datetime | None = None
     role: str = ""
 

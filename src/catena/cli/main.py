@@ -25,6 +25,7 @@ NOUNS = {
     "os": "build, sign and verify operating system releases",
     "eventlog": "read, explain and compare the logs of measured boots",
     "reference": "say what machines may measure",
+    "endorsement": "say who may vouch for a TPM",
     "policy": "say what a boot must show before it is trusted",
     "server": "run the trust service",
     "node": "see, explain and admit machines",

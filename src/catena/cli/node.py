@@ -145,6 +145,9 @@ def _render_node(node: NodeView) -> None:
         ("state", _marked(node)),
         ("because", node.state_reason or "-"),
         ("TPM endorsed by", node.endorsed_by),
+        ("TPM", _tpm(node)),
+        ("TPM firmware", node.firmware or "never quoted"),
+        ("TPM tolerances", ", ".join(node.tpm.tolerances) or "none needed"),
         ("enrolled", node.enrolled_at),
         ("approved", node.approved_at or "never"),
         ("last attested", node.last_attested or "never"),
@@ -160,6 +163,14 @@ def _render_node(node: NodeView) -> None:
         click.echo(f"{'reason':<18} {printable(reason.message)} [{reason.code}]")
         if reason.remedy:
             click.echo(f"{'':<18} {printable(reason.remedy)}")
+
+
+def _tpm(node: NodeView) -> str:
+    """``discrete, NTC NPCT75x, certified with firmware 7.2``."""
+    tpm = node.tpm
+    certified = f"certified with firmware {tpm.version}" if tpm.version else ""
+    parts = (tpm.type, f"{tpm.vendor} {tpm.model}".strip(), certified)
+    return ", ".join(filter(None, parts))
 
 
 def _render_explanation(found: ExplanationView) -> None:

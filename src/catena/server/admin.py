@@ -19,6 +19,12 @@ from catena.server.cosigning import NotCosigned
 from catena.server.operation import Operation, Parts
 from catena.service import shipped
 from catena.service.approval import NameAndRoleNeeded, NothingToApprove, WaitingKeyUnseen
+from catena.service.endorsements import (
+    AmbiguousEndorsement,
+    FixedEndorsement,
+    NoSuchEndorsement,
+    TamperedEndorsement,
+)
 from catena.service.nodes import NeverAttested, UnknownNode
 from catena.service.pages import BadCursor, PageRequest
 from catena.service.people import PersonInUse, UnknownPerson
@@ -47,6 +53,10 @@ from catena.service.views import (
     CaptureRequest,
     CaptureView,
     CosigningReport,
+    EndorsementDetail,
+    EndorsementImport,
+    EndorsementRequest,
+    EndorsementView,
     ExplanationView,
     ExportsReport,
     Forgotten,
@@ -213,6 +223,43 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         answer=ReferenceDetail,
         refuses=(NoSuchReference,),
         verb=lambda at, call: shipped.find(call.name) or at.service.references.show(call.name),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/endorsements",
+        "Everything that may vouch for a TPM, with its provenance",
+        role=Role.VIEWER,
+        answer=tuple[EndorsementView, ...],
+        refuses=(TamperedEndorsement,),
+        verb=lambda at, _: at.service.endorsements.list(),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/endorsements",
+        "Accept roots, intermediates and revocation lists; what is of no use is told",
+        role=Role.ADMIN,
+        takes=EndorsementRequest,
+        answer=EndorsementImport,
+        refuses=(TamperedEndorsement,),
+        verb=lambda at, call: at.service.endorsements.accept(call.body, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/endorsements/{name}",
+        "One root, intermediate or revocation list",
+        role=Role.VIEWER,
+        answer=EndorsementDetail,
+        refuses=(NoSuchEndorsement, AmbiguousEndorsement, TamperedEndorsement),
+        verb=lambda at, call: at.service.endorsements.show(call.name),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/admin/endorsements/{name}",
+        "Let one no longer count",
+        role=Role.ADMIN,
+        answer=EndorsementView,
+        refuses=(NoSuchEndorsement, AmbiguousEndorsement, FixedEndorsement, TamperedEndorsement),
+        verb=lambda at, call: at.service.endorsements.withdraw(call.name, call.actor),
     ),
     Operation(
         "GET",

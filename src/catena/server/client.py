@@ -27,6 +27,10 @@ from catena.service.views import (
     CaptureRequest,
     CaptureView,
     CosigningReport,
+    EndorsementDetail,
+    EndorsementImport,
+    EndorsementRequest,
+    EndorsementView,
     ExplanationView,
     Forgotten,
     LoginOffer,
@@ -260,6 +264,22 @@ class AdminClient:
     def import_pcr_policy(self, request: PcrPolicyRequest) -> ReferenceView:
         """Accept a PCR policy under a name and version."""
         return self._call("POST", admin_path("pcr-policies"), ReferenceView, request)
+
+    def endorsements(self) -> tuple[EndorsementView, ...]:
+        """Everything that may vouch for a TPM."""
+        return self._call("GET", admin_path("endorsements"), tuple[EndorsementView, ...])
+
+    def endorsement(self, name: str) -> EndorsementDetail:
+        """One of them, with its certificate or list."""
+        return self._call("GET", admin_path("endorsements", name), EndorsementDetail)
+
+    def import_endorsements(self, request: EndorsementRequest) -> EndorsementImport:
+        """Accept certificates and lists."""
+        return self._call("POST", admin_path("endorsements"), EndorsementImport, request)
+
+    def withdraw_endorsement(self, name: str) -> EndorsementView:
+        """Let one no longer count."""
+        return self._call("DELETE", admin_path("endorsements", name), EndorsementView)
 
     def policy(self) -> PolicyHistory:
         """The policy in force and its history."""

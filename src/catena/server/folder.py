@@ -23,9 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
+from catena.appraise.certificate import parse_certificate
 from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
 from catena.appraise.policy import compile_policy, default_policy_text
 from catena.audit import evidence
@@ -33,8 +31,8 @@ from catena.audit.evidence import EvidenceStore
 from catena.audit.log import TransparencyLog
 from catena.audit.reader import LogReader
 from catena.audit.storage import LogAtItsEnd
-from catena.errors import LogInconsistent, UsageError
-from catena.formats.certificate import CERTIFICATE_FAULTS
+from catena.errors import FormatError, LogInconsistent, UsageError
+from catena.formats import endorsements
 from catena.keys.hierarchy import load_certificate
 from catena.keys.signer import (
     PublicKey,
@@ -73,7 +71,7 @@ class BadRoot(UsageError):
     """A file of TPM roots that holds no certificates, or has an unknown kind."""
 
     code = "bad-ek-root"
-    remedy = "Give PEM certificates as [vendor|enterprise|software=]FILE."
+    remedy = "Give certificates (PEM or DER) as [vendor|enterprise|software=]FILE."
 
 
 class UnrememberedLog(LogInconsistent):
@@ -272,18 +270,16 @@ def split_root(text: str) -> tuple[EndorsementKind, Path]:
 
 
 def read_roots(kind: EndorsementKind, path: Path) -> tuple[TrustRoot, ...]:
-    """The certificates of a PEM bundle. Raises ``BadRoot``."""
+    """The certificates of a PEM bundle, or the one of a DER file. Raises ``BadRoot``."""
     try:
-        return tuple(
-            TrustRoot(
-                name=one.subject.rfc4514_string()[:200],
-                kind=kind,
-                certificate=one.public_bytes(Encoding.DER),
-            )
-            for one in x509.load_pem_x509_certificates(path.read_bytes())
-        )
-    except (OSError, *CERTIFICATE_FAULTS) as error:
-        raise BadRoot(f"{path} holds no PEM certificates") from error
+        return tuple(_root(kind, der) for der in endorsements.split(path.read_bytes()))
+    except (OSError, ValueError, FormatError) as error:
+        raise BadRoot(f"{path} holds no certificates that can be read", got=str(error)) from error
+
+
+def _root(kind: EndorsementKind, der: bytes) -> TrustRoot:
+    certificate = parse_certificate(der)
+    return TrustRoot(certificate.subject_text, kind, certificate.der)
 
 
 def load_roots(folder: Path, config: Config) -> TrustRoots:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from catena.appraise.attestation_key import AttestationKeyRefusal
-from catena.appraise.endorsement import EndorsementRefusal
+from catena.appraise.endorsement_refusal import EndorsementRefusal
 from catena.appraise.refusal import UnauthenticatedRefusal
 from catena.evidence import Evidence
 from catena.formats import nodeapi

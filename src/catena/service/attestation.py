@@ -39,6 +39,7 @@ from catena.service.judgement import (
     judged,
     known_to_appraise,
     refused,
+    tpm_of,
 )
 from catena.service.memory import Memory, Remembered
 from catena.service.nodes import UnknownNode, known
@@ -352,6 +353,7 @@ def _verdict_entry(found: _Judged, standing: Standing) -> Verdict:
         before=KnownBefore(
             ak_sha256=_sha256(node.ak_public),
             tpm_kind=known_to_appraise(node).tpm_kind,
+            tpm=tpm_of(node),
             role=node.role or "",
             attested=node.last_attested,
             reset_count=node.reset_count,

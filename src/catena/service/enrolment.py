@@ -2,23 +2,32 @@
 
 Steps 1 to 4 are ``begin``, 5 to 7 ``finish``. Between them the server remembers nothing: the
 ticket does. A node may enrol again at any boot, because it needs no writable disk; with the same
-keys nothing is new and nothing is logged.
+keys, vouched for as before, nothing is new and nothing is logged.
 """
 
 from __future__ import annotations
 
 import hashlib
 
+import msgspec
+
 from catena.appraise.attestation_key import check_attestation_key
 from catena.appraise.endorsement import Endorsement, endorse
 from catena.audit.entries import Enrolment as EnrolmentEntry
 from catena.errors import Refusal
-from catena.formats.nodeapi import ActivateRequest, EnrollChallenge, EnrollRequest, EnrollResult
+from catena.formats.nodeapi import (
+    ActivateRequest,
+    EnrollChallenge,
+    EnrollRequest,
+    EnrollResult,
+    NodeState,
+)
 from catena.formats.tpm2 import Public, parse_public
 from catena.ids import NodeId, NodeName, Sha256Hex
 from catena.keys.protect import make_credential
 from catena.service import states
 from catena.service.denials import Denials
+from catena.service.endorsements import Endorsements
 from catena.service.setting import Mode, Setting
 from catena.service.ticket import Memory, TicketOffice, expiry
 from catena.store.nodes import Node, Reenrolment
@@ -29,9 +38,10 @@ SECRET_SIZE = 32
 class Enrolment:
     """The verb *enrol*."""
 
-    def __init__(self, setting: Setting, denials: Denials) -> None:
+    def __init__(self, setting: Setting, denials: Denials, endorsements: Endorsements) -> None:
         self._setting = setting
         self._denials = denials
+        self._endorsements = endorsements
         self._tickets = TicketOffice(setting.keys.ticket())
 
     def begin(self, request: EnrollRequest) -> EnrollChallenge:
@@ -46,7 +56,7 @@ class Enrolment:
         try:
             # (2) Who vouches for the EK.
             endorsement = endorse(
-                request.ek_certificates, ek, self._setting.roots, self._setting.now()
+                request.ek_certificates, ek, self._endorsements.roots(), self._setting.now()
             )
             # (3) Whether the AK is an attestation key at all.
             check_attestation_key(ak)
@@ -78,6 +88,11 @@ class Enrolment:
                 return self._admit(memory)  # (6)
             if known.ak_public == memory.ak_public:
                 state, _ = states.shown_state(known, now, self._setting.certificate_lifetime)
+                if (known.ek_root, known.tpm) != (
+                    memory.endorsed_by,
+                    msgspec.json.encode(memory.tpm),
+                ):
+                    self._describe_again(known, memory, state)
                 return EnrollResult(node_id=known.id, state=state, name=known.name)
             if pending is None or pending.ak_public != memory.ak_public:
                 self._remember_new_key(known, memory)  # (7)
@@ -97,6 +112,7 @@ class Enrolment:
             name_hint=hint,
             secret_sha256=hashlib.sha256(secret).digest(),
             expires=expiry(self._setting.now()),
+            tpm=endorsement.tpm,
         )
         return EnrollChallenge(
             node_id=node_id,
@@ -113,6 +129,12 @@ class Enrolment:
             rows.nodes.insert(node)
         return EnrollResult(node_id=node.id, state=states.PENDING, name=node.name)
 
+    def _describe_again(self, known: Node, memory: Memory, state: NodeState) -> None:
+        """Another root vouches for it by now, or its certificate was judged in another way."""
+        self._setting.journal.record(self._entry(memory, known, again=False, state=state))
+        with self._setting.journal.effect() as rows:
+            rows.nodes.describe_tpm(known.id, memory.endorsed_by, msgspec.json.encode(memory.tpm))
+
     def _new_node(self, memory: Memory) -> Node:
         now, is_open = self._setting.now(), self._setting.mode is Mode.OPEN
         return Node(
@@ -126,6 +148,7 @@ class Enrolment:
             ek_public=memory.ek_public,
             ak_public=memory.ak_public,
             ek_root=memory.endorsed_by,
+            tpm=msgspec.json.encode(memory.tpm),
             name_hint=memory.name_hint,
             mode=self._setting.mode,
             enrolled_at=now,
@@ -140,7 +163,9 @@ class Enrolment:
                 Reenrolment(node_id=known.id, ak_public=memory.ak_public, at=self._setting.now())
             )
 
-    def _entry(self, memory: Memory, node: Node, *, again: bool) -> EnrolmentEntry:
+    def _entry(
+        self, memory: Memory, node: Node, *, again: bool, state: NodeState = states.PENDING
+    ) -> EnrolmentEntry:
         return EnrolmentEntry(
             at=self._setting.now(),
             actor=node.id,
@@ -149,6 +174,7 @@ class Enrolment:
             ak_sha256=hashlib.sha256(memory.ak_public).hexdigest(),
             ek_root=memory.endorsed_by,
             mode=self._setting.mode.value,
-            state="pending",
+            state=state,
             again=again,
+            tpm=memory.tpm,
         )

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from catena.appraise.explanation import ExplainedEvent
 from catena.appraise.quote import ClockState
+from catena.appraise.tpmidentity import UNKNOWN_TPM, TpmIdentity
 from catena.appraise.verdict import Appraisal, KnownNode, Verdict
 from catena.errors import Refusal
 from catena.formats.nodeapi import Reason
@@ -102,9 +103,15 @@ def known_to_appraise(node: Node) -> KnownNode:
         ak_public=node.ak_public,
         clock=None if node.last_attested is None else before,
         tpm_kind=node.ek_root.partition(":")[0],
+        tpm=tpm_of(node),
         attested=node.last_attested,
         role=node.role or "",
     )
+
+
+def tpm_of(node: Node) -> TpmIdentity:
+    """Which TPM a node's is, as its enrolment established it."""
+    return UNKNOWN_TPM if node.tpm is None else msgspec.json.decode(node.tpm, type=TpmIdentity)
 
 
 def _event(event: ExplainedEvent) -> EventView:

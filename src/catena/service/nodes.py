@@ -16,6 +16,7 @@ from catena.measure.changes import Difference
 from catena.measure.difference import compare, side_of_log
 from catena.service import pages
 from catena.service.containers import ContainersDocument, kept_of, view_of
+from catena.service.judgement import tpm_of
 from catena.service.pages import NodeKey, Page, PageRequest, page_of
 from catena.service.setting import Setting
 from catena.service.states import shown_state
@@ -118,6 +119,8 @@ class Nodes:
             state_reason=why,
             mode=node.mode,
             endorsed_by=node.ek_root,
+            tpm=tpm_of(node),
+            firmware=_firmware(latest),
             untrusted_name_hint=node.name_hint,
             enrolled_at=rfc3339(node.enrolled_at),
             approved_at=None if node.approved_at is None else rfc3339(node.approved_at),
@@ -145,6 +148,18 @@ def _since(logs: Sequence[bytes | None], facts: Mapping[str, object]) -> Differe
         for name, log in zip(_SIDES, logs, strict=True)
     )
     return compare(before, after, HashAlg(str(bank)))
+
+
+class _QuotedFirmware(msgspec.Struct, frozen=True):
+    """The one fact that a node's view needs of an appraisal."""
+
+    tpm_firmware: str | None = None
+
+
+def _firmware(latest: Appraisal | None) -> str | None:
+    if latest is None:
+        return None
+    return msgspec.json.decode(latest.facts, type=_QuotedFirmware).tpm_firmware
 
 
 def find(rows: Transaction, name: str) -> Node:

@@ -30,6 +30,7 @@ from catena.appraise.policy import Policy, compile_policy
 from catena.appraise.quote import ClockState
 from catena.appraise.reference import References, UnusableReference
 from catena.appraise.refusal import is_authenticated
+from catena.appraise.tpmidentity import UNKNOWN_TPM
 from catena.appraise.verdict import KnownNode
 from catena.audit import checkpoint as checkpoints
 from catena.audit.entries import (
@@ -328,6 +329,7 @@ def _known(entry: Verdict, before: KnownBefore, ak_public: bytes) -> KnownNode:
         ak_public=ak_public,
         clock=None if before.attested is None else clock,
         tpm_kind=before.tpm_kind,
+        tpm=UNKNOWN_TPM if isinstance(before.tpm, msgspec.UnsetType) else before.tpm,
         attested=before.attested,
         role=before.role,
     )

@@ -17,6 +17,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from catena.appraise.tpmidentity import UNKNOWN_TPM, TpmIdentity
 from catena.errors import ExitCode, Refusal
 from catena.ids import NodeId
 
@@ -57,6 +58,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     name_hint: str | None
     secret_sha256: bytes
     expires: float
+    tpm: TpmIdentity = UNKNOWN_TPM
 
 
 @dataclass(frozen=True, slots=True)

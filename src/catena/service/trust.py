@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from catena.service.approval import Approval
 from catena.service.attestation import Attestation
 from catena.service.denials import Denials
+from catena.service.endorsements import Endorsements
 from catena.service.enrolment import Enrolment
 from catena.service.grant import Grants
 from catena.service.nodes import Nodes
@@ -31,6 +32,7 @@ class TrustService:
     nodes: Nodes
     secrets: Secrets
     references: References
+    endorsements: Endorsements
     policies: Policies
     simulation: Simulation
     uses: TokenUses
@@ -44,15 +46,16 @@ def build(setting: Setting) -> TrustService:
     nodes = Nodes(setting)
     secrets = Secrets(setting)
     references, policies = References(setting), Policies(setting)
-    grants = Grants(setting, secrets)
+    grants, endorsements = Grants(setting, secrets), Endorsements(setting)
     return TrustService(
         setting=setting,
-        enrolment=Enrolment(setting, denials),
+        enrolment=Enrolment(setting, denials, endorsements),
         attestation=Attestation(setting, denials, references, policies, grants),
         approval=Approval(setting, nodes),
         nodes=nodes,
         secrets=secrets,
         references=references,
+        endorsements=endorsements,
         policies=policies,
         simulation=Simulation(setting, references, policies),
         uses=TokenUses(setting.journal, setting.now),

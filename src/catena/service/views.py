@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from catena.appraise.tpmidentity import TpmIdentity
+from catena.formats.endorsements import Content, FileName, Source, Type, Vouches
 from catena.formats.nodeapi import Hex256, NodeState, Reason
 from catena.formats.references import ExpectedEvent
 from catena.measure.changes import Difference
@@ -41,6 +43,10 @@ class NodeView(View, frozen=True, kw_only=True):
     """How it came in: ``approve`` or ``open``."""
     endorsed_by: str
     """The root that vouches for its TPM."""
+    tpm: TpmIdentity
+    """What its EK certificate says of the TPM."""
+    firmware: str | None
+    """The TPM's firmware in its last quote that was appraised to the end."""
     untrusted_name_hint: str | None
     enrolled_at: str
     approved_at: str | None
@@ -153,6 +159,69 @@ class ReferenceDetail(View, frozen=True, kw_only=True):
     reference: ReferenceView
     events: tuple[ExpectedEvent, ...]
     document: dict[str, object]
+
+
+class EndorsementView(View, frozen=True, kw_only=True):
+    """One accepted root, intermediate or revocation list, with where it came from.
+
+    ``not_after`` of a list is its next update; ``accepted_at`` is None for what server.toml names.
+    """
+
+    name: str
+    type: Type
+    vouches: Vouches | None
+    sha256: str
+    subject: str
+    issuer: str
+    not_before: str
+    not_after: str
+    state: Literal["valid", "not-yet-valid", "expired"]
+    tolerances: tuple[str, ...]
+    revoked: int | None
+    file: str
+    source: str
+    accepted_at: str | None
+    accepted_by: str | None
+    """As the database has it; the log's entry about it is the proof."""
+
+
+class EndorsementDetail(View, frozen=True, kw_only=True):
+    """One of them with the certificate or list itself."""
+
+    endorsement: EndorsementView
+    pem: str
+
+
+class EndorsementItem(View, frozen=True, kw_only=True):
+    """One certificate or list to import (DER), and the name of the file that it was in."""
+
+    file: FileName
+    content: Content
+
+
+class EndorsementRequest(View, frozen=True, kw_only=True):
+    """Certificates and lists to import; roots among them vouch as ``vouches`` says."""
+
+    vouches: Vouches
+    source: Source = ""
+    items: Annotated[tuple[EndorsementItem, ...], msgspec.Meta(min_length=1, max_length=4096)]
+
+
+class RefusedEndorsement(View, frozen=True, kw_only=True):
+    """One that was not accepted, and why."""
+
+    file: str
+    code: str
+    message: str
+    remedy: str
+
+
+class EndorsementImport(View, frozen=True, kw_only=True):
+    """What became of an import; ``known`` was accepted before."""
+
+    accepted: tuple[EndorsementView, ...]
+    known: tuple[EndorsementView, ...]
+    refused: tuple[RefusedEndorsement, ...]
 
 
 class PolicyView(View, frozen=True, kw_only=True):

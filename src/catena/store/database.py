@@ -32,6 +32,7 @@ from catena.store.appraisals import Appraisals
 from catena.store.authorities import Authorities
 from catena.store.containers import ContainerRecords
 from catena.store.credentials import Certificates, Tokens
+from catena.store.endorsements import Endorsements
 from catena.store.errors import (
     Conflict,
     DatabaseExists,
@@ -69,6 +70,7 @@ class Transaction:
         "authorities",
         "certificates",
         "container_records",
+        "endorsements",
         "keys_in_force",
         "log_batches",
         "log_files",
@@ -91,6 +93,7 @@ class Transaction:
         self.container_records = ContainerRecords(connection)
         self.secrets = Secrets(connection)
         self.references = References(connection)
+        self.endorsements = Endorsements(connection)
         self.policies = Policies(connection)
         self.tokens = Tokens(connection)
         self.authorities = Authorities(connection)

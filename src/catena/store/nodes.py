@@ -30,6 +30,7 @@ class Node:
     """One row per TPM. ``name`` and ``role`` are the server's; ``name_hint`` is *untrusted*.
 
     ``boot_log`` is the last proven boot's; ``trusted_log`` that of the last trusted boot before.
+    ``tpm`` is a JSON document of its enrolment, None for a row from before there was one.
     """
 
     id: NodeId
@@ -52,6 +53,7 @@ class Node:
     last_verdict: str | None = None
     boot_log: Sha256Hex | None = None
     trusted_log: Sha256Hex | None = None
+    tpm: bytes | None = None
 
     @property
     def clock_triple(self) -> Clock:
@@ -153,6 +155,10 @@ class Nodes:
         self._change(
             node_id, {"ak_public": ak_public, "reset_count": 0, "restart_count": 0, "clock": 0}
         )
+
+    def describe_tpm(self, node_id: NodeId, ek_root: str, tpm: bytes | None) -> None:
+        """Keep who vouches for the node's TPM now, and what its certificate says."""
+        self._change(node_id, {"ek_root": ek_root, "tpm": tpm})
 
     def forget_clock(self, node_id: NodeId) -> None:
         """Accept whatever clock the node's TPM shows next."""

@@ -123,6 +123,7 @@ nodes = Table(
     Column("last_verdict", Text),
     Column("boot_log", Text, ForeignKey("logs.sha256")),
     Column("trusted_log", Text),
+    Column("tpm", LargeBinary),
 )
 
 reenrolments = Table(
@@ -202,6 +203,18 @@ references = Table(
     Column("version", Text, nullable=False),
     Column("document", LargeBinary, nullable=False),
     Column("accepted_at", Instant, nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+
+endorsements = Table(
+    "endorsement_documents",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("accepted_at", Instant, nullable=False),
+    Column("actor", Text, nullable=False),
     Column("active", Boolean, nullable=False),
 )
 

@@ -40,6 +40,7 @@ from catena.audit.entries.nodes import (
 from catena.audit.entries.server import (
     AdminSignIn,
     AdminToken,
+    EndorsementChanged,
     KeyChanged,
     LogContinues,
     LogEnded,
@@ -62,6 +63,7 @@ __all__ = [
     "CertificateIssued",
     "ContainersRecorded",
     "Denial",
+    "EndorsementChanged",
     "Enrolment",
     "Entry",
     "EntryBase",
@@ -104,5 +106,6 @@ Entry = (
     | PersonForgotten
     | LogEnded
     | LogContinues
+    | EndorsementChanged
 )
 KINDS: dict[str, type[Entry]] = {kind.predicate_type(): kind for kind in get_args(Entry)}

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from catena.appraise.tpmidentity import TpmIdentity
 from catena.audit.entries.base import Digests, EntryBase, Text, Word, Words, cut, sha256
 from catena.formats.dsse import Subject
 from catena.formats.nodeapi import Hex256, NodeState, Reason
@@ -43,6 +44,8 @@ class Enrolment(NodeEntry, frozen=True, kw_only=True):
     mode: Literal["inventory", "approve", "open"]
     state: NodeState
     again: bool = False
+    tpm: TpmIdentity | msgspec.UnsetType = msgspec.UNSET
+    """Which TPM it is, and what its certificates were forgiven. Earlier entries lack it."""
 
     def summary(self) -> str:
         """One line for a person."""
@@ -85,6 +88,7 @@ class KnownBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     ak_sha256: Hex256
     tpm_kind: Word
+    tpm: TpmIdentity | msgspec.UnsetType = msgspec.UNSET
     role: Word = ""
     attested: datetime | None = None
     reset_count: int = 0

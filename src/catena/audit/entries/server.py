@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar, Literal
 
-from catena.audit.entries.base import EntryBase, Word, Words, sha256
+import msgspec
+
+from catena.audit.entries.base import EntryBase, Text, Word, Words, cut, sha256
 from catena.audit.people import PREFIX, shortened
 from catena.formats.dsse import Subject
 from catena.formats.nodeapi import Hex256
@@ -30,6 +32,37 @@ class ReferenceAccepted(EntryBase, frozen=True, kw_only=True):
         """One line for a person."""
         verb = "accepted" if self.active else "withdrawn"
         return f"{self.type} {self.name} {self.version} {verb}"
+
+
+class EndorsementChanged(EntryBase, frozen=True, kw_only=True):
+    """A certificate or revocation list helps to judge TPMs from now on, or (``active`` false) no longer.
+
+    ``vouches`` is the kind of a root. ``document_sha256`` is of the certificate or list itself.
+    """
+
+    kind: ClassVar[str] = "endorsement"
+
+    name: Word
+    type: Literal["root", "intermediate", "crl"]
+    vouches: Word = ""
+    document_sha256: Hex256
+    source: Text = ""
+    active: bool = True
+
+    def __post_init__(self) -> None:
+        """Cut what a person wrote to what an entry holds."""
+        msgspec.structs.force_setattr(self, "source", cut(self.source))
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """The certificate or list."""
+        return (Subject(name=f"{self.type}:{self.name}", digest=sha256(self.document_sha256)),)
+
+    def summary(self) -> str:
+        """One line for a person."""
+        verb = "accepted" if self.active else "withdrawn"
+        whose = f" of kind {self.vouches}" if self.vouches else ""
+        source = f", from {self.source}" if self.source else ""
+        return f"TPM {self.type} {self.name}{whose} {verb}{source}"
 
 
 class PolicyAccepted(EntryBase, frozen=True, kw_only=True):

@@ -1,0 +1,62 @@
+"""Accepted endorsement documents: roots, intermediates and revocation lists of TPM vendors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from catena.ids import Sha256Hex
+from catena.store import schema
+from catena.store.errors import NoSuchRow
+
+_endorsements = schema.endorsements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEndorsement:
+    """One document: a DSSE envelope around a certificate or list, whose SHA-256 is the key."""
+
+    sha256: Sha256Hex
+    type: str
+    name: str
+    document: bytes
+    accepted_at: datetime
+    actor: str
+    active: bool = True
+
+
+class Endorsements:
+    """The endorsement documents of one transaction."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def put(self, document: StoredEndorsement) -> None:
+        """Store a document; one of the same certificate or list is replaced."""
+        self._connection.execute(
+            delete(_endorsements).where(_endorsements.c.sha256 == document.sha256)
+        )
+        values = {name: getattr(document, name) for name in StoredEndorsement.__dataclass_fields__}
+        self._connection.execute(insert(_endorsements), values)
+
+    def list(self) -> tuple[StoredEndorsement, ...]:
+        """Active documents in the order of their acceptance."""
+        query = (
+            select(_endorsements)
+            .where(_endorsements.c.active)
+            .order_by(_endorsements.c.accepted_at, _endorsements.c.sha256)
+        )
+        rows = self._connection.execute(query).mappings()
+        return tuple(StoredEndorsement(**row) for row in rows)
+
+    def withdraw(self, sha256: Sha256Hex) -> None:
+        """Let a document no longer count. Raises ``NoSuchRow``."""
+        changed = self._connection.execute(
+            update(_endorsements).where(_endorsements.c.sha256 == sha256).values(active=False)
+        )
+        if changed.rowcount != 1:
+            raise NoSuchRow("this endorsement is not in the database")
