@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from asn1crypto import core
+from asn1crypto import core, keys
 from asn1crypto import x509 as asn1
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,12 +19,17 @@ from test_endorsement import (
     ecc_ek,
     leaf,
     rsa_ek,
+    rsa_key,
     usage,
 )
 
-from catena.appraise.certificate import Malformation
+from catena.appraise.certificate import Malformation, parse_certificate
 from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots, endorse
-from catena.appraise.endorsement_refusal import MalformedEkCertificate, WrongEkKeyUsage
+from catena.appraise.endorsement_refusal import (
+    MalformedEkCertificate,
+    UntrustedEkIssuer,
+    WrongEkKeyUsage,
+)
 from catena.appraise.tolerance import KEY_USAGE_ABSENT, KEY_USAGE_OTHER, TOLERANCES
 
 
@@ -207,6 +212,21 @@ def test_what_has_a_second_reading_is_malformed_for_every_issuer(old, new):
         certificate = leaf(*LEAF[:1], LEAF[2], issuer=issuer)
         with pytest.raises(MalformedEkCertificate):
             endorse([resigned(certificate, old, new)], rsa_ek(), roots(issuer), NOW)
+
+
+def test_a_negative_modulus_is_no_key():
+    """Its bits are as many as a good one's, and libraries overflow on it."""
+    numbers = keys.RSAPublicKey({"modulus": -(1 << 2047) - 1, "public_exponent": 65537})
+    outer = asn1.Certificate.load(authority("root", rsa_key(), "root", rsa_key()))
+    body = outer["tbs_certificate"]
+    body["subject_public_key_info"]["public_key"] = keys.PublicKeyInfo.wrap(numbers, "rsa")[
+        "public_key"
+    ]
+    bent = signed(body.dump(force=True), outer["signature_algorithm"].dump(), rsa_key())
+    assert parse_certificate(bent).key_numbers is None
+    accepted = TrustRoots(roots=(TrustRoot("Bent", EndorsementKind.VENDOR, bent),))
+    with pytest.raises(UntrustedEkIssuer):
+        endorse([leaf(issuer_key=rsa_key())], rsa_ek(), accepted, NOW)
 
 
 def test_an_extension_that_is_there_twice_is_malformed():

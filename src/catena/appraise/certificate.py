@@ -268,7 +268,7 @@ def _key_numbers(spki: Any) -> tuple[int, ...] | None:  # noqa: ANN401
     if algorithm in ("rsa", "rsaes_oaep", "rsassa_pss"):
         numbers = keys.RSAPublicKey.load(bytes(spki["public_key"]), strict=True)
         exponent, modulus = numbers["public_exponent"].native, numbers["modulus"].native
-        sound = modulus.bit_length() in RSA_BITS and 1 < exponent < MAX_EXPONENT
+        sound = modulus > 0 and modulus.bit_length() in RSA_BITS and 1 < exponent < MAX_EXPONENT
         return (exponent, modulus) if sound else None
     if algorithm == "ec":
         curve = _CURVES.get(str(spki["algorithm"]["parameters"].native))
