@@ -79,9 +79,10 @@ def software_tpm(
     banks: str = "sha256,sha384",
     ca: Path | None = None,
     certificates: bool = True,
+    rsa_bits: int = 2048,
 ) -> Iterator[SoftwareTpm]:
     """A manufactured, running TPM below ``folder``; ``ca`` lets several TPMs share one CA."""
-    tpm = manufacture(folder, banks=banks, ca=ca, certificates=certificates)
+    tpm = manufacture(folder, banks=banks, ca=ca, certificates=certificates, rsa_bits=rsa_bits)
     tpm.start()
     try:
         yield tpm
@@ -95,6 +96,7 @@ def manufacture(
     banks: str = "sha256,sha384",
     ca: Path | None = None,
     certificates: bool = True,
+    rsa_bits: int = 2048,
 ) -> SoftwareTpm:
     """Give a new TPM its seeds and, if asked, EK certificates, without starting it."""
     folder = folder.resolve()
@@ -104,6 +106,7 @@ def manufacture(
     ca.mkdir(parents=True, exist_ok=True)
     command = ["swtpm_setup", "--tpm2", "--tpmstate", str(state)]
     command += ["--create-ek-cert"] if certificates else []
+    command += ["--rsa-keysize", str(rsa_bits)] if rsa_bits != 2048 else []
     command += ["--config", str(_write_config(folder, ca)), "--pcr-banks", banks]
     command += ["--logfile", str(folder / "setup.log")]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from catena.errors import UsageError
 from catena.formats.nodeapi import SealedSecret
 from catena.formats.tpm2 import (
+    EccCurve,
     Public,
     SymmetricDef,
     TpmAlg,
@@ -27,16 +29,17 @@ from catena.formats.tpm2 import (
     parse_public,
 )
 from catena.ids import HashAlg
+from catena.keys.kdf import kdfa
 from catena.keys.protect import (
     MAX_SECRET,
     IncompletePcrs,
     SecretTooLarge,
     UnsupportedEndorsementKey,
-    kdfa,
     make_credential,
     policy_pcr_digest,
     seal_to_tpm,
 )
+from catena.keys.seedshare import share_seed
 from catena.tpm.device import Tpm, open_tpm
 from catena.tpm.failure import ForeignSeal, PcrPolicyUnmet, UnsteadyPcrs
 from swtpm import SoftwareTpm, needs_swtpm, software_tpm
@@ -351,9 +354,51 @@ def test_weak_or_strange_rsa_endorsement_key_is_refused(arguments):
 
 @pytest.mark.tpm
 @needs_swtpm
-def test_elliptic_endorsement_key_is_refused(tpm: Tpm):
+def test_a_key_that_wraps_nothing_is_refused(tpm: Tpm):
     with pytest.raises(UnsupportedEndorsementKey):
         make_credential(parse_public(tpm.ak_public()), b"name", b"secret", seed=bytes(32))
+
+
+def elliptic_ek(curve: EccCurve, private: ec.EllipticCurvePrivateKey) -> Public:
+    point = private.public_key().public_numbers()
+    return Public(
+        kind="ecc",
+        name_alg=HashAlg.SHA256,
+        attributes=TpmaObject.RESTRICTED | TpmaObject.DECRYPT,
+        auth_policy=b"",
+        symmetric=AES_128_CFB,
+        scheme=None,
+        key_bits=curve.bits,
+        curve=curve,
+        x=point.x.to_bytes(curve.size, "big"),
+        y=point.y.to_bytes(curve.size, "big"),
+        raw=b"",
+    )
+
+
+def test_an_endorsement_key_on_another_curve_is_refused():
+    ek = elliptic_ek(EccCurve.P521, ec.generate_private_key(ec.SECP521R1()))
+    with pytest.raises(UnsupportedEndorsementKey):
+        make_credential(ek, b"name", b"secret", seed=bytes(32))
+
+
+def test_an_elliptic_seed_is_agreed_on_as_another_library_does():
+    """KDFe is the concatenation KDF over an ECDH; the point that is sent makes both sides equal."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    ek = elliptic_ek(EccCurve.P256, private)
+    seed, encrypted = share_seed(private.public_key(), HashAlg.SHA256, b"IDENTITY\0", bytes(32))
+    assert (encrypted[:2], encrypted[34:36], len(encrypted)) == (b"\0\x20", b"\0\x20", 68)
+    x, y = encrypted[2:34], encrypted[36:]
+    numbers = ec.EllipticCurvePublicNumbers(
+        *(int.from_bytes(one, "big") for one in (x, y)), ec.SECP256R1()
+    )
+    shared = private.exchange(ec.ECDH(), numbers.public_key())
+    info = b"IDENTITY\0" + x + ek.x
+    assert ConcatKDFHash(hashes.SHA256(), 32, info).derive(shared) == seed
+    again = share_seed(private.public_key(), HashAlg.SHA256, b"IDENTITY\0", bytes(32))
+    assert again == (seed, encrypted)
+    other = share_seed(private.public_key(), HashAlg.SHA256, b"IDENTITY\0", b"\1" * 32)
+    assert other[1] != encrypted
 
 
 @pytest.mark.parametrize(

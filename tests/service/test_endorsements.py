@@ -7,6 +7,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from tpm2_pytss.constants import TPM2_ALG, TPMA_NV
+from tpm2_pytss.types import TPM2B_NV_PUBLIC, TPMS_NV_PUBLIC
 
 from appraise.forged import key
 from catena.appraise.endorsement import EndorsementKind
@@ -245,14 +247,37 @@ def test_a_real_tpm_enrols_once_its_vendor_is_imported(server, machine, booted_t
 
 @needs_swtpm
 @pytest.mark.tpm
-def test_the_intermediate_may_come_from_the_tpm_itself(server, machine, booted_tpm):
-    """As Intel's on-die authorities do: it is in the TPM, and only the root is imported."""
+def test_the_intermediate_may_come_from_the_tpm_itself(server, running_machine, booted_tpm):
+    """As Intel's on-die authorities do: it is in NV memory, and only the root is imported.
+
+    Both TPMs have certificates of one vendor. The chain lies across two indices, padded.
+    """
     root, issuer = sorted(vendor_files(booted_tpm), key=_is_root, reverse=True)
     server.service.endorsements.accept(request(root, vouches="software"), "alice")
     with pytest.raises(UntrustedEkIssuer):
-        server.call("/v1/enroll", machine.enrolment(), EnrollChallenge)
-    sent = (*machine.enrolment().ek_certificates, issuer)
-    server.call("/v1/enroll", machine.enrolment(ek_certificates=sent), EnrollChallenge)
+        server.call("/v1/enroll", running_machine.enrolment(), EnrollChallenge)
+    write_index(running_machine.tpm, 0x01C00100, root + issuer[:300])
+    write_index(running_machine.tpm, 0x01C00101, issuer[300:] + b"\xff" * 40)
+    sent = running_machine.enrolment().ek_certificates
+    assert sent[1:] == (root, issuer)
+    running_machine.enrol(server.call)
+    assert server.service.nodes.show(running_machine.node_id).tpm.tolerances == ()
+
+
+def write_index(tpm, index: int, content: bytes) -> None:
+    """Define and fill an NV index that anybody may read, as a vendor's tool does."""
+    flags = TPMA_NV.OWNERWRITE | TPMA_NV.AUTHWRITE | TPMA_NV.AUTHREAD | TPMA_NV.OWNERREAD
+    public = TPMS_NV_PUBLIC(
+        nvIndex=index,
+        nameAlg=TPM2_ALG.SHA256,
+        attributes=flags | TPMA_NV.NO_DA,
+        dataSize=len(content),
+    )
+    handle = tpm._esys.nv_define_space(b"", TPM2B_NV_PUBLIC(nvPublic=public))
+    for offset in range(0, len(content), 512):
+        part = content[offset : offset + 512]
+        tpm._esys.nv_write(handle, part, offset, auth_handle=handle)
+    tpm._esys.tr_close(handle)
 
 
 def _is_root(der: bytes) -> bool:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catena.tpm.endorsement import split_der
+from catena.tpm.endorsement import chain, split_der
 
 
 def der(content: bytes) -> bytes:
@@ -32,6 +32,17 @@ def test_truncated_certificate_is_dropped(whole, data):
 @given(st.binary(max_size=100))
 def test_any_bytes_end_the_split(noise):
     assert b"".join(split_der(noise)) == noise[: len(b"".join(split_der(noise)))]
+
+
+@given(sequences, st.data())
+def test_a_chain_is_put_together_across_indices(parts, data):
+    """Wherever the vendor cut it, and whatever pads the indices behind whole certificates."""
+    whole = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert list(chain(pieces)) == parts
+    filler = data.draw(st.sampled_from([b"\0" * 7, b"\xff" * 7]))
+    assert list(chain(part + filler for part in parts)) == parts
 
 
 def test_indefinite_and_oversized_lengths_are_not_followed():

@@ -10,6 +10,11 @@ setting               default                                meaning
 ``allow_disk``        ``false``                              accept a ``runtime_dir`` on a disk
 ``interval``          what the server says                   seconds between attestations
 ``bank``              ``sha256``                             PCR bank to quote
+``endorsement_key``   ``auto``                               which EK names the node: ``rsa-2048``,
+                                                             ``ecc-p256``, ``ecc-p384``,
+                                                             ``rsa-3072``, or the first that the
+                                                             vendor certified
+``attestation_key``   ``ecc-p256``                           which kind of key signs quotes
 ``event_log``         ``…/tpm0/binary_bios_measurements``    firmware event log
 ``ima_log``           ``…/ima/binary_runtime_measurements``  IMA log; used if it exists
 ``container_record``  ``/run/catena-gate/containers.cel``    the gate's record; used if it exists
@@ -36,6 +41,7 @@ from catena.evidence import NvIndex
 from catena.formats.nodeapi import Hint
 from catena.formats.recordindex import MAX_INDICES
 from catena.ids import HashAlg
+from catena.tpm.kinds import KeyKind, NodeKeys
 
 DEFAULT_PATH = Path("/etc/catena/agent.toml")
 _SECURITYFS = Path("/sys/kernel/security")
@@ -72,6 +78,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     allow_disk: bool = False
     interval: Annotated[int, msgspec.Meta(ge=1, le=86400)] | None = None
     bank: Literal["sha256", "sha384", "sha512"] = "sha256"
+    endorsement_key: Literal["auto", "rsa-2048", "ecc-p256", "ecc-p384", "rsa-3072"] = "auto"
+    attestation_key: KeyKind = KeyKind.ECC_P256
     event_log: Path = _SECURITYFS / "tpm0/binary_bios_measurements"
     ima_log: Path = _SECURITYFS / "ima/binary_runtime_measurements"
     container_record: Path = DEFAULT_RECORD
@@ -85,6 +93,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         if not self.container_index:
             return {None: self.container_record}
         return {one.nv_index: one.record for one in self.container_index}
+
+    @property
+    def keys(self) -> NodeKeys:
+        """The keys of the TPM that the node uses."""
+        chosen = None if self.endorsement_key == "auto" else KeyKind(self.endorsement_key)
+        return NodeKeys(chosen, self.attestation_key)
 
     @property
     def hash_alg(self) -> HashAlg:

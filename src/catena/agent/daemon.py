@@ -115,7 +115,7 @@ class Daemon:
     # One round ------------------------------------------------------------------------------
 
     def _attest(self) -> float:
-        with open_tpm(self.config.tcti) as tpm:
+        with open_tpm(self.config.tcti, self.config.keys) as tpm:
             believed = trust.authorities_file(self.config.ca, self.config.runtime_dir)
             attester = self._attester or self._new_attester(tpm, trust.load(believed))
             with TrustClient(self.config.server, believed) as client:

@@ -9,6 +9,7 @@ its one encoding; the high-range templates of the same keys are not, for the sam
 L-1    RSA-2048: TCG EK Credential Profile 2.5, B.3.3: policy A, SHA-256
 L-2    P-256: B.3.4: policy A, SHA-256
 H-3    P-384: B.4.6: policy B, SHA-384, user authorisation as well
+H-6    RSA-3072: B.4.9: policy B, SHA-384, user authorisation as well
 =====  ===========================================================================
 """
 
@@ -57,6 +58,7 @@ _TEMPLATES = (
     _Template("rsa", 2048, HashAlg.SHA256, _LOW, _POLICY_A, 128),
     _Template("ecc", 256, HashAlg.SHA256, _LOW, _POLICY_A, 128),
     _Template("ecc", 384, HashAlg.SHA384, _HIGH, _POLICY_B_384, 256),
+    _Template("rsa", 3072, HashAlg.SHA384, _HIGH, _POLICY_B_384, 256),
 )
 
 

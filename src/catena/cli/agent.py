@@ -52,7 +52,7 @@ def join(config_path: Path, as_json: bool) -> None:
     from catena.tpm.device import open_tpm
 
     settings = config.load(config_path)
-    with open_tpm(settings.tcti) as tpm:
+    with open_tpm(settings.tcti, settings.keys) as tpm:
         believed = trust.authorities_file(settings.ca, settings.runtime_dir)
         with TrustClient(settings.server, believed) as client:
             result = enrol(tpm, client, name_hint=settings.name_hint)

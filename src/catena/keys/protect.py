@@ -2,15 +2,15 @@ r"""Things wrapped so that exactly one TPM opens them, made without a TPM.
 
 TPM 2.0 Library, Part 1 (revision 1.59): "Credential Protection" (clause 24) and "Duplication",
 outer wrapper (clause 23.3). Both use the same construction under a fresh *seed* that only the
-EK can decrypt::
+EK can recover (``seedshare``)::
 
-    encrypted seed = RSA-OAEP(EK, seed, hash = nameAlg of the EK, label)
+    encrypted seed = RSA-OAEP(EK, seed, hash = nameAlg of the EK, label), or an ephemeral point
     symmetric key  = KDFa(nameAlg, seed, "STORAGE", Name, "", bits of the EK's cipher)
     HMAC key       = KDFa(nameAlg, seed, "INTEGRITY", "", "", bits of nameAlg)
     blob           = TPM2B(HMAC(ciphertext ‖ Name)) ‖ AES-CFB(symmetric key, IV 0, content)
 
 =============  ==================  =====================  ======================
-use            OAEP label          Name                   content
+use            label               Name                   content
 =============  ==================  =====================  ======================
 credential     ``IDENTITY\0``       of the AK              TPM2B_DIGEST
 import         ``DUPLICATE\0``      of the sealed object   TPM2B_SENSITIVE
@@ -29,8 +29,7 @@ from dataclasses import dataclass
 
 import msgspec
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -48,6 +47,8 @@ from catena.formats.tpm2 import (
     sized2b,
 )
 from catena.ids import PCR_COUNT, HashAlg
+from catena.keys.kdf import kdfa
+from catena.keys.seedshare import CURVES, HASHES, share_seed
 
 SECRET_KEY_SIZE = 32
 MAX_SECRET = 1024 * 1024
@@ -56,11 +57,6 @@ _GCM_NONCE_SIZE = 12
 _CC_POLICY_PCR = (0x0000017F).to_bytes(4, "big")
 _MIN_RSA_BITS = 2048
 _NAME_ALG = HashAlg.SHA256
-_HASHES: dict[HashAlg, type[hashes.HashAlgorithm]] = {
-    HashAlg.SHA256: hashes.SHA256,
-    HashAlg.SHA384: hashes.SHA384,
-    HashAlg.SHA512: hashes.SHA512,
-}
 _CIPHERS = frozenset({(128, TpmAlg.CFB), (256, TpmAlg.CFB)})
 _SEALED_ATTRIBUTES = TpmaObject.ADMIN_WITH_POLICY | TpmaObject.NO_DA
 
@@ -69,7 +65,7 @@ class UnsupportedEndorsementKey(Refusal):
     """An EK of a kind, size or cipher that catena does not wrap things for."""
 
     code = "unsupported-endorsement-key"
-    remedy = "Use a TPM with an RSA-2048 (or larger) endorsement key and SHA-256 or better."
+    remedy = "Use a TPM with an endorsement key of RSA-2048 or larger, P-256 or P-384."
 
 
 class SecretTooLarge(UsageError):
@@ -161,35 +157,26 @@ def policy_pcr_digest(bank: HashAlg, pcr_values: Mapping[int, bytes]) -> bytes:
     return _NAME_ALG.digest(bytes(_NAME_ALG.size) + _CC_POLICY_PCR + selection + values)
 
 
-def kdfa(
-    alg: HashAlg, key: bytes, label: bytes, context_u: bytes, context_v: bytes, *, bits: int
-) -> bytes:
-    """KDFa (Part 1, 11.4.10.2): SP 800-108 in counter mode with HMAC."""
-    fixed = label + b"\0" + context_u + context_v + bits.to_bytes(4, "big")
-    size = bits // 8
-    stream = b"".join(
-        hmac.digest(key, counter.to_bytes(4, "big") + fixed, alg.value)
-        for counter in range(1, -(-size // alg.size) + 1)
-    )
-    return stream[:size]
-
-
 @dataclass(frozen=True, slots=True)
 class _Parent:
     """What wrapping needs to know of an EK."""
 
-    key: rsa.RSAPublicKey
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey
     alg: HashAlg
     cipher_bits: int
 
 
 def _parent(ek: Public) -> _Parent:
-    """RSA of at least 2048 bits, SHA-256 or better, AES-CFB; anything else is refused."""
+    """RSA from 2048 bits, P-256 or P-384; SHA-256 or better; AES-CFB. Anything else is refused."""
     key, symmetric = ek.key(), ek.symmetric
-    if not isinstance(key, rsa.RSAPublicKey) or ek.key_bits < _MIN_RSA_BITS:
+    if isinstance(key, rsa.RSAPublicKey):
+        fits = ek.key_bits >= _MIN_RSA_BITS
+    else:
+        fits = key.curve.name in CURVES
+    if not fits:
         got = f"{ek.kind} {ek.key_bits}"
-        raise UnsupportedEndorsementKey("the EK is not RSA-2048 or larger", got=got)
-    if ek.name_alg not in _HASHES:
+        raise UnsupportedEndorsementKey("the EK is not RSA-2048 or larger, P-256 or P-384", got=got)
+    if ek.name_alg not in HASHES:
         raise UnsupportedEndorsementKey("the EK's hash is too weak", got=ek.name_alg.value)
     if symmetric is None or (symmetric.key_bits, symmetric.mode) not in _CIPHERS:
         raise UnsupportedEndorsementKey("the EK does not wrap with AES-CFB")
@@ -197,19 +184,14 @@ def _parent(ek: Public) -> _Parent:
 
 
 def _wrap(
-    parent: _Parent, label: bytes, name: bytes, content: bytes, seed: bytes
+    parent: _Parent, label: bytes, name: bytes, content: bytes, random: bytes
 ) -> tuple[bytes, bytes]:
     """The construction of the module docstring: marshalled blob and encrypted seed."""
     alg = parent.alg
+    seed, encrypted = share_seed(parent.key, alg, label, random)
     symmetric_key = kdfa(alg, seed, b"STORAGE", name, b"", bits=parent.cipher_bits)
     encryptor = Cipher(AES(symmetric_key), CFB(bytes(AES.block_size // 8))).encryptor()
     ciphertext = encryptor.update(content) + encryptor.finalize()
     hmac_key = kdfa(alg, seed, b"INTEGRITY", b"", b"", bits=alg.size * 8)
     integrity = hmac.digest(hmac_key, ciphertext + name, alg.value)
-    return sized2b(sized2b(integrity) + ciphertext), sized2b(_encrypt_seed(parent, seed, label))
-
-
-def _encrypt_seed(parent: _Parent, seed: bytes, label: bytes) -> bytes:
-    """RSAES-OAEP with the EK's nameAlg; the label includes its NUL (Part 1, B.4)."""
-    alg = _HASHES[parent.alg]()
-    return parent.key.encrypt(seed, padding.OAEP(padding.MGF1(alg), alg, label))
+    return sized2b(sized2b(integrity) + ciphertext), sized2b(encrypted)

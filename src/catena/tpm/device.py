@@ -7,11 +7,11 @@ A ``Tpm`` is for one thread.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_CAP, TPMA_SESSION
 from tpm2_pytss.ESAPI import ESAPI
@@ -48,6 +48,7 @@ from catena.tpm.failure import (
     UnsteadyPcrs,
     command,
 )
+from catena.tpm.kinds import KeyKind, NodeKeys
 from catena.tpm.loaded import (
     ek_authorisation,
     flushed,
@@ -60,6 +61,7 @@ from catena.tpm.loaded import (
 from catena.tpm.templates import ak_template, ek_template
 from catena.tpm.wire import unmarshal
 
+NODE_KEYS = NodeKeys()
 DEFAULT_TCTI = "device:/dev/tpmrm0"
 
 _PCRS_PER_READ = 8
@@ -84,20 +86,35 @@ class PcrQuote:
 class Tpm:
     """An open TPM; made by ``open_tpm``."""
 
-    def __init__(self, esys: ESAPI) -> None:
+    def __init__(self, esys: ESAPI, keys: NodeKeys = NODE_KEYS) -> None:
         self._esys = esys
+        self._keys = keys
+
+    @cached_property
+    def ek_kind(self) -> KeyKind:
+        """The endorsement key that is used: the one asked for, or that the vendor certified."""
+        chosen = self._keys.endorsement
+        return chosen or endorsement.certified_kind(self._esys) or KeyKind.RSA_2048
+
+    @property
+    def _ek_template(self) -> TPM2B_PUBLIC:
+        return ek_template(self.ek_kind)
+
+    @property
+    def _ak_template(self) -> TPM2B_PUBLIC:
+        return ak_template(self._keys.attestation)
 
     def ek_public(self) -> bytes:
-        """TPMT_PUBLIC of the endorsement key (RSA-2048, template L-1)."""
-        return self._public(ek_template())
+        """TPMT_PUBLIC of the endorsement key."""
+        return self._public(self._ek_template)
 
     def ak_public(self) -> bytes:
         """TPMT_PUBLIC of the attestation key."""
-        return self._public(ak_template())
+        return self._public(self._ak_template)
 
     def ek_certificates(self) -> tuple[bytes, ...]:
         """DER certificates for the EK that the vendor stored, leaf first; may be empty."""
-        return endorsement.certificates(self._esys)
+        return endorsement.certificates(self._esys, self.ek_kind)
 
     def banks(self) -> tuple[HashAlg, ...]:
         """Allocated PCR banks, as far as catena knows their hash."""
@@ -124,7 +141,7 @@ class Tpm:
 
     def quote(self, qualifying: bytes, bank: HashAlg, pcrs: Sequence[int]) -> tuple[bytes, bytes]:
         """TPMS_ATTEST and TPMT_SIGNATURE of a quote by the attestation key."""
-        with primary(self._esys, ak_template()) as (key, _), command("TPM2_Quote"):
+        with primary(self._esys, self._ak_template) as (key, _), command("TPM2_Quote"):
             attest, signature = self._esys.quote(
                 key, selection(bank, pcrs), TPM2B_DATA(buffer=qualifying)
             )
@@ -139,7 +156,7 @@ class Tpm:
         for _ in range(_ATTEMPTS):
             values = self.read_pcrs(bank, pcrs)
             attest, signature = self.quote(qualifying, bank, pcrs)
-            if _quoted_digest(attest) == hashlib.sha256(b"".join(values)).digest():
+            if _quoted_digest(attest) == self._keys.attestation.hash.digest(b"".join(values)):
                 return PcrQuote(attest=attest, signature=signature, values=values)
         raise UnsteadyPcrs("PCRs changed during every quote", got=f"{_ATTEMPTS} attempts")
 
@@ -152,7 +169,7 @@ class Tpm:
             return None
         with command("TPM2_NV_ReadPublic"):
             handle = self._esys.tr_from_tpmpublic(index)
-        with released(self._esys, handle), primary(self._esys, ak_template()) as (key, _):
+        with released(self._esys, handle), primary(self._esys, self._ak_template) as (key, _):
             try:
                 with command("TPM2_NV_Certify"):
                     attest, signature = self._esys.nv_certify(
@@ -189,9 +206,9 @@ class Tpm:
         blob = unmarshal(TPM2B_ID_OBJECT, credential_blob)
         seed = unmarshal(TPM2B_ENCRYPTED_SECRET, encrypted_secret)
         with (
-            primary(self._esys, ek_template()) as (ek, _),
-            primary(self._esys, ak_template()) as (ak, _),
-            ek_authorisation(self._esys, ek) as session,
+            primary(self._esys, self._ek_template) as (ek, _),
+            primary(self._esys, self._ak_template) as (ak, _),
+            ek_authorisation(self._esys, ek, self.ek_kind) as session,
             _foreign_seal("the challenge is for another endorsement or attestation key"),
             command("TPM2_ActivateCredential"),
         ):
@@ -212,9 +229,9 @@ class Tpm:
         sealed = unmarshal(TPM2B_PUBLIC, public)
         wrapped = unmarshal(TPM2B_PRIVATE, duplicate)
         secret = unmarshal(TPM2B_ENCRYPTED_SECRET, seed)
-        with primary(self._esys, ek_template()) as (ek, _):
+        with primary(self._esys, self._ek_template) as (ek, _):
             private = self._import(ek, sealed, wrapped, secret)
-            with ek_authorisation(self._esys, ek) as session, command("TPM2_Load"):
+            with ek_authorisation(self._esys, ek, self.ek_kind) as session, command("TPM2_Load"):
                 item = self._esys.load(ek, private, sealed, session1=session)
             with flushed(self._esys, item):
                 return self._unseal(ek, item, bank, pcrs)
@@ -227,7 +244,7 @@ class Tpm:
         seed: TPM2B_ENCRYPTED_SECRET,
     ) -> TPM2B_PRIVATE:
         with (
-            ek_authorisation(self._esys, ek) as session,
+            ek_authorisation(self._esys, ek, self.ek_kind) as session,
             _foreign_seal("the sealed object is for another TPM, or altered"),
             command("TPM2_Import"),
         ):
@@ -267,10 +284,10 @@ class Tpm:
 
 
 @contextmanager
-def open_tpm(tcti: str = DEFAULT_TCTI) -> Iterator[Tpm]:
+def open_tpm(tcti: str = DEFAULT_TCTI, keys: NodeKeys = NODE_KEYS) -> Iterator[Tpm]:
     """Open the TPM behind a TCTI string: ``device:/dev/tpmrm0``, ``swtpm:port=2321``."""
     with connected(tcti) as esys:
-        yield Tpm(esys)
+        yield Tpm(esys, keys)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """The EK certificates that a TPM vendor left in NV memory.
 
-TCG EK Credential Profile for TPM 2.0, version 2.3, section 2.2.1.4 and 2.2.1.5:
+TCG EK Credential Profile for TPM 2.0, version 2.5, section 2.2.1.4 and 2.2.1.5:
 
 =========================  ==================================================
-0x01C00002                 X.509 DER certificate of the RSA-2048 EK (L-1)
+0x01C00002 – 0x01C0001E    X.509 DER certificates of EKs (``kinds``)
 0x01C00100 – 0x01C001FF    certificates above it, DER, one after the other and
                            possibly split across indices
 =========================  ==================================================
@@ -14,15 +14,17 @@ Nothing is judged here; the server does that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from tpm2_pytss.constants import TPM2_CAP, TPM2_PT_NV
 from tpm2_pytss.ESAPI import ESAPI
 
-from catena.tpm.failure import command
+from catena.tpm.failure import TpmFailed, command
+from catena.tpm.kinds import KeyKind
 from catena.tpm.loaded import nv_indices, released
 
-EK_CERTIFICATE = 0x01C00002
 CHAIN_FIRST = 0x01C00100
 CHAIN_LAST = 0x01C001FF
 
@@ -34,13 +36,48 @@ _MAX_LENGTH_BYTES = 3
 _NV_CHUNK_LIMIT = 1024
 
 
-def certificates(esys: ESAPI) -> tuple[bytes, ...]:
-    """DER certificates, the EK's own first; empty when the vendor stored none."""
-    if EK_CERTIFICATE not in nv_indices(esys, EK_CERTIFICATE, EK_CERTIFICATE):
+def certified_kind(esys: ESAPI) -> KeyKind | None:
+    """The first kind of EK, in the order of ``KeyKind``, whose certificate is in this TPM."""
+    return next((kind for kind in KeyKind if _is_certified(esys, kind)), None)
+
+
+def _is_certified(esys: ESAPI, kind: KeyKind) -> bool:
+    return kind.certificate in nv_indices(esys, kind.certificate, kind.certificate)
+
+
+def certificates(esys: ESAPI, kind: KeyKind) -> tuple[bytes, ...]:
+    """DER certificates, the one of this EK first; empty when the vendor stored none."""
+    if not _is_certified(esys, kind):
         return ()
-    chain = b"".join(_read(esys, index) for index in nv_indices(esys, CHAIN_FIRST, CHAIN_LAST))
-    leaf = list(split_der(_read(esys, EK_CERTIFICATE)))[:1]
-    return (*leaf, *split_der(chain[:MAX_CHAIN]))[:MAX_CERTIFICATES]
+    leaf = list(split_der(_read(esys, kind.certificate)))[:1]
+    above = itertools.islice(chain(_chain_contents(esys)), MAX_CERTIFICATES - 1)
+    return (*leaf, *above)
+
+
+def _chain_contents(esys: ESAPI) -> Iterator[bytes]:
+    """What the chain's indices hold; one that cannot be read is left out, and helps nothing."""
+    left = MAX_CHAIN
+    for index in nv_indices(esys, CHAIN_FIRST, CHAIN_LAST):
+        with suppress(TpmFailed):
+            content = _read(esys, index)
+            left -= len(content)
+            if left < 0:
+                return
+            yield content
+
+
+def chain(contents: Iterable[bytes]) -> Iterator[bytes]:
+    """The certificates in a row of indices: several in one, or one across several.
+
+    What follows the last whole one in an index either goes on in the next, or is padding.
+    """
+    begun = b""
+    for content in contents:
+        data = begun + content
+        whole = tuple(split_der(data))
+        yield from whole
+        rest = data[sum(map(len, whole)) :]
+        begun = rest if rest[:1] == bytes([_DER_SEQUENCE]) else b""
 
 
 def split_der(data: bytes) -> Iterator[bytes]:

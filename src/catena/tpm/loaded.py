@@ -18,7 +18,9 @@ from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_CAP, TPM2_SE, TPMA_SESS
 from tpm2_pytss.ESAPI import ESAPI
 from tpm2_pytss.TSS2_Exception import TSS2_Exception
 from tpm2_pytss.types import (
+    TPM2B_DIGEST,
     TPM2B_PUBLIC,
+    TPML_DIGEST,
     TPML_PCR_SELECTION,
     TPMS_PCR_SELECTION,
     TPMT_SYM_DEF,
@@ -28,6 +30,8 @@ from tpm2_pytss.types import (
 
 from catena.ids import HashAlg
 from catena.tpm.failure import command
+from catena.tpm.kinds import KeyKind
+from catena.tpm.templates import POLICY_A_SHA384, POLICY_C_SHA384
 
 
 @contextmanager
@@ -61,8 +65,13 @@ def released(esys: ESAPI, handle: ESYS_TR) -> Iterator[ESYS_TR]:
 
 
 @contextmanager
-def salted_policy(esys: ESAPI, ek: ESYS_TR, *, encrypts: TPMA_SESSION) -> Iterator[ESYS_TR]:
-    """A policy session salted with the EK that encrypts the directions in ``encrypts``."""
+def salted_policy(
+    esys: ESAPI, ek: ESYS_TR, *, encrypts: TPMA_SESSION, policy_hash: TPM2_ALG = TPM2_ALG.SHA256
+) -> Iterator[ESYS_TR]:
+    """A policy session salted with the EK that encrypts the directions in ``encrypts``.
+
+    ``policy_hash`` is the name's hash of what the policy is of.
+    """
     with command("TPM2_StartAuthSession"):
         session = esys.start_auth_session(
             tpm_key=ek,
@@ -73,7 +82,7 @@ def salted_policy(esys: ESAPI, ek: ESYS_TR, *, encrypts: TPMA_SESSION) -> Iterat
                 keyBits=TPMU_SYM_KEY_BITS(aes=128),
                 mode=TPMU_SYM_MODE(aes=TPM2_ALG.CFB),
             ),
-            auth_hash=TPM2_ALG.SHA256,
+            auth_hash=policy_hash,
         )
     with flushed(esys, session):
         esys.trsess_set_attributes(session, TPMA_SESSION.CONTINUESESSION | encrypts)
@@ -81,12 +90,17 @@ def salted_policy(esys: ESAPI, ek: ESYS_TR, *, encrypts: TPMA_SESSION) -> Iterat
 
 
 @contextmanager
-def ek_authorisation(esys: ESAPI, ek: ESYS_TR) -> Iterator[ESYS_TR]:
-    """A policy session that satisfies the EK's policy, for one use of the EK."""
+def ek_authorisation(esys: ESAPI, ek: ESYS_TR, kind: KeyKind) -> Iterator[ESYS_TR]:
+    """A policy session that satisfies the EK's policy, A or B, for one use of the EK."""
     both = TPMA_SESSION.DECRYPT | TPMA_SESSION.ENCRYPT
-    with salted_policy(esys, ek, encrypts=both) as session:
+    policy_hash = TPM2_ALG(kind.hash.tpm_id)
+    with salted_policy(esys, ek, encrypts=both, policy_hash=policy_hash) as session:
         with command("TPM2_PolicySecret"):
             esys.policy_secret(ESYS_TR.ENDORSEMENT, session)
+        if kind.is_high:
+            branches = (POLICY_A_SHA384, POLICY_C_SHA384)
+            with command("TPM2_PolicyOR"):
+                esys.policy_or(session, TPML_DIGEST([TPM2B_DIGEST(one) for one in branches]))
         yield session
 
 
