@@ -23,6 +23,7 @@ from test_endorsement import (
     usage,
 )
 
+from catena.appraise.authority import read_offered
 from catena.appraise.certificate import Malformation, parse_certificate
 from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots, endorse
 from catena.appraise.endorsement_refusal import (
@@ -243,6 +244,27 @@ def test_two_signature_algorithms_are_malformed():
     sha384 = asn1.SignedDigestAlgorithm({"algorithm": "sha384_ecdsa"}).dump()
     with pytest.raises(MalformedEkCertificate, match="two signature algorithms"):
         endorse([signed(outer["tbs_certificate"].dump(), sha384)], rsa_ek(), roots("root"), NOW)
+
+
+def test_an_old_root_may_have_signed_itself_with_sha1_and_nothing_else():
+    """As Nuvoton's first ones: a root's own signature vouches for nothing."""
+
+    def with_sha1(certificate: bytes) -> bytes:
+        outer = asn1.Certificate.load(certificate)
+        outer["tbs_certificate"]["signature"] = {"algorithm": "sha1_ecdsa"}
+        body = outer["tbs_certificate"].dump(force=True)
+        signature = ROOT_KEY.sign(body, ec.ECDSA(hashes.SHA1()))
+        algorithm = asn1.SignedDigestAlgorithm({"algorithm": "sha1_ecdsa"}).dump()
+        return der(0x30, body, algorithm, der(0x03, b"\0" + signature))
+
+    root = with_sha1(authority("root", ROOT_KEY, "root", ROOT_KEY))
+    assert read_offered(root).type == "root"
+    accepted = TrustRoots(roots=(TrustRoot("Old", EndorsementKind.VENDOR, root),))
+    endorse([leaf()], rsa_ek(), accepted, NOW)
+    with pytest.raises(UntrustedEkIssuer):
+        endorse([with_sha1(leaf())], rsa_ek(), accepted, NOW)
+    rolled = authority("root", key(6), "root", ROOT_KEY)
+    assert read_offered(rolled).type == "intermediate"
 
 
 def test_every_malformation_has_a_tolerance_or_it_would_not_have_a_name():

@@ -116,9 +116,8 @@ def _is_certificate(content: bytes) -> bool:
 
 
 def _offered_certificate(certificate: Certificate) -> Offered:
-    itself = certificate.is_self_issued and certificate.has_signed(certificate.signed)
     return Offered(
-        type="root" if itself else "intermediate",
+        type="root" if certificate.is_self_signed else "intermediate",
         name=_name(certificate.subject_name),
         subject=certificate.subject_text,
         issuer=certificate.issuer_text,

@@ -8,6 +8,7 @@ named in ``malformations``; ``tolerance`` decides whether that is put up with. A
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -35,6 +36,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
 }
+_SELF_SIGNED_HASHES = {**_HASHES, "sha1": hashes.SHA1()}  # noqa: S303 - it vouches for nothing
 _KNOWN_EXTENSIONS = frozenset(
     {
         "basic_constraints",
@@ -113,9 +115,20 @@ class Certificate:
         """Whether it names itself as its issuer (RFC 5280, 3.2)."""
         return self.subject == self.issuer
 
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether its own key signed it: what makes a root, once somebody accepts it.
+
+        That proves nothing (RFC 5280, 6.1.1 d), so SHA-1 will do: vendors' older roots have it.
+        """
+        return self.is_self_issued and self._made(self.signed, _SELF_SIGNED_HASHES)
+
     def has_signed(self, other: Signed) -> bool:
         """Whether this certificate's key made that signature, with an accepted hash."""
-        algorithm = _HASHES.get(other.hash)
+        return self._made(other, _HASHES)
+
+    def _made(self, other: Signed, accepted: Mapping[str, hashes.HashAlgorithm]) -> bool:
+        algorithm = accepted.get(other.hash)
         if algorithm is None or self.key_numbers is None:
             return False
         try:
