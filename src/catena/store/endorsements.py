@@ -44,11 +44,11 @@ class Endorsements:
         self._connection.execute(insert(_endorsements), values)
 
     def list(self) -> tuple[StoredEndorsement, ...]:
-        """Active documents in the order of their acceptance."""
+        """Active documents in the order of their acceptance, of one import by name."""
         query = (
             select(_endorsements)
             .where(_endorsements.c.active)
-            .order_by(_endorsements.c.accepted_at, _endorsements.c.sha256)
+            .order_by(_endorsements.c.accepted_at, _endorsements.c.name, _endorsements.c.sha256)
         )
         rows = self._connection.execute(query).mappings()
         return tuple(StoredEndorsement(**row) for row in rows)
