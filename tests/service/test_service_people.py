@@ -16,6 +16,7 @@ from catena.errors import FormatError
 from catena.service.people import PersonInUse, UnknownPerson
 from catena.service.pseudonyms import Pseudonyms, is_reserved
 from catena.store.credentials import Token
+from service.vendor import Authority, request
 
 NAME = "ada.example@corp"
 TOKEN = "a" * 64
@@ -103,6 +104,13 @@ def test_a_forgotten_person_is_gone_and_the_log_verifies(server, known):
     server.reopen()
     with pytest.raises(UnknownPerson):
         server.service.people.forget(known, "admin")
+
+
+def test_what_a_forgotten_person_accepted_stays_accepted(server, known):
+    server.service.endorsements.accept(request(Authority("Acme TPM Root CA").der), NAME)
+    server.service.people.forget(known, "admin")
+    (kept,) = server.service.endorsements.list()
+    assert kept.accepted_by == known
 
 
 def test_whoever_comes_back_has_a_new_pseudonym(server, known):

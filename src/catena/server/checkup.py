@@ -19,6 +19,7 @@ from typing import Literal, TypeVar
 import msgspec
 from cryptography import x509
 
+from catena.appraise.certificate import parse_certificate
 from catena.errors import CatenaError, ExitCode, Refusal, Unavailable, UsageError
 from catena.keys.hierarchy import load_certificate
 from catena.keys.signer import PublicKey, Signer, load_public_key, load_signer
@@ -250,13 +251,18 @@ class _Check:
             error = MismatchedCertificate(f"{path.name} is the certificate of another key")
             self._findings.add("error", error, key)
         if not renewed:
-            self._check_dates(certificate, path.name, key)
+            dates = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+            self._check_dates(dates, path.name, key)
         return certificate
 
     def _check_dates(
-        self, certificate: x509.Certificate, name: str, key: str | None, element: int | None = None
+        self,
+        dates: tuple[datetime, datetime],
+        name: str,
+        key: str | None,
+        element: int | None = None,
     ) -> None:
-        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        begin, end = dates
         period = f"between {begin:%Y-%m-%d} and {end:%Y-%m-%d}"
         severity: Literal["error", "warning"] = "warning" if element is not None else "error"
         if not begin <= self._now <= end:
@@ -286,8 +292,10 @@ class _Check:
     def _check_roots(self, number: int, text: str) -> None:
         kind, path = split_root(text)
         for root in read_roots(kind, self._folder / path):
-            certificate = x509.load_der_x509_certificate(root.certificate)
-            self._check_dates(certificate, path.name, "ek_roots", number)
+            # Read as enrolment reads it: some vendors' roots are malformed, and in use.
+            certificate = parse_certificate(root.certificate)
+            dates = certificate.not_before, certificate.not_after
+            self._check_dates(dates, path.name, "ek_roots", number)
 
     def _check_addresses(self) -> None:
         try:

@@ -61,4 +61,5 @@ class People:
             with self._journal.effect() as rows:
                 rows.people.remove(pseudonym)
                 rows.policies.rename(person.name, pseudonym)
+                rows.endorsements.rename(person.name, pseudonym)
         return Forgotten(pseudonym=pseudonym)

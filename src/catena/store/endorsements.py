@@ -43,6 +43,11 @@ class Endorsements:
         values = {name: getattr(document, name) for name in StoredEndorsement.__dataclass_fields__}
         self._connection.execute(insert(_endorsements), values)
 
+    def rename(self, actor: str, other: str) -> None:
+        """Say of all that ``actor`` accepted that ``other`` did."""
+        of_them = update(_endorsements).where(_endorsements.c.actor == actor)
+        self._connection.execute(of_them.values(actor=other))
+
     def list(self) -> tuple[StoredEndorsement, ...]:
         """Active documents in the order of their acceptance, of one import by name."""
         query = (
