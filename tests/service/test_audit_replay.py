@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from catena.appraise.policy import default_policy_text
+from catena.appraise.tpmidentity import TpmIdentity
 from catena.audit.entries import InForce, Verdict
 from catena.audit.evidence import (
     EvidenceAltered,
@@ -103,6 +104,24 @@ def test_each_verdict_is_replayed_with_the_policy_of_its_time(attested, machine)
     # Once a policy was applied, the shipped one does not count any more.
     with pytest.raises(NeverAccepted):
         replay(changed(found_at(attested), policy_sha256=then.policy), store_of(attested))
+
+
+def test_a_policy_on_the_tpm_is_replayed_from_what_the_entry_says_of_it(attested, machine):
+    clause = "tpm_type == 'virtual' && tpm_tolerances == [] && tpm_firmware_number > 0"
+    text = f"{default_policy_text()}\n[tpm] a virtual TPM without faults\n  {clause}\n"
+    document = PolicyDocument(name="tpm", version=1, text=text)
+    signer = attested.keys.signer(KeyName.RELEASE)
+    attested.service.policies.apply(seal_document(document, (), signer), "admin")
+    attested.clock.pass_(1)
+    assert machine.attest(attested.call).verdict == "trusted"
+    found = found_at(attested)
+    assert replay(found, store_of(attested)).verdict == "trusted"
+    another = msgspec.structs.replace(found.entry.before, tpm=TpmIdentity(type="discrete"))
+    with pytest.raises(VerdictDiffers, match="policy:tpm"):
+        replay(changed(found, before=another), store_of(attested))
+    unknown = msgspec.structs.replace(found.entry.before, tpm=msgspec.UNSET)
+    with pytest.raises(VerdictDiffers, match="policy:tpm"):
+        replay(changed(found, before=unknown), store_of(attested))
 
 
 def test_a_refusal_of_the_node_s_own_evidence_comes_out_again(attested, machine):
