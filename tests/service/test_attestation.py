@@ -331,16 +331,16 @@ def test_of_two_conclusions_from_the_same_state_only_one_takes_effect(admitted, 
     """Another replica concludes between our reading of the node and our effect."""
     evidence = machine.evidence(machine.nonce(admitted.call))
     journal = admitted.service.setting.journal
-    record = journal.record
+    append = journal.append
 
-    def race(*entries):
-        receipts = record(*entries)
+    def race(leaves):
+        receipts = append(leaves)
         with admitted.opened.database.transaction() as rows:
             node = rows.nodes.find("n1")
             rows.nodes.advance_clock(node.id, node.clock_triple, Clock(node.reset_count, 0, 2**40))
         return receipts
 
-    journal.record = race
+    journal.append = race
     certificates = certificates_of(admitted, machine)
     with pytest.raises(RacedAttestation):
         attest_with(admitted, evidence)

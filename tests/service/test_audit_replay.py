@@ -150,8 +150,8 @@ def test_every_verdict_s_evidence_is_there_and_kept_once(attested, machine):
         }
     files = [path for path in store.path.rglob("*") if path.is_file()]
     shared = {log for one in verdicts for log in one.logs}
-    # three evidences, logs, policy, key, three references, two sets of them
-    assert len(files) == 3 + len(shared) + 1 + 1 + 3 + 2
+    # a pack of all evidence with its index, logs, policy, key, three references, two sets of them
+    assert len(files) == 2 + len(shared) + 1 + 1 + 3 + 2
 
 
 def test_without_room_for_evidence_nothing_is_decided(attested, machine):
@@ -180,8 +180,9 @@ def test_a_lost_store_is_filled_again_with_the_boot_log_that_is_not_sent_any_mor
 
 def test_edited_and_missing_evidence(attested):
     found, store = found_at(attested), store_of(attested)
-    for digest in (found.entry.evidence_sha256, found.entry.policy_sha256, *found.entry.logs):
-        path = store.path / digest[:2] / digest
+    pack = store.path / "packs" / "pack-00000001"
+    kept = (found.entry.policy_sha256, *found.entry.logs)
+    for path in (pack, *(store.path / digest[:2] / digest for digest in kept)):
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with pytest.raises(EvidenceAltered):

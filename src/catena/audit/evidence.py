@@ -2,10 +2,12 @@
 
 ::
 
-    evidence/3f/3fa9…    the bytes whose SHA-256 this is: evidence, logs, policies, references, keys
+    evidence/3f/3fa9…          the bytes whose SHA-256 this is: logs, policies, references, keys
+    evidence/packs/pack-…      evidence, which never comes twice (``evidencepack``)
 
 A file appears under its name complete and durable, or not at all, before the entry that names it
-is appended. Equal content is kept once. Whoever reads checks the digest, so the store needs no trust.
+is appended; so does what is put into a pack. Equal content is kept once, but for evidence. Whoever
+reads checks the digest, so the store needs no trust.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from catena.audit.evidencepack import PackReader, PackWriter
 from catena.audit.folder import sync_folder
 from catena.errors import LogInconsistent, NotFound, Unavailable
 
 FOLDER = "evidence"
+PACKS = "packs"
 MAX_CONTENT = 32 * 1024 * 1024
 """Bytes of one content; a log of a node has at most ``catena.evidence.MAX_LOG``."""
 _FAN = 2
@@ -54,10 +59,13 @@ class EvidenceStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: set[Path] = set()  # folders that exist, with their names on disk
+        self._lock = threading.Lock()  # guards the two below
+        self._writer = PackWriter(path / PACKS)
+        self._reader = PackReader(path / PACKS)
 
     def has(self, sha256: str) -> bool:
-        """Whether a content of this digest was kept."""
-        return self._file(sha256).is_file()
+        """Whether a content of this digest was kept in a file of its own."""
+        return os.path.isfile(self._file(sha256))  # noqa: PTH113 - asked often, and twice as fast
 
     def keep(self, contents: Mapping[str, bytes]) -> None:
         """Keep contents under their digests, durably; what is there already is not written again.
@@ -74,12 +82,38 @@ class EvidenceStore:
                         "evidence cannot be written", got=error.strerror
                     ) from error
 
+    def keep_once(self, contents: Mapping[str, bytes]) -> None:
+        """Keep contents that nobody sends twice, together and durably; the digests are theirs.
+
+        Raises ``EvidenceUnwritable``.
+        """
+        if not contents:
+            return
+        try:
+            with self._lock:
+                self.path.mkdir(mode=0o755, exist_ok=True)
+                self._writer.put(tuple(contents.items()))
+        except OSError as error:
+            raise EvidenceUnwritable("evidence cannot be written", got=error.strerror) from error
+
+    def close(self) -> None:
+        """Give the open pack back; whatever is kept next begins another."""
+        with self._lock:
+            self._writer.close()
+
     def read(self, sha256: str) -> bytes:
         """A content, whose digest holds. Raises ``EvidenceMissing``, ``EvidenceAltered``."""
+        file = self._file(sha256)
+        packed = None
+        if not file.exists():
+            with contextlib.suppress(OSError), self._lock:
+                packed = self._reader.read(sha256)
+        if packed is not None:
+            return require_digest(packed, sha256)
         try:
-            descriptor = os.open(self._file(sha256), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor has no path
-                content = file.read(MAX_CONTENT + 1)
+            descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, "rb") as opened:  # noqa: PTH123  a descriptor has no path
+                content = opened.read(MAX_CONTENT + 1)
         except OSError as error:
             raise EvidenceMissing("evidence is not there", got=f"sha256 {sha256}") from error
         return require_digest(content, sha256)

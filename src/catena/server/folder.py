@@ -105,6 +105,7 @@ class OpenServer:
         if self.exporters is not None:
             self.exporters.stop()
         self.log.close()
+        self.service.setting.evidence.close()
         self.database.close()
 
 

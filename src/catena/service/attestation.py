@@ -3,14 +3,20 @@
 TRUST, "Attestation": step 1 is ``nonce``, steps 5 to 7 are ``attest``, for one node at a time.
 Replicas are kept apart by the database: the TPM's clock is advanced by compare-and-swap in the
 transaction that lets a verdict take effect.
+
+What costs the same for one as for many is done for many: ``attest_all`` judges each piece of
+evidence by itself, then waits for the disk once for all evidence, once for all entries, and once
+for all effects, in this order.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 
@@ -21,7 +27,7 @@ from catena.appraise.reference import References as AppraisedReferences
 from catena.appraise.refusal import is_authenticated
 from catena.appraise.verdict import Appraisal
 from catena.audit.entries import KnownBefore, Verdict, abridge
-from catena.errors import Refusal, UsageError
+from catena.errors import CatenaError, Refusal, UsageError
 from catena.evidence import Evidence
 from catena.formats.nodeapi import (
     AttestResult,
@@ -29,10 +35,11 @@ from catena.formats.nodeapi import (
     NonceResponse,
     Reason,
 )
+from catena.formats.tlogproof import TlogProof
 from catena.ids import NodeId, Sha256Hex
 from catena.service.containers import RecordNews, document_of, news_of
 from catena.service.denials import Denials
-from catena.service.grant import NOTHING, Grant, Grants
+from catena.service.grant import NOTHING, Grant, Grants, remember_grants
 from catena.service.judgement import (
     Judgement,
     events_json,
@@ -50,9 +57,11 @@ from catena.service.states import Standing, after_verdict
 from catena.store.appraisals import Appraisal as StoredAppraisal
 from catena.store.database import Transaction
 from catena.store.errors import Conflict
-from catena.store.nodes import Node
+from catena.store.nodes import Attested, Node
 
 PRUNE_EVERY = 256
+
+R = TypeVar("R")
 
 
 class LogsMissing(UsageError):
@@ -78,6 +87,8 @@ class _Submitted:
     """Evidence with the content of its logs; *untrusted* until appraised."""
 
     evidence: Evidence
+    bare: bytes
+    """The evidence without its logs, which ``digest`` is of."""
     digest: Sha256Hex
     contents: Mapping[str, bytes]
 
@@ -107,6 +118,16 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Standard:
+    """What everybody is judged by at one time; ``named`` as in ``_Judged.references``."""
+
+    at: datetime
+    references: AppraisedReferences
+    named: Mapping[str, bytes]
+    policy: AppliedPolicy
+
+
+@dataclass(frozen=True, slots=True)
 class _Judged:
     """A node as it is now, and what was judged about it."""
 
@@ -118,6 +139,16 @@ class _Judged:
     references: Mapping[str, bytes]
     """What was in force by digest, the document that names the rest first."""
 
+    def named(self) -> Mapping[str, bytes]:
+        """What the verdict's entry names, by digest, but for the evidence itself."""
+        sent, wanted = self.evidence.contents, self.evidence.wanted
+        return {
+            **{name: content for name, content in sent.items() if name in wanted},
+            **self.references,
+            self.policy.policy.digest: self.policy.text.encode(),
+            _sha256(self.node.ak_public): self.node.ak_public,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _Conclusion:
@@ -127,6 +158,33 @@ class _Conclusion:
     standing: Standing
     grant: Grant
     news: tuple[RecordNews, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """A conclusion and its entries: the verdict's, ``ran`` about containers, then the grant's."""
+
+    conclusion: _Conclusion
+    leaves: tuple[bytes, ...]
+    ran: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """A conclusion whose entries are durable."""
+
+    sealed: _Sealed
+    recorded: tuple[TlogProof, ...]
+
+    @property
+    def index(self) -> int:
+        """The verdict's index in the log."""
+        return self.recorded[0].index
+
+    def proofs(self) -> tuple[str, ...]:
+        """Receipts for the node: of the verdict, and of what it was granted."""
+        given = (self.recorded[0], *self.recorded[1 + self.sealed.ran :])
+        return tuple(one.encode() for one in given)
 
 
 class Attestation:
@@ -149,16 +207,22 @@ class Attestation:
 
     def nonce(self, request: NonceRequest) -> NonceResponse:
         """Step 1: a nonce for an enrolled node. Raises ``UnknownNode``."""
-        node_id = NodeId(request.node_id)
-        digest = Sha256Hex(hashlib.sha256(node_id.encode()).hexdigest())
+        return _only(self.nonces((request,)))
+
+    def nonces(self, requests: Sequence[NonceRequest]) -> tuple[NonceResponse | CatenaError, ...]:
+        """Step 1 for several nodes: to each its nonce, or why it has none."""
         with self._setting.database.snapshot() as rows:
-            self._known(rows, node_id, "nonce", digest)
-        nonce = make_nonce(
-            self._setting.keys.nonce,
-            node_id,
-            self._setting.now(),
-            self._setting.random(RANDOM_SIZE),
-        )
+            nodes = rows.nodes.get_all([NodeId(request.node_id) for request in requests])
+        return tuple(self._nonce(NodeId(request.node_id), nodes) for request in requests)
+
+    def _nonce(self, node_id: NodeId, nodes: Mapping[NodeId, Node]) -> NonceResponse | CatenaError:
+        try:
+            digest = Sha256Hex(hashlib.sha256(node_id.encode()).hexdigest())
+            self._known(nodes, node_id, "nonce", digest)
+        except CatenaError as error:
+            return error
+        setting = self._setting
+        nonce = make_nonce(setting.keys.nonce, node_id, setting.now(), setting.random(RANDOM_SIZE))
         return NonceResponse(nonce=nonce, expires_in=int(LIFETIME.total_seconds()))
 
     def attest(self, evidence: Evidence) -> AttestResult:
@@ -168,24 +232,78 @@ class Attestation:
         about the node, ``UnknownNode``, ``LogsMissing``, ``RacedAttestation``, and whatever
         keeps the log or the database from being written.
         """
-        now, node_id = self._setting.now(), NodeId(evidence.node_id)
-        digest, before = evidence_digest(evidence), self._memory.recall(evidence.manifest)
-        policy = self._policies.current()
-        with self._setting.journal.deciding(node_id):
-            # Everything is decided from one consistent state of the database.
-            with self._setting.database.snapshot() as rows:
-                node = self._known(rows, node_id, "attest", digest)
-                submitted = _Submitted(evidence, digest, _contents(rows, node, evidence, before))
-                references, named = self._references.in_force()
-                known = _Asked(before, now, references, policy.policy)
-                judgement = self._judge(node, submitted, known)  # (5)
-                judged_by = _Judged(node, judgement, submitted, now, policy, named)
-                found = self._standing(rows, judged_by)
-            return self._conclude(found)
+        return _only(self.attest_all((evidence,)))
 
-    def _known(self, rows: Transaction, node_id: NodeId, request: str, digest: Sha256Hex) -> Node:
+    def attest_all(self, submitted: Sequence[Evidence]) -> tuple[AttestResult | Exception, ...]:
+        """Steps 5 to 7 for several pieces of evidence: to each its result, or what ``attest`` raises.
+
+        Of one node the second is decided after the first has taken effect.
+        """
+        outcomes: dict[int, AttestResult | Exception] = {}
+        for turn in _turns(submitted):
+            with self._setting.journal.deciding_all(one.node_id for one in turn.values()):
+                outcomes |= self._attest_turn(turn)
+        return tuple(outcomes[number] for number in range(len(submitted)))
+
+    def _attest_turn(self, turn: Mapping[int, Evidence]) -> dict[int, AttestResult | Exception]:
+        """All of it for evidence of as many nodes; what fails for all is everybody's error."""
         try:
-            return known(rows, node_id)
+            outcomes, concluded = self._decide_all(turn)
+        except CatenaError as error:
+            return dict.fromkeys(turn, error)
+        except Exception as error:  # noqa: BLE001 - one's failure is not the others'
+            if len(turn) == 1:
+                return dict.fromkeys(turn, error)
+            alone = (self._attest_turn({number: one}) for number, one in turn.items())
+            return {number: outcome for one in alone for number, outcome in one.items()}
+        try:
+            return {**outcomes, **self._conclude_all(concluded)}
+        except Exception as error:  # noqa: BLE001 - told to everybody whom it concerns
+            return {**outcomes, **dict.fromkeys(concluded, error)}
+
+    def _decide_all(
+        self, turn: Mapping[int, Evidence]
+    ) -> tuple[dict[int, AttestResult | Exception], dict[int, _Sealed]]:
+        """Who is refused, and what is concluded about the others; nothing has an effect yet."""
+        now, policy = self._setting.now(), self._policies.current()
+        references, named = self._references.in_force()
+        refused_: dict[int, AttestResult | Exception] = {}
+        concluded: dict[int, _Sealed] = {}
+        # Everything is decided from one consistent state of the database.
+        with self._setting.database.snapshot() as rows:
+            nodes = rows.nodes.get_all([NodeId(one.node_id) for one in turn.values()])
+            standard = _Standard(now, references, named, policy)
+            for number, evidence in turn.items():
+                try:
+                    concluded[number] = self._sealed(self._decide(rows, nodes, evidence, standard))
+                except CatenaError as error:
+                    refused_[number] = error
+        return refused_, concluded
+
+    def _decide(
+        self,
+        rows: Transaction,
+        nodes: Mapping[NodeId, Node],
+        evidence: Evidence,
+        standard: _Standard,
+    ) -> _Conclusion:
+        """Step 5, and what follows from it."""
+        bare, before = bare_evidence(evidence), self._memory.recall(evidence.manifest)
+        digest = _sha256(bare)
+        node = self._known(nodes, NodeId(evidence.node_id), "attest", digest)
+        submitted = _Submitted(evidence, bare, digest, _contents(rows, node, evidence, before))
+        known = _Asked(before, standard.at, standard.references, standard.policy.policy)
+        judgement = self._judge(node, submitted, known)  # (5)
+        return self._standing(
+            rows,
+            _Judged(node, judgement, submitted, standard.at, standard.policy, standard.named),
+        )
+
+    def _known(
+        self, nodes: Mapping[NodeId, Node], node_id: NodeId, request: str, digest: Sha256Hex
+    ) -> Node:
+        try:
+            return known(nodes, node_id)
         except UnknownNode as error:
             self._denials.record(request, digest, error, node_id)
             raise
@@ -237,45 +355,71 @@ class Attestation:
         )
         return _Conclusion(found, standing, grant, tuple(one for one in news if one is not None))
 
-    def _conclude(self, conclusion: _Conclusion) -> AttestResult:
-        """Steps 6 and 7: log, then act."""
-        found, grant, news = conclusion.found, conclusion.grant, conclusion.news
+    def _sealed(self, conclusion: _Conclusion) -> _Sealed:
+        """A conclusion with its entries for the log: verdict, containers, what is granted."""
+        found = conclusion.found
         node, now = found.node, found.at
-        # (6) Durable before any effect, and what entries name before the entries.
-        self._keep(found)
+        ran = [
+            entry
+            for one in conclusion.news
+            for entry in one.entries(node, now, found.evidence.digest)
+        ]
         verdict = _verdict_entry(found, conclusion.standing)
-        ran = [entry for one in news for entry in one.entries(node, now, found.evidence.digest)]
-        recorded = self._setting.journal.record(verdict, *ran, *grant.entries(node, now))
-        # (7) Effects, all or none.
-        with self._setting.journal.effect() as rows:
-            _advance_clock(rows, node, found.judgement)
-            _change_state(rows, node, conclusion.standing)
-            _remember(rows, found, recorded[0].index)
-            for one in news:
-                one.remember(rows)
-            grant.remember(rows, node, now)
-        given = (recorded[0], *recorded[1 + len(ran) :])
-        return self._answer(conclusion, tuple(one.encode() for one in given))
+        granted = conclusion.grant.entries(node, now)
+        leaves = self._setting.journal.sealed((verdict, *ran, *granted))
+        return _Sealed(conclusion, leaves, len(ran))
 
-    def _keep(self, found: _Judged) -> None:
-        """Everything that the verdict's entry names by digest. Raises ``EvidenceUnwritable``."""
-        store, submitted = self._setting.evidence, found.evidence
-        contents = dict(submitted.contents)
-        lacking = [one for one in submitted.wanted if one not in contents and not store.has(one)]
+    def _conclude_all(
+        self, concluded: Mapping[int, _Sealed]
+    ) -> dict[int, AttestResult | Exception]:
+        """Steps 6 and 7: log, then act."""
+        if not concluded:
+            return {}
+        # (6) Durable before any effect, and what entries name before the entries.
+        self._keep([one.conclusion.found for one in concluded.values()])
+        journal = self._setting.journal
+        recorded = iter(journal.append([leaf for one in concluded.values() for leaf in one.leaves]))
+        logged = {
+            number: _Logged(one, tuple(itertools.islice(recorded, len(one.leaves))))
+            for number, one in concluded.items()
+        }
+        # (7) Effects of each, all or none.
+        failed = self._take_effect(logged)
+        return {
+            number: failed.get(number) or self._answer(one.sealed.conclusion, one.proofs())
+            for number, one in logged.items()
+        }
+
+    def _take_effect(self, logged: Mapping[int, _Logged]) -> Mapping[int, Exception]:
+        """One transaction for all. If one of them cannot be, one for each: the errors of those."""
+        try:
+            with self._setting.journal.effect() as rows:
+                _effects(rows, tuple(logged.values()))
+        except Conflict as error:
+            if len(logged) == 1:
+                return dict.fromkeys(logged, error)
+        else:
+            return {}
+        failed: dict[int, Exception] = {}
+        for number, one in logged.items():
+            failed |= self._take_effect({number: one})
+        return failed
+
+    def _keep(self, concluded: Sequence[_Judged]) -> None:
+        """Everything that the verdicts' entries name by digest. Raises ``EvidenceUnwritable``."""
+        store = self._setting.evidence
+        contents: dict[str, bytes] = {}
+        for found in concluded:
+            contents |= found.named()
+        wanted = {one for found in concluded for one in found.evidence.wanted}
+        lacking = [one for one in wanted if one not in contents and not store.has(one)]
         if lacking:
             # A boot log that was examined before is not sent again, nor read until now.
             with self._setting.database.snapshot() as rows:
                 held = {one: rows.logs.get(one) for one in lacking}
             contents |= {one: content for one, content in held.items() if content is not None}
-        store.keep(
-            {
-                **{name: content for name, content in contents.items() if name in submitted.wanted},
-                **found.references,
-                found.policy.policy.digest: found.policy.text.encode(),
-                _sha256(found.node.ak_public): found.node.ak_public,
-                submitted.digest: bare_evidence(submitted.evidence),
-            }
-        )
+        store.keep(contents)
+        store.keep_once({found.evidence.digest: found.evidence.bare for found in concluded})
 
     def _answer(self, conclusion: _Conclusion, receipts: tuple[str, ...]) -> AttestResult:
         found, standing, grant = conclusion.found, conclusion.standing, conclusion.grant
@@ -369,11 +513,29 @@ def _reasons(judgement: Judgement, standing: Standing) -> tuple[Reason, ...]:
     return (*judgement.reasons, *withheld)
 
 
-def _advance_clock(rows: Transaction, node: Node, judgement: Judgement) -> None:
-    """Compare and swap, so that of two replicas only one concludes."""
-    new = node.clock_triple if judgement.proven is None else judgement.proven.clock
-    if not rows.nodes.advance_clock(node.id, node.clock_triple, new):
+def _effects(rows: Transaction, logged: Sequence[_Logged]) -> None:
+    """What the verdicts and grants change. Raises ``RacedAttestation``.
+
+    Nodes in the order of their ids: another replica that wants the same ones waits, and no more.
+    """
+    for one in logged:
+        _change_state(rows, one.sealed.conclusion.found.node, one.sealed.conclusion.standing)
+    attested = sorted((_attested(rows, one) for one in logged), key=lambda one: one.node_id)
+    # Compare and swap, so that of two replicas only one concludes.
+    if not rows.nodes.attested(attested):
         raise RacedAttestation("another replica concluded an attestation of this node first")
+    rows.appraisals.insert_all([_appraisal(one) for one in logged])
+    for one in logged:
+        for news in one.sealed.conclusion.news:
+            news.remember(rows)
+    conclusions = [one.sealed.conclusion for one in logged]
+    grants = [(one.grant, one.found.node) for one in conclusions]
+    remember_grants(rows, grants, conclusions[0].found.at)
+    for one in logged:
+        if one.index % PRUNE_EVERY == 0:
+            found = one.sealed.conclusion.found
+            rows.appraisals.prune(found.node.id, keep=KEPT_APPRAISALS)
+            rows.certificates.prune(before=found.at)
 
 
 def _change_state(rows: Transaction, node: Node, standing: Standing) -> None:
@@ -386,34 +548,54 @@ def _change_state(rows: Transaction, node: Node, standing: Standing) -> None:
         rows.nodes.set_state(node.id, standing.state, standing.why, readmitted=standing.readmitted)
 
 
-def _remember(rows: Transaction, found: _Judged, entry: int) -> None:
-    """The appraisal, and the boot log if it is proven to be this boot's."""
-    node, judgement, evidence = found.node, found.judgement, found.evidence
+def _attested(rows: Transaction, logged: _Logged) -> Attested:
+    """The attestation in the node's row; the boot log is stored if it is proven to be this boot's."""
+    found = logged.sealed.conclusion.found
+    node, judgement = found.node, found.judgement
     boot_log, trusted_log = node.boot_log, node.trusted_log
     if judgement.proven is not None and judgement.proven.boot_log != boot_log:
         if node.last_verdict == "trusted":
             trusted_log = boot_log
-        boot_log = rows.logs.put("tcg2", evidence.contents[judgement.proven.boot_log])
-    rows.nodes.record_attestation(
-        node.id,
+        boot_log = rows.logs.put("tcg2", found.evidence.contents[judgement.proven.boot_log])
+    return Attested(
+        node_id=node.id,
+        before=node.clock_triple,
+        after=node.clock_triple if judgement.proven is None else judgement.proven.clock,
         at=found.at,
         verdict=judgement.verdict,
         boot_log=boot_log,
         trusted_log=trusted_log,
     )
-    rows.appraisals.insert(
-        StoredAppraisal(
-            node_id=node.id,
-            at=found.at,
-            verdict=judgement.verdict,
-            reasons=msgspec.json.encode(judgement.reasons),
-            facts=judgement.facts,
-            events=judgement.events,
-            evidence_sha256=evidence.digest,
-            logs=evidence.wanted,
-            entry_index=entry,
-        )
+
+
+def _appraisal(logged: _Logged) -> StoredAppraisal:
+    found = logged.sealed.conclusion.found
+    return StoredAppraisal(
+        node_id=found.node.id,
+        at=found.at,
+        verdict=found.judgement.verdict,
+        reasons=msgspec.json.encode(found.judgement.reasons),
+        facts=found.judgement.facts,
+        events=found.judgement.events,
+        evidence_sha256=found.evidence.digest,
+        logs=found.evidence.wanted,
+        entry_index=logged.index,
     )
-    if entry % PRUNE_EVERY == 0:
-        rows.appraisals.prune(node.id, keep=KEPT_APPRAISALS)
-        rows.certificates.prune(before=found.at)
+
+
+def _turns(submitted: Sequence[Evidence]) -> Iterator[Mapping[int, Evidence]]:
+    """Evidence by its number, in groups that have no node twice."""
+    waiting = dict(enumerate(submitted))
+    while waiting:
+        turn: dict[str, int] = {}
+        for number, evidence in waiting.items():
+            turn.setdefault(evidence.node_id, number)
+        yield {number: waiting.pop(number) for number in turn.values()}
+
+
+def _only(outcomes: tuple[R | Exception, ...]) -> R:
+    """The result of one request, or its error."""
+    [outcome] = outcomes
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -6,6 +6,7 @@ A grant is made first, then logged entry by entry, then remembered, and handed o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -64,22 +65,23 @@ class Grant:
         )
         return (_certificate_entry(self.certificate, node, now), *releases)
 
-    def remember(self, rows: Transaction, node: Node, now: datetime) -> None:
-        """Write down what was handed out, for expiry and rotation."""
+    def row(self, node: Node, now: datetime) -> Certificate | None:
+        """What the database keeps of the certificate, for expiry."""
         if self.certificate is None:
-            return
-        rows.certificates.insert(
-            Certificate(
-                serial=serial_of(self.certificate),
-                node_id=node.id,
-                issued_at=now,
-                not_after=self.certificate.not_valid_after_utc,
-            )
+            return None
+        return Certificate(
+            serial=serial_of(self.certificate),
+            node_id=node.id,
+            issued_at=now,
+            not_after=self.certificate.not_valid_after_utc,
         )
-        for secret in self.secrets:
-            rows.secrets.record_release(
-                Release(node_id=node.id, name=secret.name, version=secret.version, at=now)
-            )
+
+    def releases(self, node: Node, now: datetime) -> tuple[Release, ...]:
+        """What the database keeps of the secrets, for rotation."""
+        return tuple(
+            Release(node_id=node.id, name=secret.name, version=secret.version, at=now)
+            for secret in self.secrets
+        )
 
 
 NOTHING = Grant()
@@ -108,6 +110,16 @@ class Grants:
         )
         secrets = self._secrets.sealed_for(rows, node, proven.bank, proven.pcrs)
         return Grant(certificate, secrets)
+
+
+def remember_grants(rows: Transaction, grants: Sequence[tuple[Grant, Node]], now: datetime) -> None:
+    """Write down what was handed out to whom."""
+    certificates = [row for grant, node in grants if (row := grant.row(node, now)) is not None]
+    if certificates:
+        rows.certificates.insert_all(certificates)
+    for grant, node in grants:
+        for release in grant.releases(node, now):
+            rows.secrets.record_release(release)
 
 
 def serial_of(certificate: x509.Certificate) -> str:

@@ -16,12 +16,12 @@ from an older copy is noticed when the server starts.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from catena.audit.entries import Entry
 from catena.audit.leaf import seal_entry
-from catena.audit.log import TransparencyLog
+from catena.audit.log import MAX_BATCH, TransparencyLog
 from catena.formats.dsse import Statement
 from catena.formats.tlogproof import TlogProof
 from catena.keys.envelope import seal
@@ -30,7 +30,7 @@ from catena.service.pseudonyms import Pseudonyms
 from catena.store.database import Database, Transaction
 from catena.store.logstate import LogState
 
-_STRIPES = 64
+_STRIPES = 1024
 
 
 class Journal:
@@ -56,6 +56,15 @@ class Journal:
         with self._stripes[hash(subject) % _STRIPES]:
             yield
 
+    @contextmanager
+    def deciding_all(self, subjects: Iterable[str]) -> Iterator[None]:
+        """As ``deciding``, about several subjects that are decided about together."""
+        with ExitStack() as held:
+            # Always in the same order, so that no two threads wait for each other.
+            for stripe in sorted({hash(subject) % _STRIPES for subject in subjects}):
+                held.enter_context(self._stripes[stripe])
+            yield
+
     def on_append(self, appended: Callable[[], None]) -> None:
         """Call ``appended`` after each append: it must be quick and must not raise."""
         self._appended.append(appended)
@@ -72,24 +81,40 @@ class Journal:
     def record(self, *entries: Entry) -> tuple[TlogProof, ...]:
         """Append entries together; durable when this returns. Raises ``LogUnwritable``.
 
-        Where they name a person, the log gets a pseudonym. The receipts are what whoever was
-        decided about gets.
+        The receipts are what whoever was decided about gets.
+        """
+        return self.append(self.sealed(entries))
+
+    def sealed(self, entries: Iterable[Entry]) -> tuple[bytes, ...]:
+        """Entries as ``append`` takes them. Raises ``UnloggableEntry``.
+
+        Where they name a person, the log gets a pseudonym.
         """
         masked = map(self._pseudonyms.masked, entries)
-        receipts = self._log.append([seal_entry(self._signer, entry) for entry in masked])
+        return tuple(seal_entry(self._signer, entry) for entry in masked)
+
+    def append(self, leaves: Sequence[bytes]) -> tuple[TlogProof, ...]:
+        """Append sealed entries, as many as there are; durable when this returns.
+
+        Raises ``LogUnwritable``: then some of them may be in the log, and none counts.
+        """
+        receipts: list[TlogProof] = []
+        for start in range(0, len(leaves), MAX_BATCH):
+            receipts += self._log.append(leaves[start : start + MAX_BATCH])
         for appended in self._appended:
             appended()
-        return receipts
+        return tuple(receipts)
 
     @contextmanager
     def effect(self) -> Iterator[Transaction]:
         """The transaction in which what was recorded takes effect."""
         with self._database.transaction() as rows:
+            yield rows
+            # Last, because all replicas want this row: it is theirs again with the commit.
             checkpoint = self._log.checkpoint()
             rows.log_states.advance(
                 LogState(origin=self._log.origin, size=tree_size(checkpoint), checkpoint=checkpoint)
             )
-            yield rows
 
 
 def tree_size(checkpoint: str) -> int:

@@ -173,9 +173,9 @@ def find(rows: Transaction, name: str) -> Node:
     return node
 
 
-def known(rows: Transaction, node_id: NodeId) -> Node:
-    """The node with exactly this id. Raises ``UnknownNode``."""
-    node = rows.nodes.get(node_id)
+def known(nodes: Mapping[NodeId, Node], node_id: NodeId) -> Node:
+    """The node with exactly this id, of those that were looked up. Raises ``UnknownNode``."""
+    node = nodes.get(node_id)
     if node is None:
         raise UnknownNode("this TPM has not enrolled")
     return node

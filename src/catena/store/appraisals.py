@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -68,23 +69,31 @@ class Appraisals:
 
     def insert(self, appraisal: Appraisal) -> int:
         """Store one; its new id."""
-        result = self._connection.execute(
-            _INSERT,
-            {
-                "node_id": appraisal.node_id,
-                "at": appraisal.at,
-                "verdict": appraisal.verdict,
-                "reasons": appraisal.reasons,
-                "facts": appraisal.facts,
-                "events_sha256": self._logs.put(_EVENTS_KIND, appraisal.events),
-                "evidence_sha256": appraisal.evidence_sha256,
-                "logs": appraisal.logs,
-                "entry_index": appraisal.entry_index,
-            },
-        )
+        result = self._connection.execute(_INSERT, self._row(appraisal, {}))
         key = result.inserted_primary_key
         assert key is not None  # noqa: S101 - a single-row insert always has one
         return int(key[0])
+
+    def insert_all(self, appraisals: Sequence[Appraisal]) -> None:
+        """Store several, in order."""
+        events: dict[bytes, Sha256Hex] = {}
+        self._connection.execute(_INSERT, [self._row(one, events) for one in appraisals])
+
+    def _row(self, appraisal: Appraisal, events: dict[bytes, Sha256Hex]) -> dict[str, object]:
+        """Its columns; ``events`` are the documents that are stored already, and where."""
+        if appraisal.events not in events:
+            events[appraisal.events] = self._logs.put(_EVENTS_KIND, appraisal.events)
+        return {
+            "node_id": appraisal.node_id,
+            "at": appraisal.at,
+            "verdict": appraisal.verdict,
+            "reasons": appraisal.reasons,
+            "facts": appraisal.facts,
+            "events_sha256": events[appraisal.events],
+            "evidence_sha256": appraisal.evidence_sha256,
+            "logs": appraisal.logs,
+            "entry_index": appraisal.entry_index,
+        }
 
     def latest(self, node_id: NodeId) -> Appraisal | None:
         """The node's newest appraisal."""

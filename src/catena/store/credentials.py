@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -100,6 +101,14 @@ class Certificates:
     def insert(self, certificate: Certificate) -> None:
         """Remember one. A serial number already used raises ``Conflict``."""
         values = {name: getattr(certificate, name) for name in Certificate.__dataclass_fields__}
+        self._connection.execute(_INSERT_CERTIFICATE, values)
+
+    def insert_all(self, certificates: Sequence[Certificate]) -> None:
+        """Remember several. Raises as ``insert``."""
+        values = [
+            {name: getattr(one, name) for name in Certificate.__dataclass_fields__}
+            for one in certificates
+        ]
         self._connection.execute(_INSERT_CERTIFICATE, values)
 
     def valid(self, node_id: NodeId, *, now: datetime) -> tuple[Certificate, ...]:

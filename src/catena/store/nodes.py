@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -62,6 +63,22 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attested:
+    """An attestation that takes effect: the clock as it was and as it is, and what is remembered.
+
+    Both logs must be stored already.
+    """
+
+    node_id: NodeId
+    before: Clock
+    after: Clock
+    at: datetime
+    verdict: str
+    boot_log: Sha256Hex | None
+    trusted_log: Sha256Hex | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reenrolment:
     """A known EK that came back with another AK and waits for approval."""
 
@@ -71,8 +88,10 @@ class Reenrolment:
 
 
 _COLUMNS = tuple(_nodes.c[name] for name in Node.__dataclass_fields__)
+_NAMES = tuple(Node.__dataclass_fields__)
 _ALL = select(*_COLUMNS).order_by(_nodes.c.enrolled_at, _nodes.c.id)
 _GET = select(*_COLUMNS).where(_nodes.c.id == bindparam("id"))
+_GET_ALL = select(*_COLUMNS).where(_nodes.c.id.in_(bindparam("ids", expanding=True)))
 _BY_NAME = select(*_COLUMNS).where(_nodes.c.name == bindparam("name"))
 _ADVANCE = (
     update(_nodes)
@@ -88,10 +107,28 @@ _ADVANCE = (
         clock=bindparam("new_clock"),
     )
 )
-_ATTESTED = (
+_RECORDED = (
     update(_nodes)
     .where(_nodes.c.id == bindparam("node"))
     .values(
+        last_attested=bindparam("at"),
+        last_verdict=bindparam("verdict"),
+        boot_log=bindparam("log"),
+        trusted_log=bindparam("trusted"),
+    )
+)
+_ATTESTED = (
+    update(_nodes)
+    .where(
+        _nodes.c.id == bindparam("node"),
+        _nodes.c.reset_count == bindparam("old_reset"),
+        _nodes.c.restart_count == bindparam("old_restart"),
+        _nodes.c.clock == bindparam("old_clock"),
+    )
+    .values(
+        reset_count=bindparam("new_reset"),
+        restart_count=bindparam("new_restart"),
+        clock=bindparam("new_clock"),
         last_attested=bindparam("at"),
         last_verdict=bindparam("verdict"),
         boot_log=bindparam("log"),
@@ -112,6 +149,11 @@ class Nodes:
         """The node with exactly this id."""
         row = self._connection.execute(_GET, {"id": node_id}).mappings().first()
         return None if row is None else Node(**row)
+
+    def get_all(self, ids: Sequence[NodeId]) -> Mapping[NodeId, Node]:
+        """Those of the nodes that there are, by id."""
+        rows = self._connection.execute(_GET_ALL, {"ids": list(ids)})
+        return {row[0]: Node(**dict(zip(_NAMES, row, strict=True))) for row in rows}
 
     def find(self, name_or_prefix: str) -> Node | None:
         """The node with this name, or the only one whose id starts so.
@@ -228,8 +270,17 @@ class Nodes:
     ) -> None:
         """Remember the last appraisal; both logs must be stored already."""
         values = {"at": at, "verdict": verdict, "log": boot_log, "trusted": trusted_log}
-        result = self._connection.execute(_ATTESTED, {"node": node_id, **values})
+        result = self._connection.execute(_RECORDED, {"node": node_id, **values})
         _require_one(result.rowcount)
+
+    def attested(self, concluded: Sequence[Attested]) -> bool:
+        """Remember attestations, each of another node.
+
+        Compare and swap on the clock: False if somebody else moved one of them since, and then
+        nothing of this transaction may be kept.
+        """
+        result = self._connection.execute(_ATTESTED, [_attested(one) for one in concluded])
+        return result.rowcount == len(concluded)
 
     def _change(self, node_id: NodeId, values: dict[str, object]) -> None:
         statement = update(_nodes).where(_nodes.c.id == node_id).values(values)
@@ -271,6 +322,22 @@ class Reenrolments:
     def remove(self, node_id: NodeId) -> None:
         """Forget it: approved or rejected."""
         self._connection.execute(delete(_pending).where(_pending.c.node_id == node_id))
+
+
+def _attested(one: Attested) -> dict[str, object]:
+    return {
+        "node": one.node_id,
+        "old_reset": one.before.reset_count,
+        "old_restart": one.before.restart_count,
+        "old_clock": one.before.clock,
+        "new_reset": one.after.reset_count,
+        "new_restart": one.after.restart_count,
+        "new_clock": one.after.clock,
+        "at": one.at,
+        "verdict": one.verdict,
+        "log": one.boot_log,
+        "trusted": one.trusted_log,
+    }
 
 
 def _require_one(changed: int) -> None:

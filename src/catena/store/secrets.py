@@ -71,10 +71,11 @@ _RELEASED_AGAIN = (
 class Secrets:
     """The secrets of one transaction. A version number is never used twice for a name."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_current")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._current: tuple[Secret, ...] | None = None  # as of this transaction
 
     def next_version(self, name: str) -> int:
         """The number the next version must have; removed versions count."""
@@ -84,6 +85,7 @@ class Secrets:
     def put(self, secret: Secret) -> None:
         """Add a version. A number already used raises ``Conflict`` on leaving the transaction."""
         values = {name: getattr(secret, name) for name in Secret.__dataclass_fields__}
+        self._current = None
         self._connection.execute(insert(_secrets), values)
 
     def for_role(self, role: str) -> tuple[Secret, ...]:
@@ -92,7 +94,10 @@ class Secrets:
 
     def list(self) -> tuple[Secret, ...]:
         """The newest version of every secret that was not removed, by name."""
-        return tuple(Secret(**row) for row in self._connection.execute(_CURRENT).mappings())
+        if self._current is None:
+            rows = self._connection.execute(_CURRENT).mappings()
+            self._current = tuple(Secret(**row) for row in rows)
+        return self._current
 
     def page(self, after: str | None, limit: int) -> tuple[Secret, ...]:
         """As ``list``, at most ``limit`` behind the secret with this name."""
@@ -108,6 +113,7 @@ class Secrets:
 
     def remove(self, name: str, *, at: datetime) -> bool:
         """Wipe every version's ciphertext and keep the numbers; False if there was none."""
+        self._current = None
         result = self._connection.execute(
             update(_secrets)
             .where(_secrets.c.name == name, _secrets.c.removed_at.is_(None))
