@@ -12,12 +12,13 @@ from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.audit.entries import CertificateIssued, Entry, SecretReleased
 from catena.errors import CatenaError
 from catena.formats.nodeapi import SealedSecret
-from catena.keys.authority import issue_node_certificate
+from catena.keys.svid import NodeCertificates
+from catena.service.authorities import Issuing
 from catena.service.judgement import Proven
 from catena.service.secrets import Secrets
 from catena.service.setting import Setting
@@ -36,9 +37,10 @@ class UnprovenGrant(CatenaError):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A certificate and sealed secrets, or nothing."""
+    """A certificate for the key ``spki`` (DER) and sealed secrets, or nothing."""
 
     certificate: x509.Certificate | None = None
+    spki: bytes = b""
     secrets: tuple[SealedSecret, ...] = ()
 
     @property
@@ -63,7 +65,7 @@ class Grant:
             )
             for secret in self.secrets
         )
-        return (_certificate_entry(self.certificate, node, now), *releases)
+        return (_certificate_entry(self.certificate, self.spki, node, now), *releases)
 
     def row(self, node: Node, now: datetime) -> Certificate | None:
         """What the database keeps of the certificate, for expiry."""
@@ -93,23 +95,33 @@ class Grants:
     def __init__(self, setting: Setting, secrets: Secrets) -> None:
         self._setting = setting
         self._secrets = secrets
+        self._made: tuple[Issuing, NodeCertificates] | None = None
 
     def make(self, rows: Transaction, node: Node, proven: Proven | None, now: datetime) -> Grant:
         """Certificate and secrets for an admitted node. Raises ``UnprovenGrant``."""
         if proven is None or node.name is None:
             raise UnprovenGrant("only a completed appraisal of a named node admits")
-        ca = self._setting.authorities.issuing(now)
-        certificate = issue_node_certificate(
-            ca.signer,
-            ca.certificate,
-            proven.public_key,
-            trust_domain=self._setting.trust_domain,
+        certificate = self._certificates(now).issue(
+            proven.spki,
             node_name=node.name,
             not_before=now,
             lifetime=self._setting.certificate_lifetime,
         )
         secrets = self._secrets.sealed_for(rows, node, proven.bank, proven.pcrs)
-        return Grant(certificate, secrets)
+        return Grant(certificate, proven.spki, secrets)
+
+    def _certificates(self, now: datetime) -> NodeCertificates:
+        """What issues now; made anew when another authority does."""
+        issuing, made = self._setting.authorities.issuing(now), self._made
+        if made is None or made[0] is not issuing:  # two threads may make the same one
+            made = (
+                issuing,
+                NodeCertificates.under(
+                    issuing.signer, issuing.certificate, self._setting.trust_domain
+                ),
+            )
+            self._made = made
+        return made[1]
 
 
 def remember_grants(rows: Transaction, grants: Sequence[tuple[Grant, Node]], now: datetime) -> None:
@@ -128,9 +140,8 @@ def serial_of(certificate: x509.Certificate) -> str:
 
 
 def _certificate_entry(
-    certificate: x509.Certificate, node: Node, now: datetime
+    certificate: x509.Certificate, spki: bytes, node: Node, now: datetime
 ) -> CertificateIssued:
-    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return CertificateIssued(
         at=now,
         actor="server",
