@@ -33,7 +33,7 @@ class Gathering(Generic[A, R]):
 
     decide: Callable[[Sequence[A]], Sequence[R | Exception]]
     workers: CapacityLimiter
-    at_once: int = 2
+    at_once: int = 1
     most: int = MOST
     _waiting: deque[tuple[A, asyncio.Future[R]]] = field(default_factory=deque, init=False)
     _under_way: set[asyncio.Task[None]] = field(default_factory=set, init=False)
