@@ -13,6 +13,7 @@ import msgspec
 
 from catena.cli import output
 from catena.cli.home import home
+from catena.cli.lab_fleet import fleet
 from catena.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ def workspace_options(function: F, interval: int = 30) -> F:
 @click.group(name="lab", cls=output.Noun)
 def noun() -> None:
     """Boot real virtual machines, take them through the whole chain, attack them."""
+
+
+noun.add_command(fleet)
 
 
 @noun.command(

@@ -1,0 +1,1 @@
+"""A simulated fleet: many nodes with software keys, one real trust service."""
