@@ -4,7 +4,7 @@ CATENA := .venv/bin/catena
 CACHE ?= .cache
 SECONDS ?= 1200
 
-.PHONY: demo test unit kubelet check fuzz bench setup setup-tests doctor clean
+.PHONY: demo test unit kubelet check fuzz mutations bench setup setup-tests doctor clean
 
 demo: setup ## the main job end to end, then five attacks
 	@$(CATENA) doctor --quiet
@@ -28,8 +28,12 @@ check: setup ## style, types, floors
 fuzz: setup ## every parser against hostile input, SECONDS for each
 	@.venv/bin/python tests/fuzz/run.py --seconds $(SECONDS) --folder $(CACHE)/fuzz
 
+mutations: setup-tests ## every check of an attestation taken out once, and the test that misses it
+	@.venv/bin/python tests/security/mutations.py
+
 bench: setup ## measurements, each beside its limit
 	@.venv/bin/python benchmarks/attestation.py
+	@.venv/bin/python benchmarks/fleet.py
 	@.venv/bin/python benchmarks/eventlog.py
 	@.venv/bin/python benchmarks/appraisal.py
 	@.venv/bin/python benchmarks/auditlog.py

@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -30,7 +28,7 @@ from catena.formats.nodeapi import (
 )
 from catena.lab.fleet.hostile import CASES, ENROLMENT_CASE, ENROLMENT_CODE, Case, Exchange
 from catena.lab.fleet.node import FleetNode
-from catena.lab.fleet.wire import Answer, Connection, ServerSilent
+from catena.lab.fleet.wire import Answer, Line, ServerSilent
 
 _OK = 200
 _FAULT = 500
@@ -56,20 +54,7 @@ class Tally:
             self.examples.append(f"{what}: {answer.status} {answer.body[:200]!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the trust service is."""
-
-    urls: tuple[str, ...]
-    context: ssl.SSLContext
-
-    async def connect(self, number: int) -> Connection:
-        """A connection to one of its servers."""
-        place = urlsplit(self.urls[number % len(self.urls)])
-        return await Connection.open(place.hostname or "", place.port or 443, self.context)
-
-
-async def enrol(connection: Connection, node: FleetNode) -> str:
+async def enrol(connection: Line, node: FleetNode) -> str:
     """TRUST, enrolment; the state that the server gives the node. Raises ``ServerSilent``."""
     answer = await connection.post("/v1/enroll", msgspec.json.encode(node.tpm.enrolment()))
     if answer.status != _OK:
@@ -100,7 +85,7 @@ class Part:
 class Generator:
     """Sends one part's requests over one connection."""
 
-    def __init__(self, connection: Connection, part: Part, tally: Tally) -> None:
+    def __init__(self, connection: Line, part: Part, tally: Tally) -> None:
         self._connection = connection
         self._part = part
         self._tally = tally

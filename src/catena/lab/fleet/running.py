@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.serialization import (
 from catena.errors import UsageError
 from catena.lab.fleet import service
 from catena.lab.fleet.boots import RecordedBoot
-from catena.lab.fleet.load import Plan, Target
+from catena.lab.fleet.load import Plan
 from catena.lab.fleet.service import Service, Wanted
 from catena.lab.fleet.simulation import Fleet, FleetReport, Progress, simulate
 from catena.lab.fleet.softtpm import SoftwareMaker, utc_now
+from catena.lab.fleet.wire import Target
 
 MAKER_KEY, MAKER_CERTIFICATE = "maker.key", "maker.pem"
 

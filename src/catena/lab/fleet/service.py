@@ -24,8 +24,8 @@ from catena.formats.dsse import Statement
 from catena.keys.envelope import seal
 from catena.keys.signer import load_signer
 from catena.lab.fleet.boots import RecordedBoot
-from catena.lab.fleet.load import Target
 from catena.lab.fleet.softtpm import SoftwareMaker
+from catena.lab.fleet.wire import Target
 from catena.lab.operator import Operator
 from catena.lab.process import Child, catena_command
 

@@ -21,7 +21,7 @@ from catena.lab.fleet.load import Generator, Part, Plan, Tally, drive, enrol, wa
 from catena.lab.fleet.node import BootLogs, FleetNode
 from catena.lab.fleet.service import Service, Used
 from catena.lab.fleet.softtpm import SoftwareMaker, SoftwareTpm, endorsement_keys, utc_now
-from catena.lab.fleet.wire import Connection
+from catena.lab.fleet.wire import Line
 
 MIN_PER_CONNECTION = 2
 """Nodes: an attack needs another one."""
@@ -101,10 +101,9 @@ def simulate(fleet: Fleet, service: Service, plan: Plan, progress: Progress) -> 
 async def _simulate(fleet: Fleet, service: Service, plan: Plan, progress: Progress) -> FleetReport:
     parts = _parts(fleet, progress, hostile=plan.hostile > 0)
     async with AsyncExitStack() as stack:
-        opened = []
-        for number in range(len(parts)):
-            opened.append(await service.target.connect(number))
-            stack.push_async_callback(opened[-1].close)
+        opened = [Line(service.target, number) for number in range(len(parts))]
+        for line in opened:
+            stack.push_async_callback(line.close)
         return await _under_load(_Scene(fleet, service, plan, parts, opened), progress)
 
 
@@ -116,7 +115,7 @@ class _Scene:
     service: Service
     plan: Plan
     parts: Sequence[Part]
-    opened: Sequence[Connection]
+    opened: Sequence[Line]
 
 
 async def _under_load(scene: _Scene, progress: Progress) -> FleetReport:
@@ -240,12 +239,10 @@ def _parts(fleet: Fleet, progress: Progress, *, hostile: bool) -> list[Part]:
     return parts
 
 
-async def _enrol_all(
-    opened: Sequence[Connection], parts: Sequence[Part], progress: Progress
-) -> None:
+async def _enrol_all(opened: Sequence[Line], parts: Sequence[Part], progress: Progress) -> None:
     total, done = sum(len(part.honest) + len(part.bad) for part in parts), 0
 
-    async def enrol_part(connection: Connection, part: Part) -> None:
+    async def enrol_part(connection: Line, part: Part) -> None:
         nonlocal done
         for node in (*part.honest, *part.bad):
             await enrol(connection, node)

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import urlsplit
 
 from catena.errors import Unavailable
 
@@ -55,9 +56,14 @@ class Connection(asyncio.Protocol):
             raise ServerSilent("cannot connect to the trust service", got=str(error)) from error
         return connection
 
+    @property
+    def gone(self) -> bool:
+        """Whether the server has ended it, as it does after some idle seconds."""
+        return self._gone.done()
+
     async def post(self, path: str, body: bytes) -> Answer:
         """Send a body and wait for the answer. Raises ``ServerSilent``."""
-        if self._transport is None or self._gone.done():
+        if self._transport is None or self.gone:
             raise ServerSilent("the trust service closed the connection")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(
@@ -106,3 +112,36 @@ class Connection(asyncio.Protocol):
         self._gone.set_result(None)
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ServerSilent(f"the connection was lost: {exc}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the trust service is."""
+
+    urls: tuple[str, ...]
+    context: ssl.SSLContext
+
+    async def connect(self, number: int) -> Connection:
+        """A connection to one of its servers. Raises ``ServerSilent``."""
+        place = urlsplit(self.urls[number % len(self.urls)])
+        return await Connection.open(place.hostname or "", place.port or 443, self.context)
+
+
+@dataclass(slots=True)
+class Line:
+    """A connection to server ``number`` that is opened again when the server ended it."""
+
+    target: Target
+    number: int
+    _connection: Connection | None = None
+
+    async def post(self, path: str, body: bytes) -> Answer:
+        """As ``Connection.post``."""
+        if self._connection is None or self._connection.gone:
+            self._connection = await self.target.connect(self.number)
+        return await self._connection.post(path, body)
+
+    async def close(self) -> None:
+        """End it."""
+        if self._connection is not None:
+            await self._connection.close()
