@@ -65,25 +65,16 @@ def issue_node_certificate(
     lifetime: timedelta,
 ) -> x509.Certificate:
     """A node's short-lived identity (SPIFFE X.509-SVID, sections 2 and 4)."""
-    purposes = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
-    identity = spiffe_id(trust_domain, node_name)
-    builder = _leaf(ca_cert, node_subject(node_name), public_key, [identity], purposes)
-    return _sign(_dated(builder, not_before, lifetime), ca)
-
-
-def node_subject(node_name: NodeName) -> x509.Name:
-    """The subject that kubelets need."""
-    return x509.Name(
+    subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
             x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{node_name}"),
         ]
     )
-
-
-def spiffe_id(trust_domain: str, node_name: NodeName) -> x509.UniformResourceIdentifier:
-    """The node's name in its trust domain (SPIFFE ID, section 2)."""
-    return x509.UniformResourceIdentifier(f"spiffe://{trust_domain}/node/{node_name}")
+    identity = x509.UniformResourceIdentifier(f"spiffe://{trust_domain}/node/{node_name}")
+    purposes = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
+    builder = _leaf(ca_cert, subject, public_key, [identity], purposes)
+    return _sign(_dated(builder, not_before, lifetime), ca)
 
 
 def issue_server_certificate(

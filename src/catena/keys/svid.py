@@ -29,10 +29,13 @@ from cryptography.x509.oid import ExtensionOID
 
 from catena.errors import CatenaError
 from catena.ids import NodeName
-from catena.keys.authority import CLOCK_SKEW, issue_node_certificate, node_subject, spiffe_id
+from catena.keys.authority import CLOCK_SKEW, issue_node_certificate
 from catena.keys.signer import Signer
 
-_SEQUENCE, _INTEGER, _BIT_STRING, _OCTET_STRING, _OID = 0x30, 0x02, 0x03, 0x04, 0x06
+_SEQUENCE, _SET, _INTEGER, _BIT_STRING, _OCTET_STRING, _UTF8 = 0x30, 0x31, 0x02, 0x03, 0x04, 0x0C
+_URI = 0x86
+"""GeneralName, uniformResourceIdentifier."""
+_MAX_COMMON_NAME = 64
 _UTC_TIME, _GENERALIZED_TIME, _EXTENSIONS = 0x17, 0x18, 0xA3
 _SHARED = frozenset(
     {
@@ -54,6 +57,13 @@ class UncopiableExtension(CatenaError):
 
     code = "uncopiable-extension"
     remedy = "This is a defect in catena; report it."
+
+
+class UnnameableNode(CatenaError):
+    """A node whose name a certificate cannot hold (RFC 5280, ub-common-name)."""
+
+    code = "unnameable-node"
+    remedy = "Approve the node again with a name of at most 52 characters."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +113,18 @@ class NodeCertificates:
             raise UncopiableExtension("the key is not a P-256 key in DER")
         serial = x509.random_serial_number()
         validity = _time(not_before - CLOCK_SKEW) + _time(not_before + lifetime)
-        names = x509.SubjectAlternativeName([spiffe_id(self.trust_domain, node_name)])
-        key_id = x509.SubjectKeyIdentifier(hashlib.sha1(spki[-65:], usedforsecurity=False).digest())
-        own = _extension(names) + _extension(key_id)
+        if len(f"system:node:{node_name}") > _MAX_COMMON_NAME:
+            raise UnnameableNode("the node's name is too long for a certificate", got=node_name)
+        name = _der(_URI, f"spiffe://{self.trust_domain}/node/{node_name}".encode())
+        key_id = _der(_OCTET_STRING, hashlib.sha1(spki[-65:], usedforsecurity=False).digest())
+        own = _extension(_NAME_OID, _der(_SEQUENCE, name)) + _extension(_KEY_ID_OID, key_id)
         body = _der(
             _SEQUENCE,
             self.head
             + _der(_INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
             + self.middle
             + _der(_SEQUENCE, validity)
-            + node_subject(node_name).public_bytes()
+            + _subject(node_name)
             + spki
             + _der(_EXTENSIONS, _der(_SEQUENCE, self.shared + own)),
         )
@@ -120,16 +132,15 @@ class NodeCertificates:
         return x509.load_der_x509_certificate(_der(_SEQUENCE, body + self.algorithm + signature))
 
 
-def _extension(value: x509.SubjectAlternativeName | x509.SubjectKeyIdentifier) -> bytes:
+def _subject(node_name: NodeName) -> bytes:
+    """The name of ``authority.issue_node_certificate``: O, then CN (RFC 5280, 4.1.2.4)."""
+    common = _der(_SEQUENCE, _COMMON_OID + _der(_UTF8, f"system:node:{node_name}".encode()))
+    return _der(_SEQUENCE, _ORGANISATION + _der(_SET, common))
+
+
+def _extension(oid: bytes, value: bytes) -> bytes:
     """Extension (RFC 5280, 4.1), not critical."""
-    oid = _OIDS[type(value)]
-    return _der(_SEQUENCE, oid + _der(_OCTET_STRING, value.public_bytes()))
-
-
-_OIDS = {
-    x509.SubjectAlternativeName: bytes.fromhex("0603551d11"),
-    x509.SubjectKeyIdentifier: bytes.fromhex("0603551d0e"),
-}
+    return _der(_SEQUENCE, oid + _der(_OCTET_STRING, value))
 
 
 def _time(moment: datetime) -> bytes:
@@ -147,6 +158,14 @@ def _der(tag: int, content: bytes) -> bytes:
         return bytes((tag, size)) + content
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes((tag, 0x80 | len(length))) + length + content
+
+
+_COMMON_OID = bytes.fromhex("0603550403")
+_NAME_OID = bytes.fromhex("0603551d11")
+_KEY_ID_OID = bytes.fromhex("0603551d0e")
+_ORGANISATION = _der(
+    _SET, _der(_SEQUENCE, bytes.fromhex("060355040a") + _der(_UTF8, b"system:nodes"))
+)
 
 
 def _content(item: bytes) -> bytes:

@@ -49,7 +49,7 @@ from catena.service.judgement import (
     tpm_of,
 )
 from catena.service.memory import Memory, Remembered
-from catena.service.nodes import UnknownNode, known
+from catena.service.nodes import UnknownNode
 from catena.service.policies import AppliedPolicy, Policies
 from catena.service.references import KEPT_APPRAISALS, References
 from catena.service.setting import Setting
@@ -211,19 +211,25 @@ class Attestation:
 
     def nonces(self, requests: Sequence[NonceRequest]) -> tuple[NonceResponse | CatenaError, ...]:
         """Step 1 for several nodes: to each its nonce, or why it has none."""
+        ids = [NodeId(request.node_id) for request in requests]
         with self._setting.database.snapshot() as rows:
-            nodes = rows.nodes.get_all([NodeId(request.node_id) for request in requests])
-        return tuple(self._nonce(NodeId(request.node_id), nodes) for request in requests)
+            enrolled = rows.nodes.known(ids)
+        return tuple(
+            self._nonce(node_id) if node_id in enrolled else self._refused(node_id)
+            for node_id in ids
+        )
 
-    def _nonce(self, node_id: NodeId, nodes: Mapping[NodeId, Node]) -> NonceResponse | CatenaError:
-        try:
-            digest = Sha256Hex(hashlib.sha256(node_id.encode()).hexdigest())
-            self._known(nodes, node_id, "nonce", digest)
-        except CatenaError as error:
-            return error
+    def _nonce(self, node_id: NodeId) -> NonceResponse:
         setting = self._setting
         nonce = make_nonce(setting.keys.nonce, node_id, setting.now(), setting.random(RANDOM_SIZE))
         return NonceResponse(nonce=nonce, expires_in=int(LIFETIME.total_seconds()))
+
+    def _refused(self, node_id: NodeId) -> CatenaError:
+        digest = Sha256Hex(hashlib.sha256(node_id.encode()).hexdigest())
+        try:
+            return self._unknown(node_id, "nonce", digest)
+        except CatenaError as error:
+            return error
 
     def attest(self, evidence: Evidence) -> AttestResult:
         """Steps 5 to 7.
@@ -290,7 +296,10 @@ class Attestation:
         """Step 5, and what follows from it."""
         bare, before = bare_evidence(evidence), self._memory.recall(evidence.manifest)
         digest = _sha256(bare)
-        node = self._known(nodes, NodeId(evidence.node_id), "attest", digest)
+        node_id = NodeId(evidence.node_id)
+        node = nodes.get(node_id)
+        if node is None:
+            raise self._unknown(node_id, "attest", digest)
         submitted = _Submitted(evidence, bare, digest, _contents(rows, node, evidence, before))
         known = _Asked(before, standard.at, standard.references, standard.policy.policy)
         judgement = self._judge(node, submitted, known)  # (5)
@@ -299,14 +308,11 @@ class Attestation:
             _Judged(node, judgement, submitted, standard.at, standard.policy, standard.named),
         )
 
-    def _known(
-        self, nodes: Mapping[NodeId, Node], node_id: NodeId, request: str, digest: Sha256Hex
-    ) -> Node:
-        try:
-            return known(nodes, node_id)
-        except UnknownNode as error:
-            self._denials.record(request, digest, error, node_id)
-            raise
+    def _unknown(self, node_id: NodeId, request: str, digest: Sha256Hex) -> UnknownNode:
+        """The refusal of an id that no TPM has enrolled with; it is logged."""
+        refusal = UnknownNode("this TPM has not enrolled")
+        self._denials.record(request, digest, refusal, node_id)
+        return refusal
 
     def _judge(self, node: Node, evidence: _Submitted, asked: _Asked) -> Judgement:
         """Step 5. A refusal that anybody could have caused is logged and changes nothing."""

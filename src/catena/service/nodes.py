@@ -11,7 +11,7 @@ import msgspec
 from catena.errors import ExitCode, NotFound
 from catena.formats import tcglog
 from catena.formats.nodeapi import NodeState, Reason
-from catena.ids import HashAlg, NodeId
+from catena.ids import HashAlg
 from catena.measure.changes import Difference
 from catena.measure.difference import compare, side_of_log
 from catena.service import pages
@@ -170,14 +170,6 @@ def find(rows: Transaction, name: str) -> Node:
     node = rows.nodes.find(name)
     if node is None:
         raise UnknownNode("no node has this name or id")
-    return node
-
-
-def known(nodes: Mapping[NodeId, Node], node_id: NodeId) -> Node:
-    """The node with exactly this id, of those that were looked up. Raises ``UnknownNode``."""
-    node = nodes.get(node_id)
-    if node is None:
-        raise UnknownNode("this TPM has not enrolled")
     return node
 
 

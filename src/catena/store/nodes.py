@@ -92,6 +92,7 @@ _NAMES = tuple(Node.__dataclass_fields__)
 _ALL = select(*_COLUMNS).order_by(_nodes.c.enrolled_at, _nodes.c.id)
 _GET = select(*_COLUMNS).where(_nodes.c.id == bindparam("id"))
 _GET_ALL = select(*_COLUMNS).where(_nodes.c.id.in_(bindparam("ids", expanding=True)))
+_KNOWN = select(_nodes.c.id).where(_nodes.c.id.in_(bindparam("ids", expanding=True)))
 _BY_NAME = select(*_COLUMNS).where(_nodes.c.name == bindparam("name"))
 _ADVANCE = (
     update(_nodes)
@@ -154,6 +155,10 @@ class Nodes:
         """Those of the nodes that there are, by id."""
         rows = self._connection.execute(_GET_ALL, {"ids": list(ids)})
         return {row[0]: Node(**dict(zip(_NAMES, row, strict=True))) for row in rows}
+
+    def known(self, ids: Sequence[NodeId]) -> frozenset[NodeId]:
+        """Those of the ids that are a node's."""
+        return frozenset(self._connection.execute(_KNOWN, {"ids": list(ids)}).scalars())
 
     def find(self, name_or_prefix: str) -> Node | None:
         """The node with this name, or the only one whose id starts so.
