@@ -65,7 +65,7 @@ class EvidenceStore:
 
     def has(self, sha256: str) -> bool:
         """Whether a content of this digest was kept in a file of its own."""
-        return os.path.isfile(self._file(sha256))  # noqa: PTH113 - asked often, and twice as fast
+        return os.path.isfile(self._name(sha256))  # noqa: PTH113 - asked often: no Path is made
 
     def keep(self, contents: Mapping[str, bytes]) -> None:
         """Keep contents under their digests, durably; what is there already is not written again.
@@ -119,9 +119,12 @@ class EvidenceStore:
         return require_digest(content, sha256)
 
     def _file(self, sha256: str) -> Path:
+        return Path(self._name(sha256))
+
+    def _name(self, sha256: str) -> str:
         if len(sha256) != hashlib.sha256().digest_size * 2 or set(sha256) - _HEX:
             raise EvidenceMissing("not a digest", got=ascii(sha256[:80]))
-        return self.path / sha256[:_FAN] / sha256
+        return f"{self.path}/{sha256[:_FAN]}/{sha256}"
 
     def _write(self, file: Path, content: bytes) -> None:
         for folder in (self.path, file.parent):

@@ -42,9 +42,9 @@ class TlogProof:
 
     def encode(self) -> str:
         """The text; ``parse`` gives it back."""
-        extra = () if self.extra is None else (f"extra {_base64(self.extra)}",)
-        lines = (HEADER, *extra, f"index {self.index}", *map(_base64, self.hashes), "")
-        return "".join(f"{line}\n" for line in lines) + self.checkpoint
+        extra = "" if self.extra is None else f"extra {_base64(self.extra)}\n"
+        hashes = b"".join(map(binascii.b2a_base64, self.hashes)).decode()  # a line each
+        return f"{HEADER}\n{extra}index {self.index}\n{hashes}\n{self.checkpoint}"
 
 
 def parse(data: bytes) -> TlogProof:

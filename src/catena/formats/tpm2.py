@@ -16,9 +16,11 @@ Parsing proves shape only. Whether a magic, a type or an attribute is acceptable
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -42,6 +44,8 @@ MAX_SELECTIONS = 16
 MAX_SELECT_BYTES = 4
 MAX_PUBLIC = 1024
 _DEFAULT_EXPONENT = 65537
+_CLOCK = struct.Struct(">QIIB")
+"""TPMS_CLOCK_INFO: clock, resetCount, restartCount, safe."""
 
 
 class TpmAlg(IntEnum):
@@ -386,9 +390,7 @@ def parse_attest(data: bytes) -> Attest:
 
 
 def _clock(reader: Reader) -> ClockInfo:
-    clock = reader.uint(8, "clock")
-    resets, restarts = reader.uint(4, "resetCount"), reader.uint(4, "restartCount")
-    safe = reader.uint(1, "safe")
+    clock, resets, restarts, safe = _CLOCK.unpack(reader.take(_CLOCK.size, "clockInfo"))
     if safe > 1:
         raise FormatError("safe is no TPMI_YES_NO", offset=reader.offset - 1, got=f"{safe}")
     return ClockInfo(clock, resets, restarts, bool(safe))
@@ -412,9 +414,15 @@ def _pcr_selections(reader: Reader) -> tuple[PcrSelection, ...]:
 
 def _pcr_selection(reader: Reader) -> PcrSelection:
     tpm_id = reader.uint(2, "pcrSelect hash")
-    bits = int.from_bytes(reader.sized(1, MAX_SELECT_BYTES, "pcrSelect"), "little")
-    pcrs = tuple(pcr for pcr in range(MAX_SELECT_BYTES * 8) if bits >> pcr & 1)
+    pcrs = _selected(reader.sized(1, MAX_SELECT_BYTES, "pcrSelect"))
     return PcrSelection(hash_alg_from_tpm_id(tpm_id) or tpm_id, pcrs)
+
+
+@lru_cache(maxsize=64)
+def _selected(select: bytes) -> tuple[int, ...]:
+    """The PCRs of a bitmap; nearly all quotes have the same one."""
+    bits = int.from_bytes(select, "little")
+    return tuple(pcr for pcr in range(MAX_SELECT_BYTES * 8) if bits >> pcr & 1)
 
 
 def parse_signature(data: bytes) -> TpmSignature:

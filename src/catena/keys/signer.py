@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Never, Protocol
 
@@ -121,10 +123,11 @@ class Signer(Protocol):
 class PrivateKeySigner:
     """A ``Signer`` over a private key in this process's memory."""
 
-    __slots__ = ("_private_key", "algorithm", "key_id", "public_key")
+    __slots__ = ("_private_key", "_sign", "algorithm", "key_id", "public_key")
 
     def __init__(self, private_key: PrivateKey) -> None:
         self._private_key = private_key
+        self._sign = _signing(private_key)
         self.public_key: PublicKey = private_key.public_key()
         self.algorithm = algorithm_of(self.public_key)
         self.key_id = key_id_of(self.public_key)
@@ -135,13 +138,18 @@ class PrivateKeySigner:
 
     def sign(self, data: bytes) -> bytes:
         """Sign ``data`` as the table of this module says."""
-        match self._private_key:
-            case rsa.RSAPrivateKey() as key:
-                return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
-            case ec.EllipticCurvePrivateKey() as key:
-                return key.sign(data, ec.ECDSA(hashes.SHA256()))
-            case key:
-                return key.sign(data)
+        return self._sign(data)
+
+
+def _signing(private_key: PrivateKey) -> Callable[[bytes], bytes]:
+    """How this key signs, found out once."""
+    match private_key:
+        case rsa.RSAPrivateKey() as key:
+            return partial(key.sign, padding=padding.PKCS1v15(), algorithm=hashes.SHA256())
+        case ec.EllipticCurvePrivateKey() as key:
+            return partial(key.sign, signature_algorithm=ec.ECDSA(hashes.SHA256()))
+        case key:
+            return key.sign
 
 
 def generate_key(algorithm: KeyAlgorithm) -> PrivateKey:

@@ -36,7 +36,7 @@ _SEQUENCE, _SET, _INTEGER, _BIT_STRING, _OCTET_STRING, _UTF8 = 0x30, 0x31, 0x02,
 _URI = 0x86
 """GeneralName, uniformResourceIdentifier."""
 _MAX_COMMON_NAME = 64
-_UTC_TIME, _GENERALIZED_TIME, _EXTENSIONS = 0x17, 0x18, 0xA3
+_GENERALIZED_TIME, _EXTENSIONS = 0x18, 0xA3
 _SHARED = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -113,11 +113,11 @@ class NodeCertificates:
             raise UncopiableExtension("the key is not a P-256 key in DER")
         serial = x509.random_serial_number()
         validity = _time(not_before - CLOCK_SKEW) + _time(not_before + lifetime)
+        key_id = hashlib.sha1(spki[-65:], usedforsecurity=False).digest()
         if len(f"system:node:{node_name}") > _MAX_COMMON_NAME:
             raise UnnameableNode("the node's name is too long for a certificate", got=node_name)
         name = _der(_URI, f"spiffe://{self.trust_domain}/node/{node_name}".encode())
-        key_id = _der(_OCTET_STRING, hashlib.sha1(spki[-65:], usedforsecurity=False).digest())
-        own = _extension(_NAME_OID, _der(_SEQUENCE, name)) + _extension(_KEY_ID_OID, key_id)
+        names = _der(_SEQUENCE, _NAME_OID + _der(_OCTET_STRING, _der(_SEQUENCE, name)))
         body = _der(
             _SEQUENCE,
             self.head
@@ -126,7 +126,7 @@ class NodeCertificates:
             + _der(_SEQUENCE, validity)
             + _subject(node_name)
             + spki
-            + _der(_EXTENSIONS, _der(_SEQUENCE, self.shared + own)),
+            + _der(_EXTENSIONS, _der(_SEQUENCE, self.shared + names + _KEY_ID_HEAD + key_id)),
         )
         signature = _der(_BIT_STRING, b"\0" + self.ca.sign(body))
         return x509.load_der_x509_certificate(_der(_SEQUENCE, body + self.algorithm + signature))
@@ -138,16 +138,11 @@ def _subject(node_name: NodeName) -> bytes:
     return _der(_SEQUENCE, _ORGANISATION + _der(_SET, common))
 
 
-def _extension(oid: bytes, value: bytes) -> bytes:
-    """Extension (RFC 5280, 4.1), not critical."""
-    return _der(_SEQUENCE, oid + _der(_OCTET_STRING, value))
-
-
 def _time(moment: datetime) -> bytes:
     """Until 2049 UTCTime, then GeneralizedTime (RFC 5280, 4.1.2.5)."""
     utc = moment.astimezone(UTC)
     if utc.year < 2050:
-        return _der(_UTC_TIME, f"{utc:%y%m%d%H%M%SZ}".encode())
+        return _UTC_TIME + f"{utc:%y%m%d%H%M%SZ}".encode()
     return _der(_GENERALIZED_TIME, f"{utc:%Y%m%d%H%M%SZ}".encode())
 
 
@@ -160,9 +155,12 @@ def _der(tag: int, content: bytes) -> bytes:
     return bytes((tag, 0x80 | len(length))) + length + content
 
 
+_UTC_TIME = b"\x17\x0d"
+"""Tag and length of a UTCTime, which always has 13 characters."""
 _COMMON_OID = bytes.fromhex("0603550403")
 _NAME_OID = bytes.fromhex("0603551d11")
-_KEY_ID_OID = bytes.fromhex("0603551d0e")
+_KEY_ID_HEAD = bytes.fromhex("301d0603551d0e04160414")
+"""Extension subjectKeyIdentifier, not critical, up to its 20 bytes."""
 _ORGANISATION = _der(
     _SET, _der(_SEQUENCE, bytes.fromhex("060355040a") + _der(_UTF8, b"system:nodes"))
 )

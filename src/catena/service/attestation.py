@@ -91,11 +91,8 @@ class _Submitted:
     """The evidence without its logs, which ``digest`` is of."""
     digest: Sha256Hex
     contents: Mapping[str, bytes]
-
-    @property
-    def wanted(self) -> tuple[Sha256Hex, ...]:
-        """The logs that the manifest names."""
-        return tuple(Sha256Hex(log.sha256) for log in self.evidence.manifest)
+    wanted: tuple[Sha256Hex, ...]
+    """The logs that the manifest names."""
 
     def container_record(self, nv_index: int | None) -> bytes:
         """The container record as it was sent for an NV index or a PCR, or nothing."""
@@ -300,7 +297,9 @@ class Attestation:
         node = nodes.get(node_id)
         if node is None:
             raise self._unknown(node_id, "attest", digest)
-        submitted = _Submitted(evidence, bare, digest, _contents(rows, node, evidence, before))
+        wanted = tuple(Sha256Hex(log.sha256) for log in evidence.manifest)
+        contents = _contents(rows, node, evidence, before)
+        submitted = _Submitted(evidence, bare, digest, contents, wanted)
         known = _Asked(before, standard.at, standard.references, standard.policy.policy)
         judgement = self._judge(node, submitted, known)  # (5)
         return self._standing(
