@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from anyio import CapacityLimiter
+
+from catena.server.gathering import Gathering
+
+
+class Desk:
+    """Decides numbers in a thread, one group at a time, when it is let."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[int, ...]] = []
+        self.let = threading.Event()
+        self.begun = threading.Event()
+
+    def decide(self, numbers):
+        self.groups.append(tuple(numbers))
+        self.begun.set()
+        assert self.let.wait(20)
+        return [ValueError(number) if number < 0 else number * 10 for number in numbers]
+
+
+async def while_one_is_decided(desk: Desk, gathering, *others: int) -> list:
+    """Outcomes of a first request and of others that arrive before it is decided."""
+    first = asyncio.create_task(gathering(1))
+    await asyncio.to_thread(desk.begun.wait, 20)
+    waiting = [asyncio.create_task(gathering(number)) for number in others]
+    await asyncio.sleep(0)
+    desk.let.set()
+    return await asyncio.gather(first, *waiting, return_exceptions=True)
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+def test_what_arrives_meanwhile_is_decided_together(desk):
+    async def main():
+        gathering = Gathering(desk.decide, CapacityLimiter(4))
+        return await while_one_is_decided(desk, gathering, 2, 3, 4)
+
+    assert asyncio.run(main()) == [10, 20, 30, 40]
+    assert desk.groups == [(1,), (2, 3, 4)]
+
+
+def test_an_error_is_told_to_whom_it_concerns(desk):
+    async def main():
+        gathering = Gathering(desk.decide, CapacityLimiter(4))
+        return await while_one_is_decided(desk, gathering, 2, -3, 4)
+
+    found = asyncio.run(main())
+    assert [one for one in found if not isinstance(one, Exception)] == [10, 20, 40]
+    assert isinstance(found[2], ValueError)
+
+
+def test_no_group_is_larger_than_allowed(desk):
+    async def main():
+        gathering = Gathering(desk.decide, CapacityLimiter(4), most=2)
+        return await while_one_is_decided(desk, gathering, 2, 3, 4, 5, 6)
+
+    assert asyncio.run(main()) == [10, 20, 30, 40, 50, 60]
+    assert max(map(len, desk.groups)) == 2
+
+
+def test_a_defect_of_the_whole_group_is_told_to_all(desk):
+    def broken(numbers):
+        if len(numbers) > 1:
+            raise ZeroDivisionError
+        return desk.decide(numbers)
+
+    async def main():
+        gathering = Gathering(broken, CapacityLimiter(4))
+        found = await while_one_is_decided(desk, gathering, 2, 3)
+        return found, await gathering(7)
+
+    found, after = asyncio.run(main())
+    assert found[0] == 10
+    assert all(isinstance(one, ZeroDivisionError) for one in found[1:])
+    assert after == 70
+
+
+def test_whoever_has_gone_is_not_decided_about_and_keeps_nobody_waiting(desk):
+    async def main():
+        gathering = Gathering(desk.decide, CapacityLimiter(4))
+        first = asyncio.create_task(gathering(1))
+        await asyncio.to_thread(desk.begun.wait, 20)
+        gone, stays = asyncio.create_task(gathering(2)), asyncio.create_task(gathering(3))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        desk.let.set()
+        return await asyncio.gather(first, stays)
+
+    assert asyncio.run(main()) == [10, 30]
+    assert desk.groups == [(1,), (3,)]
