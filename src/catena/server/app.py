@@ -59,15 +59,13 @@ def build_app(
 
     parts = Parts(service, collector, exporters, people)
     admins = Admission(service.setting.database, service.uses, "admin", service.setting.now)
-    routes = [
-        *public.routes(desk, openapi.describe(OPERATIONS), collector),
-        *routing.routes(
-            (*nodes.OPERATIONS, *login.OPERATIONS, *bundle.OPERATIONS, *admin.OPERATIONS),
-            parts,
-            desk,
-            admins,
-        ),
-    ]
+    described = routing.routes(
+        (*nodes.OPERATIONS, *login.OPERATIONS, *bundle.OPERATIONS, *admin.OPERATIONS),
+        parts,
+        desk,
+        admins,
+    )
+    routes = [*public.routes(desk, openapi.describe(OPERATIONS), collector), *described]
     if log is not None:
         admission = (
             None
@@ -79,4 +77,6 @@ def build_app(
         routes=routes, exception_handlers={404: no_such_route, 405: wrong_method}
     )
     application.router.redirect_slashes = False
-    return AccessLog(application, write, service.setting.random)
+    often = [operation for operation in nodes.OPERATIONS if operation.together is not None]
+    hurrying = routing.ShortWay(application, described, often)
+    return AccessLog(hurrying, write, service.setting.random)

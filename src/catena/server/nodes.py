@@ -50,6 +50,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         refuses=(UnknownNode,),
         limit=SMALL_BODY,
         verb=lambda at, call: at.service.attestation.nonce(call.body),
+        together=lambda at, bodies: at.service.attestation.nonces(bodies),
     ),
     Operation(
         "POST",
@@ -59,5 +60,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         answer=nodeapi.AttestResult,
         refuses=(LogsMissing, RacedAttestation, UnauthenticatedRefusal, UnknownNode),
         verb=lambda at, call: at.service.attestation.attest(call.body),
+        together=lambda at, bodies: at.service.attestation.attest_all(bodies),
     ),
 )

@@ -6,13 +6,13 @@ The tables of operations (``admin``, ``nodes``, ``public``) are what the applica
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from catena.errors import CatenaError
+from catena.errors import CatenaError, FormatError
 from catena.formats import nodeapi
 from catena.server.answer import JSON
 from catena.server.cosigning import Collector
@@ -70,6 +70,7 @@ class Call(Generic[B]):
 
 
 Verb = Callable[[Parts, Call[Any]], object]
+Together = Callable[[Parts, Sequence[Any]], Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,9 @@ class Operation:
     limit: int | None = None
     """Bytes of a body, if less than the server's own limit."""
     verb: Verb | None = None
+    together: Together | None = None
+    """The verb for the bodies of several requests that arrive at once: to each its answer or its
+    exception. Only for operations that need no token and name nothing."""
 
     def __post_init__(self) -> None:
         """Raises ``UnguardedOperation``: then the server does not start."""
@@ -110,6 +114,24 @@ class Operation:
         kind = None if self.verbatim else self.takes
         body = None if kind is None else nodeapi.decode(asked.content, kind)
         return self.verb(parts, Call(body, asked.content, asked.name, asked.actor, asked.query))
+
+    def act_together(self, parts: Parts, contents: Sequence[bytes]) -> Sequence[bytes | Exception]:
+        """Decode bodies, decide about those that can be read, and encode the answers."""
+        if self.together is None or self.takes is None:
+            raise NotImplementedError(self.path)
+        outcomes: dict[int, object] = {}
+        bodies: dict[int, msgspec.Struct] = {}
+        for number, content in enumerate(contents):
+            try:
+                bodies[number] = nodeapi.decode(content, self.takes)
+            except FormatError as error:
+                outcomes[number] = error
+        answers = self.together(parts, tuple(bodies.values()))
+        outcomes |= dict(zip(bodies, answers, strict=True))
+        return [
+            outcome if isinstance(outcome, Exception) else msgspec.json.encode(outcome)
+            for _, outcome in sorted(outcomes.items())
+        ]
 
     @property
     def has_name(self) -> bool:

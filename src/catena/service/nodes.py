@@ -11,7 +11,7 @@ import msgspec
 from catena.errors import ExitCode, NotFound
 from catena.formats import tcglog
 from catena.formats.nodeapi import NodeState, Reason
-from catena.ids import HashAlg
+from catena.ids import HashAlg, NodeId
 from catena.measure.changes import Difference
 from catena.measure.difference import compare, side_of_log
 from catena.service import pages
