@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
+import weakref
 
 import msgspec
 import pytest
@@ -268,3 +270,19 @@ def test_several_nodes_attest_on_postgresql_with_the_log_in_it(
     assert trusted(together(server, evidence)) == [False, True, True, True, True]
     test_a_race_lost_by_one_is_lost_by_no_other(server, nodes)
     server.opened.close()
+
+
+def test_a_refusal_keeps_no_evidence_in_memory(server, nodes):
+    """Without the collector of circles: whoever sends bad evidence all day must not fill memory."""
+    evidence = evidence_of(server, nodes)
+    evidence[2] = msgspec.structs.replace(evidence[2], signature=evidence[1].signature)
+    gc.collect()
+    gc.disable()
+    try:
+        outcomes = together(server, evidence)
+        refusal = weakref.ref(outcomes[2])
+        assert isinstance(refusal(), ForgedQuote)
+        del outcomes
+        assert refusal() is None
+    finally:
+        gc.enable()

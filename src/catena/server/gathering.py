@@ -46,7 +46,10 @@ class Gathering(Generic[A, R]):
             task = asyncio.create_task(self._work())
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # an exception's traceback has this frame: the two must not hold each other
 
     async def _work(self) -> None:
         """Decide until nothing waits."""

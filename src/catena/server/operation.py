@@ -28,6 +28,7 @@ Segment = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9._@+:-]{
 
 ADMIN = "/v1/admin/"
 B = TypeVar("B")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class UnguardedOperation(CatenaError):
@@ -119,21 +120,24 @@ class Operation:
         """Decode bodies, decide about those that can be read, and encode the answers."""
         if self.together is None or self.takes is None:
             raise NotImplementedError(self.path)
-        outcomes: dict[int, object] = {}
-        bodies: dict[int, msgspec.Struct] = {}
-        for number, content in enumerate(contents):
-            try:
-                bodies[number] = nodeapi.decode(content, self.takes)
-            except FormatError as error:
-                outcomes[number] = error
-        answers = self.together(parts, tuple(bodies.values()))
-        outcomes |= dict(zip(bodies, answers, strict=True))
+        read = [_read(content, self.takes) for content in contents]
+        bodies = [one for one in read if not isinstance(one, FormatError)]
+        answers = iter(self.together(parts, bodies))
+        outcomes = [one if isinstance(one, FormatError) else next(answers) for one in read]
         return [
             outcome if isinstance(outcome, Exception) else msgspec.json.encode(outcome)
-            for _, outcome in sorted(outcomes.items())
+            for outcome in outcomes
         ]
 
     @property
     def has_name(self) -> bool:
         """Whether the path names one thing."""
         return "{name" in self.path
+
+
+def _read(content: bytes, kind: type[S]) -> S | FormatError:
+    """A body, or why it is none."""
+    try:
+        return nodeapi.decode(content, kind)
+    except FormatError as error:
+        return error

@@ -277,11 +277,29 @@ class Attestation:
             nodes = rows.nodes.get_all([NodeId(one.node_id) for one in turn.values()])
             standard = _Standard(now, references, named, policy)
             for number, evidence in turn.items():
-                try:
-                    concluded[number] = self._sealed(self._decide(rows, nodes, evidence, standard))
-                except CatenaError as error:
-                    refused_[number] = error
+                outcome = self._decided(rows, nodes, evidence, standard)
+                if isinstance(outcome, _Sealed):
+                    concluded[number] = outcome
+                else:
+                    refused_[number] = outcome
         return refused_, concluded
+
+    def _decided(
+        self,
+        rows: Transaction,
+        nodes: Mapping[NodeId, Node],
+        evidence: Evidence,
+        standard: _Standard,
+    ) -> _Sealed | CatenaError:
+        """One conclusion or refusal.
+
+        A function of its own, so that no frame that the refusal's traceback holds has the refusal
+        itself: a circle of the two would keep a whole group's evidence in memory.
+        """
+        try:
+            return self._sealed(self._decide(rows, nodes, evidence, standard))
+        except CatenaError as error:
+            return error
 
     def _decide(
         self,
