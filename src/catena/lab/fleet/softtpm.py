@@ -27,13 +27,13 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from catena.appraise.endorsement import EK_USAGE
+from catena.appraise.ekpath import EK_USAGE
 from catena.errors import Refusal
 from catena.formats import tpm2
 from catena.formats.nodeapi import ActivateRequest, EnrollChallenge, EnrollRequest
 from catena.formats.tpm2 import EccCurve, Public, Scheme, SymmetricDef, TpmAlg, TpmaObject
 from catena.ids import QUOTED_PCRS, HashAlg
-from catena.keys.protect import kdfa
+from catena.keys.kdf import kdfa
 
 
 class ForeignCredential(Refusal):
