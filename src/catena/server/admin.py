@@ -286,6 +286,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Which verdicts would change; it changes nothing",
         right=Right.NODES_EXPLAIN,
         takes=SimulationRequest,
+        changes_nothing=True,
         answer=SimulationView,
         refuses=(*_SIGNED, PolicyError, NoSuchReference, SimulationRunning),
         verb=lambda at, call: at.service.simulation.run(call.body),

@@ -7,7 +7,7 @@ event loop keeps reading other requests meanwhile; ``benchmarks/attestation.py``
 from __future__ import annotations
 
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -87,9 +87,9 @@ def reply(value: object) -> Response:
     return encoded(msgspec.json.encode(value))
 
 
-def encoded(content: bytes) -> Response:
+def encoded(content: bytes, headers: Mapping[str, str] | None = None) -> Response:
     """What is JSON already, status 200."""
-    return Response(content, 200, _HEADERS, JSON)
+    return Response(content, 200, {**_HEADERS, **headers} if headers else _HEADERS, JSON)
 
 
 def _problem(problem: ErrorBody) -> Response:

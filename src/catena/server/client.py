@@ -7,11 +7,13 @@ server init`` wrote. A token is only ever read from a file, never from an argume
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import stat
+import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -57,6 +59,9 @@ if TYPE_CHECKING:
 PROFILE_FILE = "admin.toml"
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,127}")
 TIMEOUT = 30.0
+PAUSES = (0.2, 1.0, 3.0)
+"""Seconds before a request is sent again whose answer was lost, or that is still being decided."""
+STILL_DECIDED = "idempotency-in-progress"
 _MAX_TOKEN_FILE = 1024
 
 T = TypeVar("T")
@@ -88,6 +93,13 @@ class ServerUnreachable(Unavailable):
 
     code = "server-unreachable"
     remedy = "Check the address and the CA file, and that `catena server run` is running."
+
+
+class AnswerLost(ServerUnreachable):
+    """The connection broke before the answer was here; the request may have taken effect."""
+
+    code = "answer-lost"
+    remedy = "See whether it took effect before you try again; the server may have stopped."
 
 
 class UnreadableAnswer(Unavailable):
@@ -173,8 +185,15 @@ def write_token(path: Path, token: str) -> None:
 class AdminClient:
     """One server's admin API; close it, or use it as a context manager."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(
+        self,
+        http: httpx.Client,
+        random: Callable[[int], bytes] = os.urandom,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
         self._http = http
+        self._random = random
+        self._pause = pause
 
     @classmethod
     def connect(cls, profile: Profile) -> AdminClient:
@@ -351,17 +370,40 @@ class AdminClient:
         return _decode(self._request(method, path, content).content, answer)
 
     def _request(self, method: str, path: str, content: bytes | None) -> httpx.Response:
-        import httpx  # noqa: PLC0415 - as above
+        """One request, sent again if its answer was lost.
+
+        A write has an idempotency key of its own, so that the server does it once.
+        """
+        headers = {} if method == "GET" else {"idempotency-key": f'"{self._random(16).hex()}"'}
+        for pause in PAUSES:
+            try:
+                return self._attempt(method, path, content, headers)
+            except AnswerLost:
+                self._pause(pause)
+            except ServerRefusal as error:
+                if error.code != STILL_DECIDED:
+                    raise
+                self._pause(pause)
+        return self._attempt(method, path, content, headers)
+
+    def _attempt(
+        self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        import httpx  # noqa: PLC0415 - only commands that call a server load it
 
         try:
-            response = self._http.request(method, path, content=content)
+            response = self._http.request(method, path, content=content, headers=headers)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+            raise AnswerLost(_no_answer(self._http, error)) from error
         except httpx.HTTPError as error:
-            raise ServerUnreachable(
-                f"no answer from {self._http.base_url}: {type(error).__name__}: {error}"
-            ) from error
+            raise ServerUnreachable(_no_answer(self._http, error)) from error
         if response.is_success:
             return response
         raise ServerRefusal(response.status_code, _decode(response.content, ErrorBody))
+
+
+def _no_answer(http: httpx.Client, error: Exception) -> str:
+    return f"no answer from {http.base_url}: {type(error).__name__}: {error}"
 
 
 def _decode(content: bytes, kind: type[T]) -> T:

@@ -24,6 +24,7 @@ from catena.errors import (
 )
 from catena.formats.nodeapi import ErrorBody
 from catena.service.attestation import LogsMissing
+from catena.service.idempotency import KeyReused
 from catena.service.policies import PolicyMoved, PolicyRollback
 from catena.store.errors import Conflict
 
@@ -97,6 +98,7 @@ STATUS: Final[dict[type[CatenaError], HTTPStatus]] = {
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
     LogsMissing: HTTPStatus.CONFLICT,
+    KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     Conflict: HTTPStatus.CONFLICT,
     UnusableReference: HTTPStatus.BAD_REQUEST,
     PolicyMoved: HTTPStatus.CONFLICT,

@@ -31,7 +31,7 @@ from catena.formats.openapi import (
     Schema,
     SecurityScheme,
 )
-from catena.server import requestid
+from catena.server import idempotencykey, requestid
 from catena.server.answer import JSON
 from catena.server.faults import (
     STATUS,
@@ -44,7 +44,9 @@ from catena.server.faults import (
     Unauthenticated,
     status_of,
 )
+from catena.server.idempotencykey import BadIdempotencyKey
 from catena.server.operation import Operation
+from catena.service.idempotency import KeyReused, OutcomeUnknown, StillDecided
 from catena.service.pages import PageRequest
 from catena.service.roles import roles_with
 from catena.store.errors import DatabaseGone
@@ -58,6 +60,7 @@ problem details (RFC 9457) with a stable `code`."""
 
 _ALWAYS: Final = (CatenaError, Unavailable, DatabaseGone)
 _WITH_TOKEN: Final = (Unauthenticated, ExpiredToken, Forbidden)
+_WITH_KEY: Final = (BadIdempotencyKey, KeyReused, StillDecided, OutcomeUnknown)
 _WITH_BODY: Final = (FormatError, BodyTooLarge, BodyTooSlow, Busy)
 
 
@@ -94,6 +97,7 @@ def refusals(operation: Operation) -> tuple[type[CatenaError], ...]:
     return (
         *_ALWAYS,
         *(_WITH_TOKEN if operation.right else ()),
+        *(_WITH_KEY if operation.writes else ()),
         *((BadQuery,) if operation.verb else ()),
         *(_WITH_BODY if operation.takes else ()),
         *operation.refuses,
@@ -136,6 +140,13 @@ def _parameters(one: Operation, found: Mapping[str, Schema]) -> Iterator[Paramet
         yield Parameter(name="name", in_="path", required=True, schema=found[repr(one.name)])
     if one.query is not None:
         yield from _query(one.query)
+    if one.writes:
+        yield Parameter(
+            name=idempotencykey.HEADER,
+            in_="header",
+            description="A key that makes this request one that may be repeated.",
+            schema={"type": "string", "pattern": idempotencykey.PATTERN},
+        )
     yield Parameter(
         name=requestid.HEADER,
         in_="header",
@@ -154,6 +165,11 @@ def _query(kind: type[msgspec.Struct]) -> Iterator[Parameter]:
 def _answer(one: Operation, found: Mapping[str, Schema]) -> Response:
     schema = {"type": "string"} if one.answer is None else found[repr(one.answer)]
     headers = _headers()
+    if one.writes:
+        headers[idempotencykey.REPEATED] = Header(
+            description="`true` if this is the answer of an earlier request with the same key.",
+            schema={"type": "string"},
+        )
     if one.query is PageRequest:
         headers["link"] = Header(
             description='Where the next page is (RFC 8288), `rel="next"`; not on the last.',

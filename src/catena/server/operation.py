@@ -17,6 +17,7 @@ from catena.formats import nodeapi
 from catena.server.answer import JSON
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
+from catena.service.idempotency import Keyed
 from catena.service.login import Login
 from catena.service.roles import Right
 from catena.service.trust import TrustService
@@ -56,6 +57,8 @@ class Asked:
     name: str = ""
     actor: str = ""
     query: msgspec.Struct | None = None
+    keyed: Keyed | None = None
+    """Set if the caller may repeat it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class Operation:
     right: Right | None = None
     """What its token must be good for; None if it needs none, as nothing below ``/v1/admin`` does."""
     takes: type[msgspec.Struct] | None = None
+    changes_nothing: bool = False
+    """A POST that only asks: it needs no idempotency key."""
     verbatim: bool = False
     """The body is signed: it is not decoded before its verb has it."""
     query: type[msgspec.Struct] | None = None
@@ -128,6 +133,11 @@ class Operation:
             outcome if isinstance(outcome, Exception) else msgspec.json.encode(outcome)
             for outcome in outcomes
         ]
+
+    @property
+    def writes(self) -> bool:
+        """Whether it does something that must not be done twice by mistake."""
+        return self.right is not None and self.method != "GET" and not self.changes_nothing
 
     @property
     def has_name(self) -> bool:

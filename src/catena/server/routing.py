@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlencode
 
@@ -12,11 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from catena.server import idempotencykey
 from catena.server.admission import Admission
-from catena.server.answer import Desk, encoded, reply
+from catena.server.answer import Desk, Endpoint, encoded, reply
 from catena.server.faults import BadQuery
 from catena.server.gathering import Gathering
 from catena.server.operation import Asked, Operation, Parts
+from catena.server.tokens import StoredToken
+from catena.service.idempotency import Keyed, digest_of
 from catena.service.pages import Page
 
 LARGE_BODY = 256 * 1024
@@ -26,46 +30,87 @@ _MAX_COMPLAINT = 200
 def routes(
     operations: Iterable[Operation], parts: Parts, desk: Desk, admission: Admission
 ) -> list[Route]:
-    """A route for each operation. The token is checked before anything else is read."""
-    return [
-        _route(one, parts, desk, admission)
-        if one.together is None
-        else _route_together(one, parts, desk)
-        for one in operations
-    ]
+    """A route for each operation."""
+    return [_route(one, parts, desk, admission) for one in operations]
 
 
 def _route(operation: Operation, parts: Parts, desk: Desk, admission: Admission) -> Route:
-    async def endpoint(request: Request) -> Response:
-        actor = await _actor(operation, request, desk, admission)
-        query = read_query(request, operation.query)
-        name = request.path_params.get("name", "")
-        if operation.takes is None:
-            return await desk.decide(lambda: decided(request, Asked(b"", name, actor, query)))
-        async with desk.bodies.reading(request, operation.limit) as body:
-            return await desk.decide(lambda: decided(request, Asked(body, name, actor, query)))
-
-    def decided(request: Request, asked: Asked) -> Response:
-        return _answer(request, operation.act(parts, asked))
-
-    return Route(operation.path, desk.guarded(endpoint), methods=[operation.method])
+    answer = (
+        _Endpoint(operation, parts, desk, admission).answer
+        if operation.together is None
+        else _together(operation, parts, desk)
+    )
+    return Route(operation.path, desk.guarded(answer), methods=[operation.method])
 
 
-def _route_together(operation: Operation, parts: Parts, desk: Desk) -> Route:
-    """A route whose requests are decided together with others.
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """What answers the requests for one operation."""
+
+    operation: Operation
+    parts: Parts
+    desk: Desk
+    admission: Admission
+
+    async def answer(self, request: Request) -> Response:
+        """The token is checked before anything else is read."""
+        token = await self._token(request)
+        query = read_query(request, self.operation.query)
+        key = idempotencykey.key_of(request) if self.operation.writes else None
+        if self.operation.takes is None:
+            return await self._decide(request, token, query, key, b"")
+        async with self.desk.bodies.reading(request, self.operation.limit) as body:
+            return await self._decide(request, token, query, key, body)
+
+    async def _token(self, request: Request) -> StoredToken | None:
+        right = self.operation.right
+        if right is None:
+            return None
+        header = request.headers.get("authorization")
+        return await self.desk.decide(lambda: self.admission.admit(header, right))
+
+    async def _decide(
+        self,
+        request: Request,
+        token: StoredToken | None,
+        query: msgspec.Struct | None,
+        key: str | None,
+        body: bytes,
+    ) -> Response:
+        asked = Asked(
+            content=body,
+            name=request.path_params.get("name", ""),
+            actor="" if token is None else token.label,
+            query=query,
+            keyed=None if key is None or token is None else _keyed(request, token, key, body),
+        )
+        return await self.desk.decide(lambda: self._run(request, asked))
+
+    def _run(self, request: Request, asked: Asked) -> Response:
+        if asked.keyed is None:
+            return _answer(request, self.operation.act(self.parts, asked))
+        once = self.parts.service.idempotency.once(
+            asked.keyed, lambda: msgspec.json.encode(self.operation.act(self.parts, asked))
+        )
+        headers = {idempotencykey.REPEATED: "true"} if once.repeated else {}
+        return encoded(once.answer, headers)
+
+
+def _together(operation: Operation, parts: Parts, desk: Desk) -> Endpoint:
+    """What answers requests that are decided together with others.
 
     A large body takes long, so it is decided alone, and keeps nobody else waiting.
     """
     gathering = Gathering(partial(operation.act_together, parts), desk.workers)
 
-    async def endpoint(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         read_query(request, operation.query)
         async with desk.bodies.reading(request, operation.limit) as body:
             if len(body) > LARGE_BODY:
                 return await desk.decide(lambda: reply(operation.act(parts, Asked(body))))
             return encoded(await gathering(body))
 
-    return Route(operation.path, desk.guarded(endpoint), methods=[operation.method])
+    return answer
 
 
 class ShortWay:
@@ -90,14 +135,10 @@ class ShortWay:
             await response(scope, receive, send)
 
 
-async def _actor(operation: Operation, request: Request, desk: Desk, admission: Admission) -> str:
-    """The label of the request's token; nobody's where none is needed."""
-    right = operation.right
-    if right is None:
-        return ""
-    header = request.headers.get("authorization")
-    token = await desk.decide(lambda: admission.admit(header, right))
-    return token.label
+def _keyed(request: Request, token: StoredToken, key: str, body: bytes) -> Keyed:
+    query = request.scope["query_string"].decode("latin-1")
+    digest = digest_of(request.method, request.scope["path"], query, body)
+    return Keyed(token.hash, key, digest)
 
 
 def read_query(request: Request, kind: type[msgspec.Struct] | None) -> msgspec.Struct | None:

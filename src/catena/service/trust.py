@@ -10,6 +10,7 @@ from catena.service.denials import Denials
 from catena.service.endorsements import Endorsements
 from catena.service.enrolment import Enrolment
 from catena.service.grant import Grants
+from catena.service.idempotency import Idempotency
 from catena.service.nodes import Nodes
 from catena.service.people import People
 from catena.service.policies import Policies
@@ -36,6 +37,7 @@ class TrustService:
     policies: Policies
     simulation: Simulation
     uses: TokenUses
+    idempotency: Idempotency
     people: People
     tokens: Tokens
 
@@ -59,6 +61,7 @@ def build(setting: Setting) -> TrustService:
         policies=policies,
         simulation=Simulation(setting, references, policies),
         uses=TokenUses(setting.journal, setting.now),
+        idempotency=Idempotency(setting),
         people=People(setting.journal, setting.database, setting.now),
         tokens=Tokens(setting, setting.token_longest),
     )

@@ -40,6 +40,7 @@ from catena.store.errors import (
     DatabaseMissing,
     DriverMissing,
 )
+from catena.store.idempotency import KeptAnswers
 from catena.store.keysinforce import KeysInForce
 from catena.store.logfiles import LogBatches, LogFiles
 from catena.store.logs import Logs
@@ -71,6 +72,7 @@ class Transaction:
         "certificates",
         "container_records",
         "endorsements",
+        "kept_answers",
         "keys_in_force",
         "log_batches",
         "log_files",
@@ -100,6 +102,7 @@ class Transaction:
         self.certificates = Certificates(connection)
         self.people = People(connection)
         self.keys_in_force = KeysInForce(connection)
+        self.kept_answers = KeptAnswers(connection)
         self.log_states = LogStates(connection)
         self.log_batches = LogBatches(connection)
         self.log_files = LogFiles(connection)

@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 8.
+"""Tables of the trust service, schema version 9.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -28,7 +28,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -287,6 +287,18 @@ keys_in_force = Table(
     metadata,
     Column("key", Text, primary_key=True),
     Column("sha256", Text, primary_key=True),
+)
+
+idempotent_answers = Table(
+    "idempotent_answers",
+    metadata,
+    Column("token_hash", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_sha256", Text, nullable=False),
+    Column("began_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+    Column("nonce", LargeBinary),
+    Column("answer", LargeBinary),
 )
 
 log_batches = Table(
