@@ -10,6 +10,7 @@ import pytest
 
 from catena.audit.folder import LogFolder
 from catena.server.app import build_app
+from catena.server.feed import Feed
 from catena.service.bearer import token_hash
 from catena.service.roles import Role
 from catena.store.credentials import Token
@@ -64,7 +65,12 @@ def open_api(server: Server) -> Iterator[Api]:
     lines: list[str] = []
     opened = server.opened
     log = LogFolder(opened.folder / opened.config.log)
-    app = build_app(server.service, opened.config, lines.append, log=log, people=opened.people)
+    journal = server.service.setting.journal
+    feed = Feed(log, journal.public_key, opened.config.log_origin, opened.config.max_listeners)
+    journal.on_append(feed.wake)
+    app = build_app(
+        server.service, opened.config, lines.append, log=log, people=opened.people, feed=feed
+    )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="https://localhost")
     with asyncio.Runner() as runner:

@@ -19,6 +19,7 @@ from catena.audit.folder import LogFolder
 from catena.cli.main import catena
 from catena.server.app import OPERATIONS, build_app
 from catena.server.faults import status_of
+from catena.server.feed import Feed
 from catena.server.openapi import describe, refusals
 
 DOCUMENT = json.loads(describe(OPERATIONS).encode())
@@ -36,7 +37,8 @@ def routes_of(application) -> set[tuple[str, str]]:
 def test_each_route_is_described_and_each_described_route_exists(server):
     opened = server.opened
     log = LogFolder(opened.folder / opened.config.log)
-    routes = routes_of(build_app(server.service, opened.config, log=log))
+    feed = Feed(log, server.service.setting.journal.public_key, opened.config.log_origin, 1)
+    routes = routes_of(build_app(server.service, opened.config, log=log, feed=feed))
     assert routes == {(one.method, one.path) for one in OPERATIONS}
     described = {
         (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from catena.audit.reader import LogReader
 from catena.formats.structs import make_ready
-from catena.server import admin, bundle, log_files, login, nodes, openapi, public, routing
+from catena.server import admin, bundle, events, log_files, login, nodes, openapi, public, routing
 from catena.server.access import AccessLog, Write, to_stderr
 from catena.server.admission import Admission
 from catena.server.answer import Desk
@@ -21,6 +21,7 @@ from catena.server.config import Config
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
 from catena.server.faults import NoSuchRoute, WrongMethod
+from catena.server.feed import Feed
 from catena.server.operation import Parts
 from catena.service.login import Login
 from catena.service.trust import TrustService
@@ -32,6 +33,7 @@ OPERATIONS: Final = (
     *admin.OPERATIONS,
     *public.OPERATIONS,
     *log_files.OPERATIONS,
+    *events.OPERATIONS,
 )
 """Everything that the application answers, as ``openapi`` describes it."""
 
@@ -45,8 +47,9 @@ def build_app(
     log: LogReader | None = None,
     exporters: Exporters | None = None,
     people: Login | None = None,
+    feed: Feed | None = None,
 ) -> ASGIApp:
-    """The application over one service; ``write`` takes log lines, ``log`` is what it serves."""
+    """The application over one service; ``write`` takes log lines, ``log`` is what it serves, ``feed`` tells of it."""
     make_ready()  # requests are worked on in threads
     bodies = BodyReader(config.max_body, config.body_budget, config.body_timeout)
     desk = Desk(bodies, CapacityLimiter(config.workers), write)
@@ -73,6 +76,9 @@ def build_app(
             else Admission(service.setting.database, service.uses, "log", service.setting.now)
         )
         routes += log_files.routes(log, desk, admission)
+    if feed is not None:
+        readers = Admission(service.setting.database, service.uses, "log", service.setting.now)
+        routes += events.routes(feed, desk, readers)
     application = Starlette(
         routes=routes, exception_handlers={404: no_such_route, 405: wrong_method}
     )

@@ -126,6 +126,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     idle_timeout: Seconds = 15
     """Seconds a connection may be open without sending a request."""
     max_connections: Annotated[int, msgspec.Meta(ge=1)] = 512
+    max_listeners: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 32
+    """How many may follow the events of this server at once."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     """Threads that decide; more only help while the disk is waited for."""
 

@@ -140,6 +140,7 @@ def _parameters(one: Operation, found: Mapping[str, Schema]) -> Iterator[Paramet
         yield Parameter(name="name", in_="path", required=True, schema=found[repr(one.name)])
     if one.query is not None:
         yield from _query(one.query)
+    yield from one.parameters
     if one.writes:
         yield Parameter(
             name=idempotencykey.HEADER,
@@ -159,7 +160,9 @@ def _query(kind: type[msgspec.Struct]) -> Iterator[Parameter]:
     _, components = msgspec.json.schema_components([kind], schema_hook=_open)
     schema = cast("Schema", _adapted(components[kind.__name__]))
     for name, member in cast("Mapping[str, Schema]", schema["properties"]).items():
-        yield Parameter(name=name, in_="query", schema=member)
+        # What may be left out is never sent as null.
+        given = cast("list[Schema]", member["anyOf"])[0] if "anyOf" in member else member
+        yield Parameter(name=name, in_="query", schema=given)
 
 
 def _answer(one: Operation, found: Mapping[str, Schema]) -> Response:

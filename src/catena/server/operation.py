@@ -14,6 +14,7 @@ import msgspec
 
 from catena.errors import CatenaError, FormatError
 from catena.formats import nodeapi
+from catena.formats.openapi import Parameter
 from catena.server.answer import JSON
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
@@ -99,6 +100,8 @@ class Operation:
     answer: Any = None
     """What a 200 has as JSON; None for another ``media`` type."""
     media: str = JSON
+    parameters: tuple[Parameter, ...] = ()
+    """Headers of its own."""
     refuses: tuple[type[CatenaError], ...] = ()
     """What it refuses with beside what every operation of its table does."""
     limit: int | None = None

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from catena.errors import Unavailable
 from catena.server.app import build_app
 from catena.server.config import split_address
+from catena.server.feed import Feed
 from catena.server.folder import OpenServer
 from catena.server.limits import bounded_protocol
 from catena.service.keys import note_keys
@@ -54,6 +55,13 @@ def listen(address: str) -> socket.socket:
 def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str], None]) -> None:
     """Answer requests until a signal says stop; ``announce`` takes URL and mode."""
     config = server.config
+    feed = Feed(
+        server.log.reader,
+        server.service.setting.journal.public_key,
+        config.log_origin,
+        config.max_listeners,
+    )
+    server.service.setting.journal.on_append(feed.wake)
     uvicorn_config = bounded(
         build_app(
             server.service,
@@ -62,13 +70,14 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
             exporters=server.exporters,
             log=server.log.reader,
             people=server.people,
+            feed=feed,
         ),
         server.tls.context(),
         idle_timeout=config.idle_timeout,
         max_connections=config.max_connections,
     )
     server_loop = StoppableServer(
-        uvicorn_config, lambda: announce(_url(config.names[0], door), config.mode)
+        uvicorn_config, lambda: announce(_url(config.names[0], door), config.mode), feed.stop
     )
     note_keys(server.service.setting)
     if server.collector is not None:
@@ -100,11 +109,22 @@ def bounded(
 
 
 class StoppableServer(uvicorn.Server):
-    """uvicorn's server, which says when it is ready."""
+    """uvicorn's server, which says when it is ready, and when it begins to end."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None],
+        ending: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell those who would go on for ever, then let the others finish."""
+        self._ending()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Announce once requests are answered."""
