@@ -59,6 +59,14 @@ def test_a_server_in_order_has_nothing_to_tell_of(folder):
     }
 
 
+def test_the_secret_of_a_webhook_is_looked_at(folder):
+    edit(folder, "exports = []", 'exports = ["webhook https://h/x hook.secret"]')
+    assert found(folder)["exports"] == ("error", "missing-key")
+    (folder / "hook.secret").write_text("whsec_short")
+    (folder / "hook.secret").chmod(0o600)
+    assert found(folder)["exports"] == ("error", "bad-webhook-secret")
+
+
 def test_every_wrong_setting_is_told_with_its_place(folder):
     edit(folder, "interval = 30", "intervall = 30")
     edit(folder, 'mode = "approve"', 'mode = "trust-everyone"')

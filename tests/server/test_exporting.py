@@ -8,7 +8,6 @@ import json
 import signal
 import socket
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -21,99 +20,24 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 from opentelemetry.proto.logs.v1.logs_pb2 import SeverityNumber
 
 import small_audit
-from catena.audit.entries import Denial, Entry, NodeEntry
+from catena.audit.entries import Entry, NodeEntry
 from catena.audit.folder import LogFolder
 from catena.audit.hashes import read_bundle
 from catena.audit.leaf import open_entry, seal_entry
-from catena.audit.log import TransparencyLog
 from catena.keys.hierarchy import KeyName
 from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key
-from catena.server import export_target, exporting
+from catena.server import export_target
 from catena.server.config import BadConfig
 from catena.server.export_target import BadExport
-from catena.server.exporting import Cursor, CursorUnusable, Exporters
+from catena.server.exporting import Cursor, CursorUnusable
 from catena.service.views import ExportsReport, SecretRequest
+from server.exports import *  # noqa: F403 - fixtures
+from server.exports import ORIGIN, denial, only, wait_for
 from server.live import *  # noqa: F403 - fixtures
 from server.live import lifetime
 from server.receivers import HttpReceiver, SyslogListener
 from server.rsyslog import Rsyslog, needs_rsyslog
 from service.fixtures import make_server
-
-ORIGIN = "log.example.org/fleet"
-AT = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
-
-
-def wait_for(condition):
-    end = time.monotonic() + 20
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-    return found
-
-
-@pytest.fixture(scope="module")
-def signer():
-    return PrivateKeySigner(generate_key(KeyAlgorithm.ED25519))
-
-
-def denial(number: int, message: str = "no") -> Denial:
-    return Denial(
-        at=AT,
-        actor="server",
-        request=f"request-{number}",
-        code="bad",
-        message=message,
-        request_sha256="0" * 64,
-    )
-
-
-@pytest.fixture
-def log(tmp_path, signer):
-    log = TransparencyLog.create(tmp_path / "log", ORIGIN, signer)
-    yield log
-    log.close()
-
-
-@pytest.fixture
-def append(log, signer):
-    def append(count: int, message: str = "no") -> None:
-        log.append([seal_entry(signer, denial(number, message)) for number in range(count)])
-
-    return append
-
-
-@pytest.fixture
-def exporting_to(tmp_path, log, signer, monkeypatch):
-    monkeypatch.setattr(exporting, "LOOK", 0.05)
-    monkeypatch.setattr(exporting, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(exporting, "BACK_OFF", 0.1)
-    made: list[Exporters] = []
-
-    def make(target: str) -> Exporters:
-        made.append(
-            Exporters(
-                LogFolder(tmp_path / "log"),
-                signer.public_key,
-                [export_target.parse(target)],
-                origin=ORIGIN,
-                name="trust.example.org",
-                folder=tmp_path,
-                write=lines.append,
-            )
-        )
-        made[-1].start()
-        return made[-1]
-
-    lines: list[str] = []
-    make.lines = lines
-    yield make
-    for one in made:
-        one.stop()
-
-
-def only(exporters: Exporters):
-    (report,) = exporters.status().exports
-    return report
 
 
 def syslog_socket(kind: str, tmp_path, port: int = 0) -> tuple[socket.socket, str]:

@@ -41,6 +41,7 @@ from catena.server.login import issuer_of
 from catena.server.run import AddressInUse
 from catena.server.settingsfile import SettingsFile
 from catena.server.signers import open_signer
+from catena.server.webhook import read_secrets
 from catena.service.policies import stored_policy
 from catena.store.database import Database
 
@@ -281,6 +282,9 @@ class _Check:
             self._try("release_keys", lambda: load_public_key(self._folder / path), number)  # noqa: B023
         for number, text in enumerate(config.ek_roots):
             self._try("ek_roots", lambda: self._check_roots(number, text), number)  # noqa: B023
+        for number, target in enumerate(settings.export_targets(config)):
+            if (secret := target.secret_file) is not None:
+                self._try("exports", lambda: read_secrets(self._folder / secret), number)
         self._try("oidc_issuer", lambda: issuer_of(config))
         for key, named in (
             ("witness_ca", config.witness_ca),

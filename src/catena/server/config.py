@@ -228,7 +228,7 @@ def witness_addresses(config: Config) -> tuple[WitnessAddress, ...]:
 def export_targets(config: Config) -> tuple[ExportTarget, ...]:
     """Who gets the log's entries. Raises ``BadConfig``."""
     targets = tuple(_export(number, text) for number, text in enumerate(config.exports))
-    if len(set(targets)) != len(targets):
+    if len(set(map(str, targets))) != len(targets):
         raise BadConfig("`exports` names a target twice")
     return targets
 

@@ -11,61 +11,30 @@ import socket
 import ssl
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-import httpx
 import msgspec
 
-from catena.audit.entries import Denial, Entry, NodeEntry, Revocation, Verdict
-from catena.errors import FormatError, Unavailable
+from catena.audit.entries import NodeEntry
+from catena.errors import FormatError
 from catena.formats import otlp, syslog
 from catena.formats.otlp import LogRecord, SeverityNumber
 from catena.formats.syslog import Severity, SyslogMessage
+from catena.server.export_post import (
+    TIMEOUT,
+    ExportRefused,
+    ExportUnreachable,
+    http_client,
+    post,
+)
 from catena.server.export_target import ExportTarget
+from catena.server.exported import Exported
+from catena.server.webhook import WebhookSender
 
-TIMEOUT = 10.0
-"""Seconds for each step of sending."""
 DATA_ID = "catena@32473"
 """The structured data's name; 32473 is the number that RFC 5612 sets aside."""
 LEAF_TYPE = "application/vnd.dsse.envelope.v1+json"
-_MAX_ANSWER = 65_536
-
-
-class ExportUnreachable(Unavailable):
-    """A receiver that cannot be reached, or a file that cannot be written."""
-
-    code = "export-unreachable"
-    remedy = "Check the receiver and its address in `exports`; nothing is lost meanwhile."
-
-
-class ExportRefused(Unavailable):
-    """A receiver that does not take what it is sent."""
-
-    code = "export-refused"
-    remedy = "Look into the receiver's log; the same entry is sent again until it is taken."
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """One verified entry, with its leaf as the log has it."""
-
-    index: int
-    leaf: bytes
-    entry: Entry
-
-    @property
-    def alarming(self) -> bool:
-        """Whether it tells of something refused or taken away."""
-        untrusted = isinstance(self.entry, Verdict) and self.entry.verdict == "untrusted"
-        return untrusted or isinstance(self.entry, Denial | Revocation)
-
-    @property
-    def leaf_sha256(self) -> str:
-        """The leaf's digest; that of the tree has a prefix."""
-        return sha256(self.leaf).hexdigest()
 
 
 class Sender(Protocol):
@@ -94,6 +63,8 @@ def sender_for(
             return OtlpSender(target.address, origin, name, tls)
         case "http":
             return HttpSender(target.address, origin, tls)
+        case "webhook":
+            return WebhookSender(target.address, origin, tls, folder / (target.secret_file or ""))
         case "file":
             return FileSender(folder / target.address, origin)
 
@@ -198,7 +169,7 @@ class HttpSender:
     def __init__(self, url: str, origin: str, tls: ssl.SSLContext | None) -> None:
         self._url = url
         self._origin = origin
-        self._http = _client(tls)
+        self._http = http_client(tls)
 
     def send(self, entries: Sequence[Exported]) -> None:
         """Post the entries one after the other; any 2xx answer takes one."""
@@ -208,7 +179,7 @@ class HttpSender:
                 "catena-log-origin": self._origin,
                 "catena-log-index": str(exported.index),
             }
-            _post(self._http, self._url, exported.leaf, headers)
+            post(self._http, self._url, exported.leaf, headers)
 
     def close(self) -> None:
         """Close the connection."""
@@ -227,12 +198,12 @@ class OtlpSender:
             "service.instance.id": name,
             "catena.log.origin": origin,
         }
-        self._http = _client(tls)
+        self._http = http_client(tls)
 
     def send(self, entries: Sequence[Exported]) -> None:
         """Post the entries as log records."""
         body = otlp.encode(self._resource, "catena.audit", [_record(one) for one in entries])
-        answer = _post(self._http, self._url, body, {"content-type": "application/json"})
+        answer = post(self._http, self._url, body, {"content-type": "application/json"})
         try:
             count, reason = otlp.rejected(answer)
         except FormatError as error:
@@ -258,31 +229,6 @@ def _record(exported: Exported) -> LogRecord:
         attributes["catena.node"] = entry.node_id
     severity = SeverityNumber.WARN if exported.alarming else SeverityNumber.INFO
     return LogRecord(entry.at, severity, entry.summary(), attributes)
-
-
-def _client(tls: ssl.SSLContext | None) -> httpx.Client:
-    return httpx.Client(
-        verify=tls or ssl.create_default_context(),
-        timeout=TIMEOUT,
-        follow_redirects=False,
-        trust_env=False,
-        headers={"accept-encoding": "identity", "user-agent": "catena"},
-    )
-
-
-def _post(http: httpx.Client, url: str, body: bytes, headers: dict[str, str]) -> bytes:
-    content = bytearray()
-    try:
-        with http.stream("POST", url, content=body, headers=headers) as answer:
-            for chunk in answer.iter_raw():
-                content += chunk
-                if len(content) > _MAX_ANSWER:
-                    raise ExportRefused("the receiver's answer is too long")
-    except httpx.HTTPError as error:
-        raise ExportUnreachable(f"cannot post: {type(error).__name__}") from error
-    if not answer.is_success:
-        raise ExportRefused("the receiver refuses", expected="2xx", got=f"{answer.status_code}")
-    return bytes(content)
 
 
 class FileLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,8 +28,9 @@ from catena.audit.tiles import TILE_WIDTH
 from catena.errors import CatenaError, LogInconsistent, Unavailable
 from catena.keys.signer import PublicKey
 from catena.server.access import FaultLine, Write, timestamp, write_line
-from catena.server.export_send import Exported, Sender, sender_for
+from catena.server.export_send import Sender, sender_for
 from catena.server.export_target import ExportTarget
+from catena.server.exported import Exported
 from catena.service.views import ExportReport, ExportsReport
 
 FOLDER = "exports"

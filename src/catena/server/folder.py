@@ -50,6 +50,7 @@ from catena.server.issuer import IssuerKeys
 from catena.server.login import issuer_of
 from catena.server.owned import read_owned
 from catena.server.signers import open_signer
+from catena.server.webhook import read_secrets
 from catena.service import trust
 from catena.service.authorities import Authorities, Issuing, Rotation, pair
 from catena.service.journal import Journal
@@ -206,8 +207,14 @@ def _issuer(folder: Path, config: Config) -> Issuer | None:
 
 
 def _exporters(folder: Path, config: Config, log: LogReader, key: PublicKey) -> Exporters | None:
-    """Who sends entries on, not started yet. Raises ``BadConfig``."""
+    """Who sends entries on, not started yet.
+
+    Raises ``BadConfig``; ``MissingKey``, ``ExposedKey`` or ``BadWebhookSecret`` for a webhook's secret.
+    """
     targets = settings.export_targets(config)
+    for target in targets:
+        if target.secret_file is not None:
+            read_secrets(folder / target.secret_file)
     if not targets:
         return None
     return Exporters(
