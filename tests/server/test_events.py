@@ -19,6 +19,7 @@ from catena.formats import eventstream
 from catena.server import events
 from catena.server.app import build_app
 from catena.server.feed import Feed
+from catena.server.logevent import log_id
 from catena.server.tokens import token_hash
 from catena.service.views import SecretRequest
 from server.live import *  # noqa: F403 - fixtures
@@ -105,7 +106,7 @@ def test_a_listener_hears_of_each_entry_as_it_is_logged(running):
     assert secrets(found) == ["a", "b", "c"]
     assert [one["event"] for one in found] == ["secret-change"] * 3
     for one in found:
-        assert int(one["id"]) == one["data"]["index"]
+        assert one["id"] == f"{log_id('acme.example/log')}-{one['data']['index']}"
         assert one["data"]["origin"] == "acme.example/log"
         assert one["data"]["summary"].startswith("secret ")
 
@@ -113,10 +114,7 @@ def test_a_listener_hears_of_each_entry_as_it_is_logged(running):
 def test_the_whole_log_is_told_from_its_beginning(running):
     put(running, "a")
     with listening(running, query="?from=0") as stream:
-        ids = [int(stream.event()["id"])]
-        while ids[-1] < 3:
-            ids.append(int(stream.event()["id"]))
-    assert ids == list(range(4))
+        assert [one["data"]["index"] for one in stream.events(4)] == list(range(4))
 
 
 def test_who_returns_misses_nothing_and_sees_nothing_twice(running):
@@ -192,6 +190,7 @@ def test_listeners_are_bounded_and_give_their_place_back(running):
             pytest.fail("the place was not given back")
 
 
+LOG = log_id("acme.example/log")
 REFUSED = [
     ({}, "?kinds=nothing", 400, "bad-query"),
     ({}, "?kinds=", 400, "bad-query"),
@@ -199,9 +198,11 @@ REFUSED = [
     ({}, "?since=1", 400, "bad-query"),
     ({"last-event-id": "x"}, "", 400, "bad-event-id"),
     ({"last-event-id": ""}, "", 400, "bad-event-id"),
-    ({"last-event-id": "01"}, "", 400, "bad-event-id"),
-    ({"last-event-id": "1" * 19}, "", 400, "bad-event-id"),
-    ({"last-event-id": "999"}, "", 409, "events-ahead"),
+    ({"last-event-id": "7"}, "", 400, "bad-event-id"),
+    ({"last-event-id": f"{LOG}-01"}, "", 400, "bad-event-id"),
+    ({"last-event-id": f"{LOG}-{'1' * 19}"}, "", 400, "bad-event-id"),
+    ({"last-event-id": f"{'0' * 16}-1"}, "", 409, "events-of-another-log"),
+    ({"last-event-id": f"{LOG}-999"}, "", 409, "events-ahead"),
     ({}, "?from=999", 409, "events-ahead"),
     ({"authorization": "Bearer no"}, "", 401, "unauthenticated"),
 ]
@@ -307,4 +308,4 @@ def test_an_append_wakes_a_listener_at_once(server, monkeypatch):
 @pytest.mark.parametrize("data", [b"a\nb", b"a\rb"])
 def test_an_event_cannot_hold_another_one(data):
     with pytest.raises(ValueError, match="line end"):
-        eventstream.event(1, "verdict", data)
+        eventstream.event("1", "verdict", data)

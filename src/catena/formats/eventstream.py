@@ -17,11 +17,11 @@ MEDIA_TYPE = "text/event-stream"
 HEARTBEAT = b":\n\n"
 
 
-def event(number: int, kind: str, data: bytes) -> bytes:
-    """One event. ``kind`` and ``data`` hold no line ends, which would begin another field."""
-    if any(end in field for end in "\r\n" for field in (kind, data.decode())):
+def event(name: str, kind: str, data: bytes) -> bytes:
+    """One event. No field holds a line end, which would begin another one."""
+    if any(end in field for end in "\r\n" for field in (name, kind, data.decode())):
         raise ValueError("a field of an event has a line end")
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, kind.encode(), data)
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (name.encode(), kind.encode(), data)
 
 
 def retry(milliseconds: int) -> bytes:

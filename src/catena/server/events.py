@@ -1,6 +1,6 @@
 """``/v1/admin/events``: what is decided, as it is logged, for other systems (server-sent events).
 
-Every entry of the log is an event, in order, with its index as ``id``. A client that returns with
+Every entry of the log is an event, in order; its ``id`` is the log's (``log_id``) and its index. A client that returns with
 ``last-event-id`` goes on behind that entry, at any server with the same log; it misses none and sees none twice. Others
 begin with what is logged next, or at ``from``.
 
@@ -31,7 +31,7 @@ from catena.server.admission import Admission
 from catena.server.answer import Desk
 from catena.server.faults import BadQuery
 from catena.server.feed import LOOK, Feed, TooManyListeners
-from catena.server.logevent import LogEvent
+from catena.server.logevent import LogEvent, log_id
 from catena.server.operation import Operation
 from catena.server.routing import read_query
 from catena.service.roles import Right
@@ -45,7 +45,7 @@ STALL = 30.0
 RETRY_MS = 2000
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _LAST_ID = "last-event-id"
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_EVENT_ID = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,17})")
 KINDS: Final = frozenset(kind.kind for kind in get_args(Entry))
 
 
@@ -54,6 +54,13 @@ class BadEventId(UsageError):
 
     code = "bad-event-id"
     remedy = "Give back the `id` of the last event as it was, or nothing."
+
+
+class EventsOfAnotherLog(Conflict):
+    """A client that followed another log, such as the one before a rotation."""
+
+    code = "events-of-another-log"
+    remedy = "Read what you miss of the other log in its archive, then begin here with `from=0`."
 
 
 class EventsAhead(Conflict):
@@ -86,11 +93,11 @@ OPERATIONS: Final = (
                 name=_LAST_ID,
                 in_="header",
                 description="The `id` of the last event that was seen: the stream goes on behind it.",
-                schema={"type": "string", "pattern": f"^({_NUMBER.pattern})$"},
+                schema={"type": "string", "pattern": f"^{_EVENT_ID.pattern}$"},
             ),
         ),
         media=eventstream.MEDIA_TYPE,
-        refuses=(BadQuery, BadEventId, EventsAhead, TooManyListeners),
+        refuses=(BadQuery, BadEventId, EventsOfAnotherLog, EventsAhead, TooManyListeners),
     ),
 )
 
@@ -106,7 +113,7 @@ def routes(feed: Feed, desk: Desk, admission: Admission) -> list[Route]:
 
         await desk.decide(admit)
         query = cast("EventsQuery", read_query(request, EventsQuery))
-        kinds, last = _kinds(query), _last_seen(request)
+        kinds, last = _kinds(query), _last_seen(request, feed.origin)
         start = await desk.decide(lambda: _start(feed, query, last))
         place = contextlib.ExitStack()
         woken = place.enter_context(feed.listening())
@@ -126,13 +133,17 @@ def _kinds(query: EventsQuery) -> frozenset[str]:
     return kinds
 
 
-def _last_seen(request: Request) -> int | None:
+def _last_seen(request: Request, origin: str) -> int | None:
+    """The index of the last event seen. Raises ``BadEventId`` or ``EventsOfAnotherLog``."""
     given = request.headers.getlist(_LAST_ID)
     if not given:
         return None
-    if len(given) > 1 or not _NUMBER.fullmatch(given[0]):
-        raise BadEventId("not an event's id", expected="a number", got=ascii(given[0][:40]))
-    return int(given[0])
+    found = _EVENT_ID.fullmatch(given[0])
+    if len(given) > 1 or found is None:
+        raise BadEventId("not an event's id", got=ascii(given[0][:40]))
+    if found[1] != log_id(origin):
+        raise EventsOfAnotherLog("this is another log than was followed", expected=log_id(origin))
+    return int(found[2])
 
 
 def _start(feed: Feed, query: EventsQuery, last: int | None) -> int:
@@ -179,7 +190,8 @@ class _Listener:
 
 
 def _encoded(event: LogEvent) -> bytes:
-    return eventstream.event(event.index, event.kind, msgspec.json.encode(event))
+    name = f"{log_id(event.origin)}-{event.index}"
+    return eventstream.event(name, event.kind, msgspec.json.encode(event))
 
 
 class _Stream(StreamingResponse):

@@ -45,6 +45,11 @@ class Feed:
         self._stopped = False
 
     @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self._origin
+
+    @property
     def stopped(self) -> bool:
         """Whether every listener has to leave."""
         return self._stopped

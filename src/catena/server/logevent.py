@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import msgspec
 
 from catena.audit.entries import Entry, NodeEntry
@@ -24,6 +26,11 @@ class LogEvent(View, frozen=True, kw_only=True):
     state: str | None = None
     summary: str
     entry: msgspec.Raw
+
+
+def log_id(origin: str) -> str:
+    """A log in the name of its events: of logs that follow each other, each begins at index 0."""
+    return sha256(origin.encode()).hexdigest()[:16]
 
 
 def event_of(origin: str, index: int, entry: Entry) -> LogEvent:

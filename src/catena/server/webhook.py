@@ -9,7 +9,6 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -18,7 +17,7 @@ from catena.formats import webhook
 from catena.formats.webhook import BadWebhookSecret
 from catena.server.export_post import http_client, post
 from catena.server.exported import Exported
-from catena.server.logevent import LogEvent, event_of
+from catena.server.logevent import LogEvent, event_of, log_id
 from catena.server.owned import read_owned
 
 MAX_SECRETS = 2
@@ -86,4 +85,4 @@ def read_secrets(path: Path) -> tuple[bytes, ...]:
 
 def _message_id(origin: str, index: int) -> str:
     """The same for an entry whenever it is sent, so that a receiver can tell it came before."""
-    return f"msg_{sha256(origin.encode()).hexdigest()[:16]}_{index}"
+    return f"msg_{log_id(origin)}_{index}"
