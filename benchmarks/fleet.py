@@ -148,7 +148,7 @@ def driven(
     """A fleet at 100 % of what goes, then at 80 %."""
     nodes = MANY if known else FEW
     fleet = Fleet(nodes, boots, SoftwareMaker.make(utc_now()), options.connections)
-    with tempfile.TemporaryDirectory(dir=Path(__file__).resolve().parents[1]) as name:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         folder = Path(name)
         service.make(folder, Wanted(boots, fleet.maker, place.url, place.log, place.servers))
         add_known(folder, place.url, known)
