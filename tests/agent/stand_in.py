@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 from cryptography import x509
@@ -247,7 +248,9 @@ class StandIn:
 
 @contextmanager
 def https_server(
-    context: ssl.SSLContext, respond: Callable[[str, bytes], tuple[int, bytes]]
+    context: ssl.SSLContext,
+    respond: Callable[[str, bytes], tuple[int, bytes]],
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[str]:
     """An HTTPS server on a free port; yields its URL."""
 
@@ -260,6 +263,8 @@ def https_server(
             status, content = respond(self.path, body)
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 

@@ -166,6 +166,23 @@ def test_refusal_keeps_status_and_code_of_the_server(cluster_ca, ca_file, tmp_pa
     assert error.exit_code is ExitCode.UNTRUSTED
 
 
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7), ("0", 0), ("-1", 0), ("x", 0), ("9" * 20, 0), ("\u0663", 0)]
+)
+def test_a_server_that_says_when_to_come_again_is_heard(
+    cluster_ca, ca_file, tmp_path, header, seconds
+):
+    context = cluster_ca.server_context(
+        tmp_path, not_before=datetime.now(UTC) - DAY, lifetime=2 * DAY
+    )
+    headers = {"Retry-After": header.encode().decode("latin-1")}
+    body = error_body("rate-limited")
+    with https_server(context, lambda *_: (429, body), headers) as url:
+        error = refusal(url, ca_file)
+    assert isinstance(error, ServerFailing)
+    assert error.retry_after == seconds
+
+
 def test_missing_logs_are_named(cluster_ca, ca_file, tmp_path):
     body = error_body("logs-missing", missing_logs=("12" * 32,))
     with answering(cluster_ca, tmp_path, 409, body) as url:

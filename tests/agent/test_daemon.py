@@ -251,5 +251,14 @@ def test_delays_double_up_to_a_limit():
     assert backoff.delay() == FIRST_RETRY
 
 
+def test_a_server_that_asks_for_patience_gets_it_within_bounds():
+    backoff = Backoff(random=lambda: 0.0)
+    assert backoff.delay(30) == 30
+    assert backoff.delay() == FIRST_RETRY  # the second of its own, at its shortest
+    assert backoff.delay(10_000) == LONGEST_RETRY
+    late = Backoff(random=lambda: 1.0)
+    assert late.delay(30) == 45  # a fleet that was told the same does not come at once
+
+
 def test_delays_are_scattered_over_the_upper_half():
     assert Backoff(random=lambda: 0.0).delay() == FIRST_RETRY / 2

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def test_it_answers_over_tls_and_ends_cleanly_on_sigterm(running):
     code, errors = end(running.process)
     assert code == 0
     assert "Traceback" not in errors
-    assert all(msgspec.json.decode(line)["status"] == 200 for line in errors.splitlines())
+    lines = [msgspec.json.decode(line) for line in errors.splitlines()]
+    answered = [one["status"] for one in lines if one["event"] == "request"]
+    assert answered == [200, 200]
+    life = [one["event"] for one in lines if one["event"] != "request"]
+    assert life == ["start", "ready", "drain", "stop"]
 
 
 def test_nobody_else_than_the_cluster_ca_is_trusted_and_tls_is_13(running):
@@ -77,6 +82,51 @@ def test_a_head_without_end_is_cut_off(running):
         trickle(tls)
     with running.http() as http:
         assert http.get("/healthz").status_code == 200
+
+
+def test_a_head_that_comes_at_once_has_the_same_limit(running):
+    context = ssl.create_default_context(cafile=str(running.folder / "ca.crt"))
+    for head in (b"X-A: " + b"a" * 70_000 + b"\r\n", b"X: y\r\n" * 3000, b""):
+        with (
+            socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as tls,
+        ):
+            with contextlib.suppress(OSError):
+                tls.sendall(b"GET /healthz HTTP/1.1\r\n" + head + b"\r\n")
+            answer = b""
+            with contextlib.suppress(OSError):
+                answer = tls.recv(100)
+            assert answer.startswith(b"HTTP/1.1 200") == (head == b""), answer
+
+
+def ask_on(tls: ssl.SSLSocket, request: bytes) -> None:
+    for _ in range(SECONDS * 100):
+        tls.sendall(request * 10)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("running", [{"idle_timeout": 1}], indirect=True)
+def test_a_client_that_does_not_read_its_answers_is_cut_off(running):
+    """Answers of several megabytes are asked for and left where they are."""
+    context = ssl.create_default_context(cafile=str(running.folder / "ca.crt"))
+    ask = (
+        f"GET /v1/admin/policy HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running.token}\r\n\r\n"
+    ).encode()
+    # A pipe that nobody reads would fill with the lines of so many requests.
+    reader = threading.Thread(target=running.process.stderr.read)
+    reader.start()
+    raw = socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with (
+        raw,
+        context.wrap_socket(raw, server_hostname="localhost") as tls,
+        pytest.raises(OSError, match=r"(?i)reset|broken|eof|closed|protocol"),
+    ):
+        ask_on(tls, ask)
+    with running.http() as http:
+        assert http.get("/healthz").status_code == 200
+    running.process.kill()
+    reader.join()
 
 
 @pytest.mark.parametrize("running", [{"mode": "open"}], indirect=True)

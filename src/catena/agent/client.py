@@ -76,10 +76,14 @@ class WrongTime(Unavailable):
 
 
 class ServerFailing(Unavailable):
-    """The trust service answered that it cannot answer now."""
+    """The trust service answered that it cannot answer now, or not before ``retry_after`` seconds."""
 
     code = "server-failing"
     remedy = "See the trust service's log; the agent keeps trying."
+
+    def __init__(self, message: str, *, got: str, retry_after: int = 0) -> None:
+        super().__init__(message, got=got)
+        self.retry_after = retry_after
 
 
 class RequestRefused(Refusal):
@@ -156,12 +160,12 @@ class TrustClient:
         return self._post("/v1/attest", evidence, AttestResult)
 
     def _post(self, path: str, body: msgspec.Struct, kind: type[B]) -> B:
-        status, content = self._exchange(path, msgspec.json.encode(body))
+        status, content, retry_after = self._exchange(path, msgspec.json.encode(body))
         if status >= _CLIENT_ERRORS:
-            raise _failure(status, content)
+            raise _failure(status, content, retry_after)
         return decode(content, kind)
 
-    def _exchange(self, path: str, body: bytes) -> tuple[int, bytes]:
+    def _exchange(self, path: str, body: bytes) -> tuple[int, bytes, int]:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         try:
             self._connection.request("POST", path, body, headers)
@@ -178,7 +182,7 @@ class TrustClient:
         if len(content) > MAX_RESPONSE:
             self._connection.close()
             raise FormatError("the answer is too long", expected=f"at most {MAX_RESPONSE} bytes")
-        return response.status, content
+        return response.status, content, _seconds(response.getheader("Retry-After"))
 
 
 def _tls(ca: Path) -> ssl.SSLContext:
@@ -200,14 +204,21 @@ def _distrust(error: ssl.SSLCertVerificationError) -> UntrustedServer | WrongTim
     return UntrustedServer("the server's certificate is not from the cluster CA", got=reason)
 
 
-def _failure(status: int, content: bytes) -> Refusal | Unavailable | UnknownNode:
+def _seconds(retry_after: str | None) -> int:
+    """RFC 9110, section 10.2.3, as a number of seconds; the server sends no dates."""
+    text = retry_after or ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0
+
+
+def _failure(status: int, content: bytes, retry_after: int) -> Refusal | Unavailable | UnknownNode:
     try:
         body = decode(content, ErrorBody)
     except FormatError:
         body = ErrorBody.of(status, "unspecified", "no reason given")
     if status >= _SERVER_ERRORS or status == _TOO_MANY_REQUESTS:
         got = f"{status} {_printable(body.code)}"
-        return ServerFailing("the trust service cannot answer now", got=got)
+        message = "the trust service cannot answer now"
+        return ServerFailing(message, got=got, retry_after=retry_after)
     if body.code == UnknownNode.code:
         return UnknownNode("the trust service does not know this node")
     if body.code == LogsMissing.code:

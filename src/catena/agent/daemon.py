@@ -27,7 +27,7 @@ from cryptography import x509
 
 from catena.agent import receipts, status, trust
 from catena.agent.attestation import Attester, Round
-from catena.agent.client import TrustClient, UnknownNode
+from catena.agent.client import ServerFailing, TrustClient, UnknownNode
 from catena.agent.config import AgentConfig
 from catena.agent.delivery import Delivery, copy_sealed, open_sealed, safe_name
 from catena.agent.enrolment import enrol, node_id
@@ -54,10 +54,14 @@ class Backoff:
     random: Callable[[], float]
     _next: float = FIRST_RETRY
 
-    def delay(self) -> float:
-        """Seconds to wait after one more failure."""
+    def delay(self, asked: float = 0) -> float:
+        """Seconds to wait after one more failure; not less than the server ``asked`` for.
+
+        It is never obeyed for longer than this machine would wait by itself.
+        """
         longest, self._next = self._next, min(self._next * 2, LONGEST_RETRY)
-        return longest * (1 + self.random()) / 2
+        least = min(asked, LONGEST_RETRY)
+        return max(longest * (1 + self.random()) / 2, least * (1 + self.random() / 2))
 
     def reset(self) -> None:
         """Start over after a success."""
@@ -105,7 +109,8 @@ class Daemon:
         try:
             delay = self._attest()
         except CatenaError as error:
-            delay = self._backoff.delay()
+            asked = error.retry_after if isinstance(error, ServerFailing) else 0
+            delay = self._backoff.delay(asked)
             self._failed(error, delay)
         else:
             self._backoff.reset()

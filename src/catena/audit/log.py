@@ -224,6 +224,19 @@ class TransparencyLog:
             raise waiting.outcome
         return waiting.outcome
 
+    def require_writable(self) -> None:
+        """See that an entry could be committed now. Raises ``LogUnwritable``, ``LogInconsistent``.
+
+        What an append could not make certain, or readers do not see yet, is tried again first.
+        """
+        with self._lock:
+            if self._closed:
+                raise LogUnwritable("the log is closed")
+            if self._publisher is None or self._publisher.failed:
+                self.publish()
+            with self._sequencer.turn():
+                pass
+
     def close(self) -> None:
         """Let another process write to the log; this object cannot any more."""
         with self._lock:

@@ -192,20 +192,28 @@ def init(
 def run(folder: Path, listen: str | None) -> None:
     """Run the trust service of FOLDER until SIGTERM or SIGINT.
 
-    One JSON line per request goes to standard error.
+    One JSON line per request, and one for each event of its life, goes to standard error. The first
+    signal makes /readyz say no for `drain_delay` seconds; then running requests have `grace` seconds.
     """
     import os
     from datetime import UTC, datetime
 
+    from catena.server import faultlog
     from catena.server import run as running
+    from catena.server.access import to_stderr
     from catena.server.folder import open_server
+    from catena.server.lifecycle import Lifecycle
 
+    faultlog.take_over(to_stderr)
+    lifecycle = Lifecycle(to_stderr)
     server = open_server(folder, now=lambda: datetime.now(UTC), random=os.urandom)
+    server.tell(lifecycle)
     try:
         with running.listen(listen or server.config.listen) as door:
             running.serve(server, door, _announce)
     finally:
         server.close()
+        lifecycle.stopped()
 
 
 @noun.command(examples=("catena server openapi > catena.openapi.json",))

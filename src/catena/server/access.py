@@ -20,6 +20,8 @@ from catena.server import requestid
 _MAX_FIELD = 200
 
 Write = Callable[[str], object]
+Count = Callable[[Scope, int, float], object]
+"""Takes a request, its status and its seconds."""
 
 
 class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +50,19 @@ class FaultLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccessLog:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application; ``count`` is told of each request, too."""
 
-    def __init__(self, app: ASGIApp, write: Write, random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        write: Write,
+        random: Callable[[int], bytes],
+        count: Count | None = None,
+    ) -> None:
         self._app = app
         self._write = write
         self._random = random
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Name the request, pass it through, and write its line."""
@@ -74,8 +83,10 @@ class AccessLog:
         try:
             await self._app(scope, receive, note)
         finally:
-            elapsed = round((time.perf_counter() - started) * 1000, 2)
-            write_line(self._write, _access_line(scope, status, elapsed))
+            seconds = time.perf_counter() - started
+            write_line(self._write, _access_line(scope, status, round(seconds * 1000, 2)))
+            if self._count is not None:
+                self._count(scope, status, seconds)
 
 
 def write_line(write: Write, line: AccessLine | FaultLine) -> None:

@@ -6,11 +6,13 @@ event loop keeps reading other requests meanwhile; ``benchmarks/attestation.py``
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+import anyio
 import anyio.to_thread
 import msgspec
 from anyio import CapacityLimiter
@@ -22,6 +24,7 @@ from catena.formats.nodeapi import PROBLEM_JSON, ErrorBody
 from catena.server import faults
 from catena.server.access import FaultLine, Write, timestamp, write_line
 from catena.server.body import BodyReader
+from catena.server.faults import Busy, ComeAgain, NotReady
 from catena.server.requestid import request_id
 
 JSON = "application/json"
@@ -41,10 +44,32 @@ class Desk:
     bodies: BodyReader
     workers: CapacityLimiter
     write: Write
+    patience: float = math.inf
+    """Seconds that a request waits for a worker."""
+    _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(math.inf))
+    """As many as ``workers`` has let through."""
 
     async def decide(self, work: Callable[[], R]) -> R:
-        """Run ``work`` in a worker thread."""
-        return await anyio.to_thread.run_sync(work, limiter=self.workers)
+        """Run ``work`` in a worker thread. Raises ``Busy`` if none becomes free in time.
+
+        Only the wait is bounded: work that has begun is never given up, for it may take effect.
+        """
+        place = object()
+        try:
+            self.workers.acquire_on_behalf_of_nowait(place)
+        except anyio.WouldBlock:
+            await self._wait(place)
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        finally:
+            self.workers.release_on_behalf_of(place)
+
+    async def _wait(self, place: object) -> None:
+        try:
+            with anyio.fail_after(self.patience):
+                await self.workers.acquire_on_behalf_of(place)
+        except TimeoutError as error:
+            raise Busy("no worker became free in time") from error
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint with every error turned into its answer."""
@@ -65,9 +90,12 @@ class Desk:
         """The answer to an error, which is written down if the fault is ours."""
         status = faults.status_of(error)
         request.scope["catena.code"] = error.code
-        if status >= 500:
+        if status >= 500 and not isinstance(error, NotReady):
             self._note(request, error.code, f"{error}; {_places(error)}")
-        return _problem(faults.problem_of(error, request_id(request.scope)))
+        answer = _problem(faults.problem_of(error, request_id(request.scope)))
+        if isinstance(error, ComeAgain):
+            answer.headers["retry-after"] = str(error.retry_after)
+        return answer
 
     def _fail(self, request: Request, error: Exception) -> Response:
         # The text of a foreign exception may quote input or secrets: only its kind and the
@@ -82,9 +110,9 @@ class Desk:
         write_line(self.write, line)
 
 
-def reply(value: object) -> Response:
-    """A value as JSON, status 200."""
-    return encoded(msgspec.json.encode(value))
+def reply(value: object, status: int = 200) -> Response:
+    """A value as JSON."""
+    return Response(msgspec.json.encode(value), status, _HEADERS, JSON)
 
 
 def encoded(content: bytes, headers: Mapping[str, str] | None = None) -> Response:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from anyio import CapacityLimiter
 from starlette.applications import Starlette
@@ -12,7 +14,18 @@ from starlette.types import ASGIApp
 
 from catena.audit.reader import LogReader
 from catena.formats.structs import make_ready
-from catena.server import admin, bundle, events, log_files, login, nodes, openapi, public, routing
+from catena.server import (
+    admin,
+    bundle,
+    events,
+    log_files,
+    login,
+    nodes,
+    openapi,
+    public,
+    ratelimit,
+    routing,
+)
 from catena.server.access import AccessLog, Write, to_stderr
 from catena.server.admission import Admission
 from catena.server.answer import Desk
@@ -23,8 +36,13 @@ from catena.server.exporting import Exporters
 from catena.server.faults import NoSuchRoute, WrongMethod
 from catena.server.feed import Feed
 from catena.server.operation import Parts
+from catena.server.ratelimit import AddressLimit
+from catena.server.readiness import Readiness
 from catena.service.login import Login
 from catena.service.trust import TrustService
+
+if TYPE_CHECKING:
+    from catena.server.metrics import Metrics
 
 OPERATIONS: Final = (
     *nodes.OPERATIONS,
@@ -48,11 +66,14 @@ def build_app(
     exporters: Exporters | None = None,
     people: Login | None = None,
     feed: Feed | None = None,
+    readiness: Readiness | None = None,
+    metrics: Metrics | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """The application over one service; ``write`` takes log lines, ``log`` is what it serves, ``feed`` tells of it."""
     make_ready()  # requests are worked on in threads
     bodies = BodyReader(config.max_body, config.body_budget, config.body_timeout)
-    desk = Desk(bodies, CapacityLimiter(config.workers), write)
+    desk = Desk(bodies, CapacityLimiter(config.workers), write, config.queue_timeout)
 
     async def no_such_route(request: Request, _: Exception) -> Response:
         return desk.refuse(request, NoSuchRoute("this API has no such path"))
@@ -60,7 +81,14 @@ def build_app(
     async def wrong_method(request: Request, _: Exception) -> Response:
         return desk.refuse(request, WrongMethod("this path has other methods"))
 
-    parts = Parts(service, collector, exporters, people)
+    parts = Parts(
+        service,
+        collector,
+        exporters,
+        people,
+        ratelimit.of_nodes(config, clock),
+        metrics.verdict if metrics else lambda _: None,
+    )
     admins = Admission(service.setting.database, service.uses, "admin", service.setting.now)
     described = routing.routes(
         (*nodes.OPERATIONS, *login.OPERATIONS, *bundle.OPERATIONS, *admin.OPERATIONS),
@@ -68,7 +96,10 @@ def build_app(
         desk,
         admins,
     )
-    routes = [*public.routes(desk, openapi.describe(OPERATIONS), collector), *described]
+    routes = [
+        *public.routes(desk, openapi.describe(OPERATIONS), collector, readiness or Readiness({})),
+        *described,
+    ]
     if log is not None:
         admission = (
             None
@@ -84,5 +115,11 @@ def build_app(
     )
     application.router.redirect_slashes = False
     often = [operation for operation in nodes.OPERATIONS if operation.together is not None]
-    hurrying = routing.ShortWay(application, described, often)
-    return AccessLog(hurrying, write, service.setting.random)
+    guarded: ASGIApp = routing.ShortWay(application, described, often)
+    addresses = ratelimit.of_addresses(config, clock)
+    if addresses is not None:
+        guarded = AddressLimit(guarded, addresses, desk.refuse)
+    if metrics is None:
+        return AccessLog(guarded, write, service.setting.random)
+    metrics.know({route.endpoint: route.path for route in routes}, desk)
+    return AccessLog(guarded, write, service.setting.random, metrics.request)

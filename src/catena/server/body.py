@@ -29,6 +29,11 @@ class BodyReader:
     timeout: float
     _held: int = field(default=0, init=False)
 
+    @property
+    def held(self) -> int:
+        """Bytes held at this moment."""
+        return self._held
+
     @asynccontextmanager
     async def reading(self, request: Request, limit: int | None = None) -> AsyncIterator[bytes]:
         """The whole body; its share of the budget is held for as long as the block uses it.

@@ -302,14 +302,20 @@ class _Check:
             self._check_dates(dates, path.name, "ek_roots", number)
 
     def _check_addresses(self) -> None:
+        config = self._config
+        for key, address in (("listen", config.listen), ("metrics_listen", config.metrics_listen)):
+            if address is not None:
+                self._check_address(key, address)
+
+    def _check_address(self, key: str, address: str) -> None:
         try:
-            run.listen(self._config.listen).close()
+            run.listen(address).close()
         except AddressInUse as error:
             self._findings.add(
-                "warning", error, "listen", remedy="That is as it should be while the server runs."
+                "warning", error, key, remedy="That is as it should be while the server runs."
             )
         except CatenaError as error:
-            self._findings.add("error", error, "listen")
+            self._findings.add("error", error, key)
 
     def _check_database(self) -> None:
         """The database, and what only it can tell of: the log that it remembers, the policy."""

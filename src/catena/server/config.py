@@ -130,6 +130,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How many may follow the events of this server at once."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     """Threads that decide; more only help while the disk is waited for."""
+    queue_timeout: Seconds = 20
+    """Seconds that a request waits for one of them before it is told to come again."""
+    rate_address: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 4000
+    """Requests a second from one address, or from a whole network behind it; 0: no limit."""
+    rate_node: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 30
+    """Attestations a minute of one node, and at least two in an ``interval``; 0: no limit."""
+    metrics_listen: str | None = None
+    """HOST:PORT for Prometheus, over plain HTTP without authentication; none: no metrics."""
+    drain_delay: Annotated[int, msgspec.Meta(ge=0, le=600)] = 0
+    """Seconds after a signal to stop in which requests are still taken: time for a load balancer to
+    see that ``/readyz`` says no."""
+    grace: Annotated[int, msgspec.Meta(ge=1, le=600)] = 10
+    """Seconds that running requests then have to finish."""
 
 
 def load(folder: Path) -> Config:
@@ -170,6 +183,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, int | None, BadConfig
     """What is wrong beyond each setting's type: key, number of the element, and what."""
     rules: tuple[tuple[str, Callable[[], object]], ...] = (
         ("listen", lambda: split_address(config.listen)),
+        ("metrics_listen", lambda: split_address(config.metrics_listen or config.listen)),
         ("container_indices", lambda: _require_distinct(config.container_indices)),
     )
     for key, rule in rules:

@@ -43,11 +43,36 @@ class BodyTooSlow(UsageError):
     remedy = "Send the request again over a faster link."
 
 
-class Busy(Unavailable):
-    """Too many requests are being read at once."""
+class ComeAgain(Unavailable):
+    """A request that is refused for the moment; ``retry_after`` is for how many seconds."""
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Busy(ComeAgain):
+    """Too many requests are being read or wait at once."""
 
     code = "busy"
     remedy = "Try again after a pause."
+
+
+class RateLimited(ComeAgain):
+    """An address that asks, or a node that attests, more often than it may."""
+
+    code = "rate-limited"
+    remedy = "Wait as long as `Retry-After` says; `rate_address` and `rate_node` set the limits."
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("too many requests", retry_after=retry_after)
+
+
+class NotReady(Unavailable):
+    """A server that should not be sent requests; the message names parts and codes, and no more."""
+
+    code = "not-ready"
+    remedy = "Send requests to another server; this one's log has the reason."
 
 
 class Unauthenticated(Refusal):
@@ -96,6 +121,7 @@ STATUS: Final[dict[type[CatenaError], HTTPStatus]] = {
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
     LogsMissing: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -123,7 +149,7 @@ def status_of(error: CatenaError) -> HTTPStatus:
 def problem_of(error: CatenaError, request_id: str = "") -> ErrorBody:
     """The problem details of an error, few if the fault is ours."""
     status = status_of(error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, NotReady):
         return internal_problem(status, error.code, request_id)
     return msgspec.structs.replace(
         ErrorBody.of(status, error.code, _message(error)),

@@ -17,12 +17,15 @@ the enterprise's key folder; ``server.toml`` names them.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from catena import __version__
 from catena.appraise.certificate import parse_certificate
 from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
 from catena.appraise.policy import compile_policy, default_policy_text
@@ -47,6 +50,7 @@ from catena.server.config import BadConfig, Config
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
 from catena.server.issuer import IssuerKeys
+from catena.server.lifecycle import Lifecycle
 from catena.server.login import issuer_of
 from catena.server.owned import read_owned
 from catena.server.signers import open_signer
@@ -57,8 +61,13 @@ from catena.service.journal import Journal
 from catena.service.login import Issuer, Login
 from catena.service.pseudonyms import Pseudonyms
 from catena.service.setting import KEY_SIZE, ServerKeys, Setting
+from catena.service.stopwatch import unobserved
 from catena.service.trust import TrustService
 from catena.store.database import Database
+from catena.store.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from catena.server.metrics import Metrics
 
 NONCE_KEY = "nonce.key"
 STORAGE_KEY = "storage.key"
@@ -98,6 +107,16 @@ class OpenServer:
     """Send entries on, once they are started; None if nobody gets them."""
     people: Login | None = None
     """Lets people in whom an OpenID provider vouches for; None if none does."""
+    metrics: Metrics | None = None
+    """Counts, if somebody may read it."""
+
+    def tell(self, lifecycle: Lifecycle) -> None:
+        """Write down that it is open, and what that took."""
+        if self.database.steps:
+            lifecycle.migrated(tuple(step.version for step in self.database.steps))
+        lifecycle.started(
+            version=__version__, pid=os.getpid(), schema=SCHEMA_VERSION, log_size=self.log.size
+        )
 
     def close(self) -> None:
         """Release log and database."""
@@ -143,6 +162,9 @@ def open_server(
 
     authorities.on_change(authorities_changed)
     rotation.tell(now())
+    metrics = _metrics(config)
+    if metrics is not None:
+        journal.on_append(metrics.appended)
     setting = Setting(
         database=database,
         journal=journal,
@@ -161,6 +183,7 @@ def open_server(
         interval=config.interval,
         certificate_lifetime=timedelta(seconds=config.certificate_lifetime),
         token_longest=timedelta(days=config.token_max_days),
+        observe=metrics.step if metrics else unobserved,
         now=now,
         random=random,
     )
@@ -170,16 +193,18 @@ def open_server(
     exporters = _exporters(folder, config, log.reader, log_signer.public_key)
     if exporters is not None:
         journal.on_append(exporters.wake)
+    service = trust.build(setting)
     return OpenServer(
         folder,
         config,
-        trust.build(setting),
+        service,
         log,
         database,
         tls_identity,
         collector,
         exporters,
         people=None if issuer is None else Login(setting, issuer),
+        metrics=metrics,
     )
 
 
@@ -204,6 +229,15 @@ def _issuer(folder: Path, config: Config) -> Issuer | None:
     if config.oidc_issuer is not None:
         keys = IssuerKeys(config.oidc_issuer, client_tls(folder, "oidc_ca", config.oidc_ca))
     return issuer_of(config, keys)
+
+
+def _metrics(config: Config) -> Metrics | None:
+    """Counters, only made and imported if somebody may read them."""
+    if config.metrics_listen is None:
+        return None
+    from catena.server.metrics import Metrics  # noqa: PLC0415 - see above
+
+    return Metrics()
 
 
 def _exporters(folder: Path, config: Config, log: LogReader, key: PublicKey) -> Exporters | None:

@@ -5,6 +5,7 @@ Nobody is authenticated by the transport here: a node proves itself with its TPM
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from catena.appraise.attestation_key import AttestationKeyRefusal
@@ -12,13 +13,52 @@ from catena.appraise.endorsement_refusal import EndorsementRefusal
 from catena.appraise.refusal import UnauthenticatedRefusal
 from catena.evidence import Evidence
 from catena.formats import nodeapi
-from catena.server.operation import Operation
+from catena.server.faults import RateLimited
+from catena.server.operation import Call, Operation, Parts
 from catena.service.attestation import LogsMissing, RacedAttestation
 from catena.service.nodes import UnknownNode
 from catena.service.ticket import ExpiredTicket, ForgedTicket, WrongActivationSecret
 from catena.store.errors import Conflict
 
 SMALL_BODY = 256 * 1024
+
+
+def _attest(at: Parts, call: Call[Evidence]) -> nodeapi.AttestResult:
+    (outcome,) = _attest_all(at, (call.body,))
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _attest_all(
+    at: Parts, bodies: Sequence[Evidence]
+) -> Sequence[nodeapi.AttestResult | Exception]:
+    """The verb, each within its node's limit. What the TPM signed is counted: all else is refused."""
+    limited = [_refusal_by_limit(at, body) for body in bodies]
+    within = [body for body, refusal in zip(bodies, limited, strict=True) if refusal is None]
+    decided = iter(zip(within, at.service.attestation.attest_all(within), strict=True))
+    outcomes: list[nodeapi.AttestResult | Exception] = []
+    for refusal in limited:
+        if refusal is not None:
+            outcomes.append(refusal)
+            continue
+        body, outcome = next(decided)
+        if not isinstance(outcome, Exception):
+            if at.node_limit is not None:
+                at.node_limit.charge(body.node_id)
+            at.attested(outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _refusal_by_limit(at: Parts, body: Evidence) -> RateLimited | None:
+    try:
+        if at.node_limit is not None:
+            at.node_limit.require(body.node_id)
+    except RateLimited as error:
+        return error
+    return None
+
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
@@ -59,7 +99,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         takes=Evidence,
         answer=nodeapi.AttestResult,
         refuses=(LogsMissing, RacedAttestation, UnauthenticatedRefusal, UnknownNode),
-        verb=lambda at, call: at.service.attestation.attest(call.body),
-        together=lambda at, bodies: at.service.attestation.attest_all(bodies),
+        verb=_attest,
+        together=_attest_all,
     ),
 )

@@ -41,6 +41,7 @@ from catena.server.faults import (
     Busy,
     ExpiredToken,
     Forbidden,
+    RateLimited,
     Unauthenticated,
     status_of,
 )
@@ -58,7 +59,7 @@ _DESCRIPTION = """What machines (`/v1/…`) and people with their tools (`/v1/ad
 A body is JSON, read strictly: an unknown member is refused. Binary members are base64. Every refusal is
 problem details (RFC 9457) with a stable `code`."""
 
-_ALWAYS: Final = (CatenaError, Unavailable, DatabaseGone)
+_ALWAYS: Final = (CatenaError, Unavailable, DatabaseGone, RateLimited)
 _WITH_TOKEN: Final = (Unauthenticated, ExpiredToken, Forbidden)
 _WITH_KEY: Final = (BadIdempotencyKey, KeyReused, StillDecided, OutcomeUnknown)
 _WITH_BODY: Final = (FormatError, BodyTooLarge, BodyTooSlow, Busy)

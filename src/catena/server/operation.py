@@ -14,10 +14,12 @@ import msgspec
 
 from catena.errors import CatenaError, FormatError
 from catena.formats import nodeapi
+from catena.formats.nodeapi import AttestResult
 from catena.formats.openapi import Parameter
 from catena.server.answer import JSON
 from catena.server.cosigning import Collector
 from catena.server.exporting import Exporters
+from catena.server.ratelimit import Buckets
 from catena.service.idempotency import Keyed
 from catena.service.login import Login
 from catena.service.roles import Right
@@ -48,6 +50,10 @@ class Parts:
     collector: Collector | None = None
     exporters: Exporters | None = None
     people: Login | None = None
+    node_limit: Buckets | None = None
+    """How often each node may attest."""
+    attested: Callable[[AttestResult], object] = lambda _: None
+    """Is told of each attestation that was concluded."""
 
 
 @dataclass(frozen=True, slots=True)

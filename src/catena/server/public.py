@@ -13,7 +13,9 @@ from catena.formats.openapi import Document
 from catena.server import page
 from catena.server.answer import JSON, TEXT, Desk, Endpoint, reply
 from catena.server.cosigning import COSIGNED, Collector, NotCosigned
+from catena.server.faults import NotReady
 from catena.server.operation import Operation
+from catena.server.readiness import Readiness
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,8 +24,21 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["ok"] = "ok"
 
 
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """The server can decide, and will for a while."""
+
+    status: Literal["ready"] = "ready"
+
+
 OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("GET", "/healthz", "Whether the server answers", answer=Health),
+    Operation(
+        "GET",
+        "/readyz",
+        "Whether the server should be sent requests",
+        answer=Ready,
+        refuses=(NotReady,),
+    ),
     Operation(
         "GET", "/v1/openapi.json", "This API, described for programs", answer=dict[str, object]
     ),
@@ -36,14 +51,17 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         refuses=(NotCosigned,),
     ),
 )
-_HEALTHZ, _OPENAPI, _DOCS, _COSIGNED = (one.path for one in OPERATIONS)
+_HEALTHZ, _READYZ, _OPENAPI, _DOCS, _COSIGNED = (one.path for one in OPERATIONS)
 
 
-def routes(desk: Desk, document: Document, collector: Collector | None) -> list[Route]:
+def routes(
+    desk: Desk, document: Document, collector: Collector | None, readiness: Readiness
+) -> list[Route]:
     """The routes of the table; ``document`` describes them and all others."""
     described, shown = document.encode(), page.render(document)
     answers: dict[str, Endpoint] = {
         _HEALTHZ: _health,
+        _READYZ: _ready(readiness),
         _OPENAPI: _constant(described, JSON, {}),
         _DOCS: _constant(shown, page.HTML, page.HEADERS),
         _COSIGNED: _cosigned(collector),
@@ -53,6 +71,16 @@ def routes(desk: Desk, document: Document, collector: Collector | None) -> list[
 
 async def _health(_: Request) -> Response:
     return reply(Health())
+
+
+def _ready(readiness: Readiness) -> Endpoint:
+    async def answer(_: Request) -> Response:
+        report = await readiness.look()
+        if not report.is_ready:
+            raise NotReady(str(report))
+        return reply(Ready())
+
+    return answer
 
 
 def _constant(content: bytes, media: str, headers: dict[str, str]) -> Endpoint:

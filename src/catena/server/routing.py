@@ -131,6 +131,7 @@ class ShortWay:
         if endpoint is None:
             await self._app(scope, receive, send)
         else:
+            scope["endpoint"] = endpoint  # as the long way does, for whoever counts
             response = await endpoint(Request(scope, receive, send))
             await response(scope, receive, send)
 

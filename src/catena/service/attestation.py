@@ -54,6 +54,7 @@ from catena.service.policies import AppliedPolicy, Policies
 from catena.service.references import KEPT_APPRAISALS, References
 from catena.service.setting import Setting
 from catena.service.states import Standing, after_verdict
+from catena.service.stopwatch import Stopwatch
 from catena.store.appraisals import Appraisal as StoredAppraisal
 from catena.store.database import Transaction
 from catena.store.errors import Conflict
@@ -250,8 +251,10 @@ class Attestation:
 
     def _attest_turn(self, turn: Mapping[int, Evidence]) -> dict[int, AttestResult | Exception]:
         """All of it for evidence of as many nodes; what fails for all is everybody's error."""
+        watch = Stopwatch(self._setting.observe)
         try:
             outcomes, concluded = self._decide_all(turn)
+            watch.lap("judge")
         except CatenaError as error:
             return dict.fromkeys(turn, error)
         except Exception as error:  # noqa: BLE001 - one's failure is not the others'
@@ -260,7 +263,7 @@ class Attestation:
             alone = (self._attest_turn({number: one}) for number, one in turn.items())
             return {number: outcome for one in alone for number, outcome in one.items()}
         try:
-            return {**outcomes, **self._conclude_all(concluded)}
+            return {**outcomes, **self._conclude_all(concluded, watch)}
         except Exception as error:  # noqa: BLE001 - told to everybody whom it concerns
             return {**outcomes, **dict.fromkeys(concluded, error)}
 
@@ -393,21 +396,24 @@ class Attestation:
         return _Sealed(conclusion, leaves, len(ran))
 
     def _conclude_all(
-        self, concluded: Mapping[int, _Sealed]
+        self, concluded: Mapping[int, _Sealed], watch: Stopwatch
     ) -> dict[int, AttestResult | Exception]:
         """Steps 6 and 7: log, then act."""
         if not concluded:
             return {}
         # (6) Durable before any effect, and what entries name before the entries.
         self._keep([one.conclusion.found for one in concluded.values()])
+        watch.lap("evidence")
         journal = self._setting.journal
         recorded = iter(journal.append([leaf for one in concluded.values() for leaf in one.leaves]))
         logged = {
             number: _Logged(one, tuple(itertools.islice(recorded, len(one.leaves))))
             for number, one in concluded.items()
         }
+        watch.lap("log")
         # (7) Effects of each, all or none.
         failed = self._take_effect(logged)
+        watch.lap("database")
         return {
             number: failed.get(number) or self._answer(one.sealed.conclusion, one.proofs())
             for number, one in logged.items()

@@ -17,6 +17,7 @@ from catena.formats.containerlog import CONTAINER_PCR
 from catena.keys.signer import PublicKey
 from catena.service.authorities import Authorities
 from catena.service.journal import Journal
+from catena.service.stopwatch import Observe, unobserved
 from catena.store.database import Database
 
 KEY_SIZE = 32
@@ -74,5 +75,7 @@ class Setting:
     certificate_lifetime: timedelta = timedelta(minutes=10)
     token_longest: timedelta = timedelta(days=365)
     """How long a token may live that an admin makes."""
+    observe: Observe = unobserved
+    """Is told how long the steps of an attestation take."""
     now: Callable[[], datetime]
     random: Callable[[int], bytes]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import (
@@ -20,11 +21,12 @@ from sqlalchemy import (
     event,
     inspect,
     make_url,
+    select,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from catena.errors import UsageError
 from catena.store import migration, schema
@@ -60,6 +62,7 @@ _SQLITE_PRAGMAS = (
     "PRAGMA secure_delete=ON",
 )
 _READ_ONLY = "catena_read_only"
+_PING = select(schema.schema_version.c.version)
 _URL_SHAPE = "sqlite:///PATH or postgresql+psycopg://HOST/NAME"
 
 
@@ -108,12 +111,22 @@ class Transaction:
         self.log_files = LogFiles(connection)
 
 
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """How many connections there are."""
+
+    in_use: int
+    idle: int
+
+
 class Database:
     """An open database; safe to share between threads, one transaction per thread at a time."""
 
-    __slots__ = ("_engine", "_reader")
+    __slots__ = ("_engine", "_reader", "steps")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, steps: tuple[Step, ...] = ()) -> None:
+        self.steps = steps
+        """The schema steps that were taken when it was opened."""
         self._engine = engine
         self._reader = engine.execution_options(**{_READ_ONLY: True, "postgresql_readonly": True})
 
@@ -138,16 +151,17 @@ class Database:
         ``DatabaseGone``, ``SchemaMismatch``, ``DriverMissing``.
         """
         engine = _existing(url, busy_timeout_ms)
+        steps: tuple[Step, ...] = ()
         try:
             with _translated(), engine.connect() as connection:
                 is_current = migration.is_current(connection)
             if not is_current:
                 with _translated(), engine.begin() as connection:
-                    migration.migrate(connection)
+                    steps = migration.migrate(connection)
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine)
+        return cls(engine, steps)
 
     @staticmethod
     def pending(url: str) -> tuple[Step, ...]:
@@ -174,6 +188,18 @@ class Database:
         """Read only, from one consistent state, without waiting for writers."""
         with _translated(), self._reader.begin() as connection:
             yield Transaction(connection)
+
+    def connections(self) -> Connections:
+        """How many connections are open at this moment."""
+        pool = self._engine.pool
+        if not isinstance(pool, QueuePool):
+            return Connections(0, 0)
+        return Connections(pool.checkedout(), pool.checkedin())
+
+    def ping(self) -> None:
+        """Ask it for an answer. Raises ``DatabaseGone``."""
+        with _translated(), self._reader.begin() as connection:
+            connection.execute(_PING)
 
     def close(self) -> None:
         """Close all connections."""

@@ -54,27 +54,25 @@ def is_current(connection: Connection) -> bool:
 
 def pending(connection: Connection) -> tuple[Step, ...]:
     """The steps that ``migrate`` would take. Raises ``SchemaMismatch`` if none leads here."""
-    found = _found(connection)
-    script = _script()
-    return tuple(
-        Step(version, script.get_revision(_name(version)).doc)
-        for version in range(found + 1, schema.SCHEMA_VERSION + 1)
-    )
+    return _steps(_found(connection))
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection) -> tuple[Step, ...]:
     """Bring the schema up to ``schema.SCHEMA_VERSION``, in the caller's writing transaction.
+
+    The steps that were taken; none if another replica was first.
 
     Raises ``SchemaMismatch`` for a version from which no step leads here.
     """
     found = _found(connection, lock=True)
     _adopt(connection, found)
     if found == schema.SCHEMA_VERSION:
-        return  # another replica was first
+        return ()
     if connection.dialect.name == "postgresql":
         connection.execute(_LOCK_TIMEOUT)
     _upgrade(connection)
     connection.execute(update(_version).values(version=schema.SCHEMA_VERSION))
+    return _steps(found)
 
 
 def _found(connection: Connection, *, lock: bool = False) -> int:
@@ -109,6 +107,17 @@ def _names(connection: Connection) -> list[str] | None:
     if not inspect(connection).has_table(_revision.name):
         return None
     return list(connection.execute(select(_revision.c.version_num)).scalars())
+
+
+def _steps(found: int) -> tuple[Step, ...]:
+    """The steps that lead here from a version."""
+    if found == schema.SCHEMA_VERSION:
+        return ()
+    script = _script()
+    return tuple(
+        Step(version, script.get_revision(_name(version)).doc)
+        for version in range(found + 1, schema.SCHEMA_VERSION + 1)
+    )
 
 
 def _upgrade(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from catena.ids import NodeId, NodeName, Sha256Hex
@@ -94,6 +94,7 @@ _GET = select(*_COLUMNS).where(_nodes.c.id == bindparam("id"))
 _GET_ALL = select(*_COLUMNS).where(_nodes.c.id.in_(bindparam("ids", expanding=True)))
 _KNOWN = select(_nodes.c.id).where(_nodes.c.id.in_(bindparam("ids", expanding=True)))
 _BY_NAME = select(*_COLUMNS).where(_nodes.c.name == bindparam("name"))
+_COUNT = select(_nodes.c.state, func.count()).group_by(_nodes.c.state)
 _ADVANCE = (
     update(_nodes)
     .where(
@@ -187,6 +188,10 @@ class Nodes:
             later = _nodes.c.enrolled_at > at
             query = query.where(or_(later, and_(_nodes.c.enrolled_at == at, _nodes.c.id > node_id)))
         return tuple(Node(**row) for row in self._connection.execute(query).mappings())
+
+    def count(self) -> dict[str, int]:
+        """How many nodes are in each state."""
+        return {str(state): number for state, number in self._connection.execute(_COUNT)}
 
     def insert(self, node: Node) -> None:
         """Add a node. Raises ``NameTaken``, or ``Conflict`` if its id is known (on leaving the
