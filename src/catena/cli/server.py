@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from catena.cli import output
+from catena.cli.server_backup import backup, restore
 from catena.cli.server_ca import authorities, rotate_ca
 from catena.cli.server_check import check
 from catena.cli.server_migrate import migrate
@@ -39,6 +40,8 @@ def noun() -> None:
 
 
 noun.add_command(rotate_log)
+noun.add_command(backup)
+noun.add_command(restore)
 noun.add_command(check)
 noun.add_command(migrate)
 

@@ -36,6 +36,13 @@ class DatabaseExists(UsageError):
     remedy = "Use the existing database, or give another address."
 
 
+class DatabaseDamaged(Unavailable):
+    """A database whose pages or rows contradict each other."""
+
+    code = "database-damaged"
+    remedy = "Restore another backup; keep the damaged file until it is known what happened."
+
+
 class SchemaMismatch(Unavailable):
     """The database was written by another version of catena."""
 
