@@ -37,6 +37,7 @@ bench: setup ## measurements, each beside its limit
 	@.venv/bin/python benchmarks/eventlog.py
 	@.venv/bin/python benchmarks/appraisal.py
 	@.venv/bin/python benchmarks/auditlog.py
+	@.venv/bin/python benchmarks/serving.py
 	@.venv/bin/python benchmarks/containers_signature.py
 	@.venv/bin/python benchmarks/containers_rootfs.py
 	@.venv/bin/python benchmarks/containers_launch.py

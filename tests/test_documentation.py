@@ -22,8 +22,10 @@ from catena.appraise.tolerance import TOLERANCES
 from catena.cli.main import catena as command
 from catena.errors import CatenaError, ExitCode
 from catena.lab.attacks import GALLERY
+from catena.server.access import AccessLine, FaultLine
 from catena.server.app import OPERATIONS
 from catena.server.config import Config
+from catena.server.lifecycle import Lifecycle, LifeLine
 from catena.server.witness_folder import WitnessConfig
 from catena.service.roles import RIGHTS, Right
 
@@ -233,3 +235,26 @@ def default_of(field: msgspec.structs.FieldInfo) -> str:
         return "none"
     value = str(field.default) if isinstance(field.default, Path) else field.default
     return f"`{msgspec.json.encode(value).decode()}`"
+
+
+# What the server writes ----------------------------------------------------------------------
+
+
+def test_events_of_the_server_and_their_fields_are_those_of_the_code():
+    table = MANUAL.split("| `event` | when | fields besides `at` |\n", 1)[1].split("\n\n", 1)[0]
+    told = {row[0].strip("`"): set(_SPAN.findall(row[2])) for row in rows(table)[1:]}
+    fields = {
+        kind: set(kind.__struct_fields__) - {"at", "event"}
+        for kind in (AccessLine, FaultLine, LifeLine)
+    }
+    assert told.pop("request") == fields[AccessLine]
+    assert told.pop("fault") == fields[FaultLine]
+    lines: list[dict[str, object]] = []
+    life = Lifecycle(lambda line: lines.append(msgspec.json.decode(line)))
+    life.started(version="1", pid=1, schema=1, log_size=1)
+    life.migrated((2,))
+    life.ready("url", "approve")
+    life.draining("SIGTERM", delay=1, grace=1)
+    life.stopped()
+    assert told == {str(line["event"]): set(line) - {"at", "event"} for line in lines}
+    assert set().union(*told.values()) == fields[LifeLine]
