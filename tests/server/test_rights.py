@@ -73,6 +73,7 @@ def test_only_nodes_and_the_public_ask_without_a_token():
         "/v1/login",
         "/v1/bundle",
         "/healthz",
+        "/readyz",
         "/v1/openapi.json",
         "/v1/docs",
         "/log/checkpoint.cosigned",
