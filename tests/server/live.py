@@ -18,6 +18,7 @@ from service.fixtures import Server, make_server
 from service.machine import Call
 
 SECONDS = 20
+PIPE_SIZE = 1024 * 1024
 
 
 @dataclass
@@ -65,7 +66,10 @@ class Running:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "catena.cli.main", "server", "run", str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A full pipe would stop the server: few tests read its lines before it ends.
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pipesize=PIPE_SIZE
+    )
 
 
 @pytest.fixture
@@ -91,9 +95,11 @@ def lifetime(server: Server) -> Iterator[Running]:
     process = start(server.folder)
     line = process.stdout.readline()
     assert line.startswith("catena trust service at https://"), process.communicate()
-    yield Running(process, line.split()[4].rstrip(","), server.folder, server.token)
-    process.kill()
-    process.communicate()
+    try:
+        yield Running(process, line.split()[4].rstrip(","), server.folder, server.token)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
