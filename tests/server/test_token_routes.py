@@ -51,6 +51,7 @@ def test_no_value_is_in_a_list_or_in_a_line_of_the_servers_own_log(api):
         b'{"label": "a/b", "role": "admin", "expires_in": 3600}',
         b'{"label": "a", "role": "root", "expires_in": 3600}',
         b'{"label": "a", "role": "admin", "expires_in": 1}',
+        b'{"label": "a", "role": "admin", "expires_in": 4492289749964793381308464422191104}',
         b'{"label": "a", "role": "admin"}',
         b'{"label": "a", "role": "admin", "expires_in": 3600, "scope": ["all"]}',
     ],

@@ -313,7 +313,7 @@ class TokenRequest(View, frozen=True, kw_only=True):
     label: TokenLabel
     role: Role
     scope: Annotated[tuple[Right, ...], msgspec.Meta(max_length=32)] = ()
-    expires_in: Annotated[int, msgspec.Meta(ge=60)]
+    expires_in: Annotated[int, msgspec.Meta(ge=60, le=2**31)]
     """Seconds."""
 
 
