@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from catena.formats.nodeapi import Hex256
+from catena.formats.nodeapi import Audiences, Hex256
 from catena.formats.recordindex import MAX_INDICES
 from catena.formats.tpm2nv import NV_FIRST, NV_LAST
 
@@ -66,7 +66,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ``quote`` is TPMS_ATTEST, ``signature`` TPMT_SIGNATURE, ``csr`` PKCS#10 DER. ``pcrs`` are
     the values of PCRs 0–15 in ``bank``, in order: *untrusted* until they hash to the quote's
     ``pcrDigest``. ``logs`` maps SHA-256 to content for the logs the server lacks. ``indices``
-    is absent where no NV index holds a container record.
+    is absent where no NV index holds a container record. ``audiences`` are whom the node wants tokens for.
     """
 
     node_id: Hex256
@@ -82,6 +82,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     manifest: Annotated[tuple[LogEntry, ...], msgspec.Meta(min_length=1, max_length=8)]
     logs: Annotated[dict[str, bytes], msgspec.Meta(max_length=8)] = {}
     indices: IndexCertificates | msgspec.UnsetType = msgspec.UNSET
+    audiences: Audiences | msgspec.UnsetType = msgspec.UNSET
 
 
 def log_entry(kind: LogKind, content: bytes, nv_index: int | None = None) -> LogEntry:

@@ -40,6 +40,7 @@ from catena.formats.nodeapi import (
     EnrollResult,
     ErrorBody,
     NodeState,
+    NodeToken,
     NonceRequest,
     NonceResponse,
     SealedSecret,
@@ -216,6 +217,18 @@ class StandIn:
             receipts=receipts(1 + admitted + len(secrets)),
             interval=self.interval,
             bundle=self.bundle or msgspec.UNSET,
+            tokens=(self.tokens(evidence) if admitted else ()) or msgspec.UNSET,
+        )
+
+    @staticmethod
+    def tokens(evidence: Evidence) -> tuple[NodeToken, ...]:
+        """For whom the node asks; there are none for ``nobody``."""
+        wanted = () if evidence.audiences is msgspec.UNSET else evidence.audiences
+        until = datetime.now(UTC) + DAY
+        return tuple(
+            NodeToken(audience=one, jwt_svid=f"svid {one}", result="result", not_after=until)
+            for one in wanted
+            if one != "nobody"
         )
 
     @staticmethod

@@ -124,7 +124,9 @@ class TestWithTpm:
     ):
         with running(config_file) as process:
             events = [next_event(process) for _ in range(3)]
-            assert [event["event"] for event in events] == ["started", "enrolled", "attested"]
+            assert [event["event"] for event in events] == ["started", "enrolled", "attested"], (
+                events
+            )
             assert (config.runtime_dir / "current/node.key").exists()
             process.send_signal(signal.SIGTERM)
             rest, errors = process.communicate(timeout=20)

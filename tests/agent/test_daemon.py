@@ -76,6 +76,26 @@ class TestRounds:
         assert "passphrase" not in text
         assert "BEGIN" not in text
 
+    def test_tokens_lie_where_their_audience_says_and_go_with_the_identity(
+        self, config: AgentConfig, service: StandIn
+    ):
+        audiences = ("vault", "https://bank.example/../x", "nobody")
+        node = Node(msgspec.structs.replace(config, audiences=audiences))
+        node.step()
+        assert (node.folder / "tokens/vault.jwt").read_text() == "svid vault"
+        assert (node.folder / "tokens/vault.result.jwt").read_text() == "result"
+        assert {path.name for path in (node.folder / "tokens").iterdir()} == {
+            "vault.jwt",
+            "vault.result.jwt",
+            "https%3A%2F%2Fbank%2Eexample%2F%2E%2E%2Fx.jwt",
+            "https%3A%2F%2Fbank%2Eexample%2F%2E%2E%2Fx.result.jwt",
+        }
+        assert [one["audience"] for one in node.events("token-withheld")] == ["nobody"]
+        service.verdict = "untrusted"
+        node.step()
+        assert not (node.folder / "tokens").exists()
+        assert not node.held()
+
     def test_every_round_replaces_the_identity(self, node: Node, service: StandIn):
         node.step()
         first = (node.folder / "current/node.crt").read_bytes()

@@ -36,7 +36,7 @@ IDENTITY = Identity(
 )
 NEXT = Identity(certificate=b"next", private_key=b"next key", not_after=IDENTITY.not_after)
 PCRS = (0, 7, 11)
-FIXED_NAMES = ("current", "node.crt", "node.key", "secrets")
+FIXED_NAMES = ("current", "node.crt", "node.key", "secrets", "tokens")
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from catena.audit.entries import (
     Revocation,
     SecretChanged,
     SecretReleased,
+    TokenIssued,
     Verdict,
     abridge,
 )
@@ -65,6 +66,9 @@ EXAMPLES = [
     SecretReleased(**ABOUT, secret="db", version=3),
     Denial(at=NOON, actor="server", request="attest", code="x", message="m", request_sha256=DIGEST),
     Revocation(**ABOUT, reason="stolen", certificates=("1f",), secrets=("db",)),
+    TokenIssued(
+        **ABOUT, audience="vault", svid_sha256=DIGEST, result_sha256=DIGEST, not_after=NOON
+    ),
     ReferenceAccepted(
         at=NOON, actor="alice", name="os", type="release", version="1", document_sha256=DIGEST
     ),

@@ -134,7 +134,7 @@ class Node:
             bank=HashAlg.SHA256,
             event_log=self.folder / "boot.log",
             ima_log=self.folder / "ima.log",
-            ca=self.server.service.setting.authorities.issuing(self.server.clock()).certificate,
+            authorities=self.server.service.setting.authorities.believed(self.server.clock()),
             now=self.server.clock,
             container_records={index: self.record(index) for index in INDICES},
         )

@@ -68,6 +68,7 @@ class Attester:
     container_records: Mapping[int | None, Path] = field(
         default_factory=lambda: {None: DEFAULT_RECORD}
     )
+    audiences: tuple[str, ...] = ()
     sent: set[str] = field(default_factory=set)
 
     def attest(self, tpm: Tpm, client: TrustClient) -> Round:
@@ -111,6 +112,7 @@ class Attester:
                 log.entry.sha256: log.content for log in logs if log.entry.sha256 not in self.sent
             },
             indices=indices or msgspec.UNSET,
+            audiences=self.audiences or msgspec.UNSET,
         )
 
     def _quote(

@@ -24,6 +24,7 @@ setting               default                                meaning
 ``name_hint``         none                                   shown to the person who approves
 ``sealed_copy``       none                                   file or character device that also
                                                              receives every sealed secret
+``audiences``         none                                   third parties to ask tokens for
 ====================  =====================================  ==================================
 """
 
@@ -38,7 +39,7 @@ import msgspec
 from catena.containers.record import DEFAULT_RECORD
 from catena.errors import NotFound, UsageError
 from catena.evidence import NvIndex
-from catena.formats.nodeapi import Hint
+from catena.formats.nodeapi import Audience, Hint
 from catena.formats.recordindex import MAX_INDICES
 from catena.ids import HashAlg
 from catena.tpm.kinds import KeyKind, NodeKeys
@@ -86,6 +87,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     container_index: Annotated[tuple[IndexedRecord, ...], msgspec.Meta(max_length=MAX_INDICES)] = ()
     name_hint: Hint | None = None
     sealed_copy: Path | None = None
+    audiences: Annotated[tuple[Audience, ...], msgspec.Meta(max_length=8)] = ()
 
     @property
     def container_records(self) -> dict[int | None, Path]:

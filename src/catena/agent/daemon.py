@@ -140,6 +140,7 @@ class Daemon:
             ima_log=self.config.ima_log,
             container_records=self.config.container_records,
             authorities=believed,
+            audiences=self.config.audiences,
             now=self.now,
         )
         self._record(node_id=self._attester.node_id)
@@ -165,18 +166,16 @@ class Daemon:
             self._withdraw(f"verdict {result.verdict}, state {result.state}")
             identity = None
         else:
-            self._deliver(tpm, identity, result.secrets)
+            self._deliver(tpm, identity, result)
         interval = self.config.interval or min(max(result.interval, MIN_INTERVAL), MAX_INTERVAL)
         self._attested(result, identity, interval=interval, entry=entry)
         return float(interval)
 
-    def _deliver(
-        self, tpm: Tpm, identity: Identity, sealed_secrets: tuple[SealedSecret, ...]
-    ) -> None:
+    def _deliver(self, tpm: Tpm, identity: Identity, result: AttestResult) -> None:
         """Hand over identity and secrets; one secret that does not open stops no other."""
         opened: dict[str, bytes] = {}
         versions: dict[str, int] = {}
-        for sealed in sealed_secrets:
+        for sealed in result.secrets:
             try:
                 safe_name(sealed.name)
                 if not self._delivery.has(sealed):
@@ -186,7 +185,10 @@ class Daemon:
                 self.emit("secret-unopened", name=sealed.name[:128], code=error.code)
             else:
                 versions[sealed.name] = sealed.version
-        self._delivery.deliver(identity, opened, versions)
+        tokens = () if result.tokens is msgspec.UNSET else result.tokens
+        for audience in sorted(set(self.config.audiences) - {one.audience for one in tokens}):
+            self.emit("token-withheld", audience=audience)
+        self._delivery.deliver(identity, opened, versions, tokens)
 
     def _copy(self, sealed: SealedSecret) -> None:
         if self.config.sealed_copy is None:

@@ -6,6 +6,7 @@
         node.crt -> current/node.crt      links that stay the same from round to round
         node.key -> current/node.key
         secrets  -> current/secrets       one file for each secret, by its name
+        tokens   -> current/tokens        AUDIENCE.jwt, AUDIENCE.result.jwt, percent-encoded
         current  -> held.XXXX/            replaced as a whole by one rename
         status.json                       (``agent.status``)
         receipts/                         proof of what was decided (``agent.receipts``)
@@ -23,10 +24,11 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -34,13 +36,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from catena.agent.identity import Identity
 from catena.errors import FormatError, Refusal, Unavailable
-from catena.formats.nodeapi import SealedSecret
+from catena.formats.nodeapi import NodeToken, SealedSecret
 from catena.ids import HashAlg
 from catena.tpm.device import Tpm
 from catena.tpm.failure import ForeignSeal, PcrPolicyUnmet
 
 CURRENT = "current"
-LINKS = ("node.crt", "node.key", "secrets")
+LINKS = ("node.crt", "node.key", "secrets", "tokens")
 _HELD = "held."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KEY_SIZE = 32
@@ -141,7 +143,11 @@ class Delivery:
         return self.held.get(sealed.name) == sealed.version
 
     def deliver(
-        self, identity: Identity, opened: Mapping[str, bytes], versions: Mapping[str, int]
+        self,
+        identity: Identity,
+        opened: Mapping[str, bytes],
+        versions: Mapping[str, int],
+        tokens: Sequence[NodeToken] = (),
     ) -> None:
         """Put a new identity in place, with the secrets in ``versions``.
 
@@ -152,6 +158,7 @@ class Delivery:
         with _failing("deliver"):
             try:
                 self._write(fresh, identity, opened, versions)
+                _write_tokens(fresh / "tokens", tokens)
                 self._put_in_place(fresh)
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
@@ -176,7 +183,7 @@ class Delivery:
         opened: Mapping[str, bytes],
         versions: Mapping[str, int],
     ) -> None:
-        for folder in (fresh, fresh / "secrets"):
+        for folder in (fresh, fresh / "secrets", fresh / "tokens"):
             folder.mkdir(mode=0o700)
         write_private(fresh / "node.crt", identity.certificate)
         write_private(fresh / "node.key", identity.private_key)
@@ -202,6 +209,14 @@ class Delivery:
                 path.unlink()
             elif path != keep:
                 shutil.rmtree(path)
+
+
+def _write_tokens(folder: Path, tokens: Sequence[NodeToken]) -> None:
+    """An audience may be an address: no character of it means anything in a path."""
+    for one in tokens:
+        name = quote(one.audience, safe="").replace(".", "%2E")
+        write_private(folder / f"{name}.jwt", one.jwt_svid.encode())
+        write_private(folder / f"{name}.result.jwt", one.result.encode())
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -13,6 +13,7 @@ here bound what a decoder accepts; the server bounds the whole body before that.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -119,6 +120,20 @@ class Reason(Body, frozen=True, kw_only=True):
     remedy: str = ""
 
 
+Audience = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,80}\Z")]
+"""For whom a token is: a name or an address, as its reader calls itself."""
+Audiences = Annotated[tuple[Audience, ...], msgspec.Meta(min_length=1, max_length=8)]
+
+
+class NodeToken(Body, frozen=True, kw_only=True):
+    """Two JSON Web Tokens for one audience: who the node is, and what was found (``service.vouching``)."""
+
+    audience: str
+    jwt_svid: str
+    result: str
+    not_after: datetime
+
+
 class AttestResult(Body, frozen=True, kw_only=True):
     """TRUST attestation step 7. ``certificate`` is PEM, leaf first, only when admitted."""
 
@@ -135,6 +150,8 @@ class AttestResult(Body, frozen=True, kw_only=True):
     """Seconds until the server wants the next attestation."""
     bundle: Annotated[str, msgspec.Meta(max_length=65_536)] | msgspec.UnsetType = msgspec.UNSET
     """PEM: the cluster CAs to believe from now on, and no others. Only once the CA was rotated."""
+    tokens: tuple[NodeToken, ...] | msgspec.UnsetType = msgspec.UNSET
+    """For the audiences that were asked for and are allowed."""
 
 
 class ErrorBody(Body, frozen=True, kw_only=True):

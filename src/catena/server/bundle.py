@@ -1,7 +1,7 @@
 """``GET /v1/bundle``: whom to believe in this trust domain, for whoever asks.
 
 The SPIFFE bundle format (SPIFFE Trust Domain and Bundle, sections 4 and 5): a JWK set with a key of the use
-``x509-svid`` for each authority that is believed, its certificate in ``x5c``; ``spiffe_sequence`` grows with each change. It is
+``x509-svid`` for each authority that is believed, its certificate in ``x5c``, and one of the use ``jwt-svid`` if nodes get tokens; ``spiffe_sequence`` grows with each change. It is
 fetched over TLS, by a client that believes one of these authorities already (the profile ``https_spiffe`` is not
 offered: the server's own certificate has a name, no SPIFFE ID).
 """
@@ -32,8 +32,12 @@ class TrustBundle(msgspec.Struct, frozen=True, kw_only=True):
 def trust_bundle(setting: Setting) -> TrustBundle:
     """The bundle as it is now."""
     now, authorities = setting.now(), setting.authorities
+    vouching = () if setting.vouching is None else (setting.vouching.jwk,)
     return TrustBundle(
-        keys=tuple(certificate_jwk(one, use="x509-svid") for one in authorities.believed(now)),
+        keys=(
+            *(certificate_jwk(one, use="x509-svid") for one in authorities.believed(now)),
+            *vouching,
+        ),
         spiffe_sequence=authorities.sequence(now),
     )
 

@@ -225,6 +225,9 @@ class _Check:
         self._log_key = self._try(
             "log_key", lambda: open_signer(self._folder, config.log_key, passphrase)
         )
+        if config.jwt_key is not None:
+            named = config.jwt_key
+            self._try("jwt_key", lambda: open_signer(self._folder, named, passphrase))
         self._tls_key = self._try(None, lambda: load_signer(self._folder / tls.KEY_FILE))
         for name in (NONCE_KEY, STORAGE_KEY):
             self._try(None, lambda: read_key(self._folder / name))  # noqa: B023 - called at once

@@ -17,6 +17,7 @@ from catena.audit import cosigned
 from catena.audit.cosigned import MAX_WITNESSES, BadQuorum, BadWitness, WitnessAddress
 from catena.errors import ExitCode, NotFound, UsageError
 from catena.formats.containerlog import CONTAINER_PCR
+from catena.formats.nodeapi import Audience
 from catena.formats.recordindex import MAX_INDICES
 from catena.formats.tpm2nv import NV_FIRST, NV_LAST
 from catena.server import export_target, settingsfile
@@ -106,6 +107,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Who gets the log's entries as they are appended: ``KIND ADDRESS`` each (``export_target``)."""
     export_ca: str | None = None
     """PEM certificates that HTTPS receivers are trusted by, instead of the system's."""
+    jwt_key: str | None = None
+    """A P-256 key that signs tokens of nodes for third parties; none: there are no such tokens."""
+    jwt_audiences: Annotated[tuple[Audience, ...], msgspec.Meta(max_length=64)] = ()
+    """Whom nodes may have tokens for."""
+    jwt_lifetime: Annotated[int, msgspec.Meta(ge=60, le=3600)] = 300
+    """Seconds; never longer than ``certificate_lifetime``."""
     token_max_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 365
     """How long a token may live that an admin makes."""
     oidc_issuer: str | None = None

@@ -63,6 +63,7 @@ from catena.service.pseudonyms import Pseudonyms
 from catena.service.setting import KEY_SIZE, ServerKeys, Setting
 from catena.service.stopwatch import unobserved
 from catena.service.trust import TrustService
+from catena.service.vouching import Vouching
 from catena.store.database import Database
 from catena.store.schema import SCHEMA_VERSION
 
@@ -182,6 +183,7 @@ def open_server(
         container_indices=config.container_indices,
         interval=config.interval,
         certificate_lifetime=timedelta(seconds=config.certificate_lifetime),
+        vouching=_vouching(folder, config, passphrase),
         token_longest=timedelta(days=config.token_max_days),
         observe=metrics.step if metrics else unobserved,
         now=now,
@@ -221,6 +223,18 @@ def _authorities(
         return pair(open_key(config.ca_key), certificate)
 
     return Authorities(founding, database, open_key)
+
+
+def _vouching(folder: Path, config: Config, passphrase: bytes | None) -> Vouching | None:
+    """Who signs tokens for third parties. Raises ``UnusableKey`` and what opening the key raises."""
+    if config.jwt_key is None:
+        return None
+    return Vouching(
+        signer=open_signer(folder, config.jwt_key, passphrase),
+        audiences=frozenset(config.jwt_audiences),
+        lifetime=timedelta(seconds=min(config.jwt_lifetime, config.certificate_lifetime)),
+        trust_domain=config.trust_domain,
+    )
 
 
 def _issuer(folder: Path, config: Config) -> Issuer | None:

@@ -26,11 +26,12 @@ from catena.appraise.policy import Policy
 from catena.appraise.reference import References as AppraisedReferences
 from catena.appraise.refusal import is_authenticated
 from catena.appraise.verdict import Appraisal
-from catena.audit.entries import KnownBefore, Verdict, abridge
+from catena.audit.entries import Entry, KnownBefore, Verdict, abridge
 from catena.errors import CatenaError, Refusal, UsageError
 from catena.evidence import Evidence
 from catena.formats.nodeapi import (
     AttestResult,
+    NodeToken,
     NonceRequest,
     NonceResponse,
     Reason,
@@ -55,6 +56,7 @@ from catena.service.references import KEPT_APPRAISALS, References
 from catena.service.setting import Setting
 from catena.service.states import Standing, after_verdict
 from catena.service.stopwatch import Stopwatch
+from catena.service.vouching import Found, entries_of
 from catena.store.appraisals import Appraisal as StoredAppraisal
 from catena.store.database import Transaction
 from catena.store.errors import Conflict
@@ -156,11 +158,12 @@ class _Conclusion:
     standing: Standing
     grant: Grant
     news: tuple[RecordNews, ...]
+    tokens: tuple[NodeToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Sealed:
-    """A conclusion and its entries: the verdict's, ``ran`` about containers, then the grant's."""
+    """A conclusion and its entries: the verdict's, ``ran`` about containers and tokens, the grant's."""
 
     conclusion: _Conclusion
     leaves: tuple[bytes, ...]
@@ -379,17 +382,33 @@ class Attestation:
             news_of(rows, node, one, found.evidence.container_record(one.place.nv_index))
             for one in judgement.containers
         )
-        return _Conclusion(found, standing, grant, tuple(one for one in news if one is not None))
+        tokens = self._tokens(found) if standing.admitted else ()
+        told = tuple(one for one in news if one is not None)
+        return _Conclusion(found, standing, grant, told, tokens)
+
+    def _tokens(self, found: _Judged) -> tuple[NodeToken, ...]:
+        """For the audiences that an admitted node asked for, if they may be had here."""
+        vouching, wanted = self._setting.vouching, found.evidence.evidence.audiences
+        if vouching is None or wanted is msgspec.UNSET:
+            return ()
+        about = Found(
+            found.node,
+            found.policy.policy.digest,
+            found.evidence.digest,
+            found.judgement.release,
+        )
+        return vouching.tokens(about, wanted, found.at)
 
     def _sealed(self, conclusion: _Conclusion) -> _Sealed:
         """A conclusion with its entries for the log: verdict, containers, what is granted."""
         found = conclusion.found
         node, now = found.node, found.at
-        ran = [
+        ran: list[Entry] = [
             entry
             for one in conclusion.news
             for entry in one.entries(node, now, found.evidence.digest)
         ]
+        ran += entries_of(conclusion.tokens, node, now)
         verdict = _verdict_entry(found, conclusion.standing)
         granted = conclusion.grant.entries(node, now)
         leaves = self._setting.journal.sealed((verdict, *ran, *granted))
@@ -461,6 +480,7 @@ class Attestation:
             secrets=grant.secrets,
             receipts=receipts,
             interval=self._setting.interval,
+            tokens=conclusion.tokens or msgspec.UNSET,
             bundle=self._setting.authorities.news(found.at) or msgspec.UNSET,
         )
 

@@ -36,6 +36,8 @@ def keys_in_force(setting: Setting) -> frozenset[KeyInForce]:
     if not _is_rotated(setting):
         issuing = setting.authorities.issuing(setting.now())
         own.append((CLUSTER_CA, key_id_of(issuing.signer.public_key)))
+    if setting.vouching is not None:
+        own.append(("jwt-svid", setting.vouching.signer.key_id))
     return frozenset(itertools.chain(own, releases, roots, pinned))
 
 

@@ -18,6 +18,7 @@ from catena.keys.signer import PublicKey
 from catena.service.authorities import Authorities
 from catena.service.journal import Journal
 from catena.service.stopwatch import Observe, unobserved
+from catena.service.vouching import Vouching
 from catena.store.database import Database
 
 KEY_SIZE = 32
@@ -73,6 +74,8 @@ class Setting:
     interval: int = 30
     """Seconds between two attestations of a node."""
     certificate_lifetime: timedelta = timedelta(minutes=10)
+    vouching: Vouching | None = None
+    """Makes tokens for third parties, if there is a key for them."""
     token_longest: timedelta = timedelta(days=365)
     """How long a token may live that an admin makes."""
     observe: Observe = unobserved

@@ -34,6 +34,7 @@ from catena.audit.entries.nodes import (
     NodeEntry,
     Revocation,
     SecretReleased,
+    TokenIssued,
     Verdict,
     abridge,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "Revocation",
     "SecretChanged",
     "SecretReleased",
+    "TokenIssued",
     "Verdict",
     "abridge",
     "cut",
@@ -94,6 +96,7 @@ Entry = (
     | ContainersRecorded
     | CertificateIssued
     | SecretReleased
+    | TokenIssued
     | Denial
     | Revocation
     | ReferenceAccepted

@@ -221,6 +221,29 @@ class CertificateIssued(NodeEntry, frozen=True, kw_only=True):
         return f"certificate {self.serial} until {self.not_after:%Y-%m-%d %H:%M:%S}Z"
 
 
+class TokenIssued(NodeEntry, frozen=True, kw_only=True):
+    """Tokens for an audience will be handed to an attested node: who it is, and what was found."""
+
+    kind: ClassVar[str] = "identity-token"
+
+    audience: Word
+    svid_sha256: Hex256
+    result_sha256: Hex256
+    not_after: datetime
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """The node and the tokens."""
+        tokens = (("jwt-svid", self.svid_sha256), ("result", self.result_sha256))
+        return (
+            *NodeEntry.subjects(self),
+            *(Subject(name=f"{kind}:{self.audience}", digest=sha256(one)) for kind, one in tokens),
+        )
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"tokens for {self.audience} until {self.not_after:%Y-%m-%d %H:%M:%S}Z"
+
+
 class SecretReleased(NodeEntry, frozen=True, kw_only=True):
     """A secret will be handed to an attested node, sealed to its TPM and boot state."""
 
