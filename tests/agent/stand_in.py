@@ -35,6 +35,7 @@ from catena.evidence import Evidence, qualifying_data
 from catena.formats.nodeapi import (
     ActivateRequest,
     AttestResult,
+    DemandResponse,
     EnrollChallenge,
     EnrollRequest,
     EnrollResult,
@@ -132,6 +133,8 @@ class StandIn:
     bundle: str | None = None
     """The cluster CAs that an answer names."""
     context: ssl.SSLContext | None = None
+    poll: int | msgspec.UnsetType = msgspec.UNSET
+    demanded: bool = False
     lifetime: timedelta = timedelta(minutes=10)
     secrets: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     seal: Callable[[SealedSecret], SealedSecret] = lambda sealed: sealed
@@ -158,6 +161,9 @@ class StandIn:
                 return self.nonce(decode(body, NonceRequest))
             case "/v1/attest":
                 return self.attest(decode(body, Evidence))
+            case "/v1/demand":
+                decode(body, NonceRequest)
+                return DemandResponse(attest=self.demanded)
         raise Refused(404, "no-such-path")
 
     def enroll(self, request: EnrollRequest) -> EnrollChallenge:
@@ -217,6 +223,7 @@ class StandIn:
             receipts=receipts(1 + admitted + len(secrets)),
             interval=self.interval,
             bundle=self.bundle or msgspec.UNSET,
+            poll=self.poll,
             tokens=(self.tokens(evidence) if admitted else ()) or msgspec.UNSET,
         )
 

@@ -12,11 +12,16 @@ from stand_in import Refused, StandIn
 
 from catena.agent import status
 from catena.agent.config import AgentConfig
-from catena.agent.daemon import FIRST_RETRY, LONGEST_RETRY, Backoff, Daemon
+from catena.agent.daemon import FIRST_RETRY, LONGEST_RETRY, Backoff, Daemon, jittered
 from catena.agent.events import json_lines
 from catena.errors import ExitCode
 from catena.formats.nodeapi import SealedSecret
 from swtpm import needs_swtpm
+
+
+def longest(interval: float) -> float:
+    """What an interval is for the random number that the tests' daemons have."""
+    return jittered(interval, lambda: 1.0)
 
 
 class Node:
@@ -58,7 +63,7 @@ class TestRounds:
         self, node: Node, service: StandIn
     ):
         service.secrets = {"disk": (1, b"passphrase")}
-        assert node.step() == service.interval
+        assert node.step() == longest(service.interval)
         assert [event["event"] for event in node.events()] == ["enrolled", "attested"]
         assert node.held() == {"node.crt", "node.key", "secrets/disk"}
         assert (node.folder / "current/secrets/disk").read_bytes() == b"passphrase"
@@ -144,7 +149,7 @@ class TestRounds:
         service.secrets = {"disk": (1, b"passphrase")}
         node.step()
         service.verdict = service.state = "untrusted"
-        assert node.step() == service.interval
+        assert node.step() == longest(service.interval)
         assert {path.name for path in node.folder.iterdir()} == {"receipts", "status.json"}
         assert len(node.events("withdrawn")) == 1
         assert status.read(node.folder).exit_code(node.now()) is ExitCode.UNTRUSTED
@@ -176,7 +181,7 @@ class TestRounds:
         assert [node.step() for _ in range(3)] == [1.0, 2.0, 4.0]
         assert node.held() == held
         assert {event["code"] for event in node.events("failed")} == {"server-failing"}
-        assert node.step() == service.interval
+        assert node.step() == longest(service.interval)
         service.faults = [Refused(503, "log-unwritable")]
         assert node.step() == FIRST_RETRY
 
@@ -190,14 +195,14 @@ class TestRounds:
         assert status.read(node.folder).failure is None
 
     def test_interval_of_the_configuration_wins(self, config: AgentConfig):
-        assert Node(msgspec.structs.replace(config, interval=5)).step() == 5
+        assert Node(msgspec.structs.replace(config, interval=5)).step() == longest(5)
 
     @pytest.mark.parametrize(("asked", "kept"), [(0, 1), (-5, 1), (10**9, 3600)])
     def test_senseless_interval_of_the_server_is_bounded(
         self, node: Node, service: StandIn, asked: int, kept: int
     ):
         service.interval = asked
-        assert node.step() == kept
+        assert node.step() == longest(kept)
 
     def test_sealed_copy_is_still_sealed(
         self, config: AgentConfig, service: StandIn, tmp_path: Path
@@ -235,6 +240,33 @@ class TestRounds:
         assert node.held() == set()
         assert [event["why"] for event in node.events("withdrawn")] == ["the certificate expired"]
         assert status.read(node.folder).exit_code(node.now()) is ExitCode.STALE
+
+    def test_a_demand_ends_the_waiting(self, node: Node, service: StandIn):
+        service.poll = 1
+        node.step()
+        node.daemon._poll = 0.01
+        service.faults = [Refused(503, "busy")]  # a question that fails is asked again
+        service.demanded = True
+        service.requests.clear()
+        node.daemon._wait(20)
+        assert service.requests == ["/v1/demand", "/v1/demand"]
+        assert len(node.events("demanded")) == 1
+        assert "node.crt" in node.held()
+
+    def test_without_a_demand_the_interval_is_kept(self, node: Node, service: StandIn):
+        node.step()
+        assert node.daemon._poll == 0
+        node.daemon._poll = 0.01
+        node.daemon._wait(0.1)
+        assert set(service.requests[-2:]) == {"/v1/demand"}
+        assert node.events("demanded") == []
+
+    def test_a_retired_node_loses_everything_at_once(self, node: Node, service: StandIn):
+        node.step()
+        service.faults = [Refused(403, "retired-node")]
+        node.step()
+        assert node.held() == set()
+        assert [event["code"] for event in node.events("failed")] == ["retired-node"]
 
     def test_run_ends_when_told_and_leaves_no_identity(self, node: Node, service: StandIn):
         service.before_attest = node.daemon.stop.set
@@ -282,3 +314,7 @@ def test_a_server_that_asks_for_patience_gets_it_within_bounds():
 
 def test_delays_are_scattered_over_the_upper_half():
     assert Backoff(random=lambda: 0.0).delay() == FIRST_RETRY / 2
+
+
+def test_intervals_are_scattered_by_a_tenth_to_both_sides():
+    assert [jittered(100, lambda r=r: r) for r in (0.0, 0.5, 1.0)] == pytest.approx([90, 100, 110])

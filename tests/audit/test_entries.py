@@ -15,12 +15,15 @@ from catena.audit.entries import (
     AdminSignIn,
     AdminToken,
     Approval,
+    AttestationDemanded,
     CertificateIssued,
     ContainersRecorded,
     Denial,
     EndorsementChanged,
     Enrolment,
+    InventoryChanged,
     KeyChanged,
+    KeyRejected,
     LogContinues,
     LogEnded,
     LoggedContainerEvent,
@@ -32,6 +35,7 @@ from catena.audit.entries import (
     SecretChanged,
     SecretReleased,
     TokenIssued,
+    Transition,
     Verdict,
     abridge,
 )
@@ -69,6 +73,17 @@ EXAMPLES = [
     TokenIssued(
         **ABOUT, audience="vault", svid_sha256=DIGEST, result_sha256=DIGEST, not_after=NOON
     ),
+    Transition(
+        **ABOUT,
+        before="trusted",
+        state="retired",
+        reason="sold",
+        last_attested=NOON,
+        secrets=("db",),
+    ),
+    KeyRejected(**ABOUT, ak_sha256=DIGEST, reason="unknown"),
+    AttestationDemanded(**ABOUT, by=NOON),
+    InventoryChanged(at=NOON, actor="alice", action="expected", machines=2, list_sha256=DIGEST),
     ReferenceAccepted(
         at=NOON, actor="alice", name="os", type="release", version="1", document_sha256=DIGEST
     ),

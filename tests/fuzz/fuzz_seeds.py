@@ -447,6 +447,7 @@ def _signature_seeds() -> dict[str, tuple[bytes, ...]]:
         "signature.inline": (OPENPGP_MESSAGE,),
         "signature.simple": (small_signatures.STATEMENT,),
         "signature.images_policy": (text(small_signatures.IMAGES_POLICY),),
+        "certificate.issuer_and_serial": (certificate(),),
         "signature.certificates": (certificate(), NOTATION_ROOT),
     }
 
@@ -599,6 +600,10 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
         "ima.measurements": (IMA_BINARY,),
         "ima.entries": (IMA_BINARY,),
         "ima_ascii.parse": (IMA_TEXT,),
+        "inventory.parse": (
+            b"name,role,ek_sha256\na,web," + b"ab" * 32 + b"\n",
+            b'[{"name":"a","role":"web","ek_serial":"4f2a","ek_issuer":"CN=Acme"}]',
+        ),
         "ijson.decode": (b'{"name":["value",1,null]}',),
         "oci.parse_layout": (b'{"imageLayoutVersion":"1.0.0"}',),
         "oci.parse_manifest": (image_manifest(),),

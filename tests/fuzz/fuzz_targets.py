@@ -62,6 +62,7 @@ from catena.formats import (
     ima,
     ima_ascii,
     imageconfig,
+    inventory,
     jws,
     layertar,
     nodeapi,
@@ -85,6 +86,7 @@ from catena.formats import (
     varstore,
     verifierkey,
 )
+from catena.formats.certificate import issuer_and_serial
 from catena.formats.containerpolicy import ContainerPolicy
 from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.pattern import compile_pattern
@@ -588,6 +590,11 @@ def _owners(data: bytes) -> None:
     msgspec.json.encode(signers.authority(variable))
 
 
+def _issuer_and_serial(data: bytes) -> None:
+    issuer, serial = issuer_and_serial(data)
+    assert (issuer is None) == (serial is None)
+
+
 @cache
 def _trust() -> NotationTrust:
     roots = parse_certificates(NOTATION_ROOT)
@@ -954,6 +961,7 @@ TARGETS: dict[str, Target] = {
             (
                 Probe("oci.parse_document", oci.parse_document),
                 Probe("ijson.decode", _ijson),
+                Probe("inventory.parse", inventory.parse, kinds=(inventory.Machine,)),
                 Probe("oci.parse_manifest", _manifest, kinds=(oci.Manifest,)),
                 Probe("oci.parse_index", _index, kinds=(oci.Index,)),
                 Probe("oci.parse_layout", oci.parse_layout),
@@ -1243,6 +1251,7 @@ TARGETS: dict[str, Target] = {
                 Probe("signature.detached", _detached, CatenaError),
                 Probe("signature.inline", _inline, CatenaError),
                 Probe("signature.certificates", parse_certificates),
+                Probe("certificate.issuer_and_serial", _issuer_and_serial),
             ),
             (
                 *_JSON,

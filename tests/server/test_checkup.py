@@ -77,7 +77,7 @@ def test_every_wrong_setting_is_told_with_its_place(folder):
     assert set(told) == {"intervall", "mode", "exports", "workers"}
     assert told["intervall"].remedy == "Did you mean `interval`?"
     assert (told["intervall"].line, told["intervall"].column) == (line_of(folder, "intervall"), 1)
-    assert told["mode"].expected == "one of approve, open"
+    assert told["mode"].expected == "one of approve, inventory, open"
     assert told["mode"].got == "'trust-everyone'"
     assert told["mode"].column == len("mode = ") + 1
     assert told["exports"].line == line_of(folder, "exports") + 2

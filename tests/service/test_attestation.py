@@ -337,7 +337,9 @@ def test_of_two_conclusions_from_the_same_state_only_one_takes_effect(admitted, 
         receipts = append(leaves)
         with admitted.opened.database.transaction() as rows:
             node = rows.nodes.find("n1")
-            rows.nodes.advance_clock(node.id, node.clock_triple, Clock(node.reset_count, 0, 2**40))
+            rows.nodes.advance_clock(
+                node.id, node.clock_triple, Clock(node.reset_count, 0, 2**40), node.state
+            )
         return receipts
 
     journal.append = race

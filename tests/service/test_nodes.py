@@ -21,7 +21,7 @@ def test_a_trusted_verdict_that_nobody_renews_is_shown_as_expired(server):
     assert server.service.nodes.show("web-1").state == "trusted"
     server.clock.pass_(601)
     view = server.service.nodes.show("web-1")
-    assert (view.state, view.state_reason) == ("untrusted", "verdict-expired")
+    assert (view.state, view.state_reason) == ("stale", "verdict-expired")
 
 
 def test_an_unknown_node_and_one_that_never_attested_are_told_apart(server):

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from catena.service import states
-from catena.service.states import after_verdict, shown_state
+from catena.service.states import RetiredNode, Rhythm, after_verdict, shown_state, stale_at
 from catena.store.nodes import Node
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -57,11 +57,63 @@ def test_a_readmitted_node_needs_a_trusted_verdict_and_uses_the_readmission_up()
     assert (standing.state, standing.admitted, standing.readmitted) == ("trusted", True, False)
 
 
-def test_silence_expires_to_untrusted():
+RHYTHM = Rhythm(interval=60, missed=4, lifetime=LIFETIME, of_role={"edge": 10})
+
+
+def test_a_trusted_node_is_stale_after_the_intervals_it_may_miss():
     trusted = node(state="trusted", last_attested=NOW)
-    assert shown_state(trusted, NOW + LIFETIME, LIFETIME) == ("trusted", "")
+    last = NOW + timedelta(seconds=60 * 4 * 1.1)
+    assert shown_state(trusted, last, RHYTHM) == ("trusted", "")
+    assert shown_state(trusted, last + timedelta(seconds=1), RHYTHM) == (
+        "stale",
+        "missed-intervals",
+    )
+
+
+def test_a_role_has_an_interval_of_its_own():
+    trusted = node(state="trusted", last_attested=NOW, role="edge")
+    assert RHYTHM.interval_of("edge") == 10
+    assert shown_state(trusted, NOW + timedelta(seconds=45), RHYTHM)[0] == "stale"
+    assert RHYTHM.shortest == timedelta(seconds=44)
+
+
+def test_a_verdict_expires_with_its_certificate_however_long_the_interval_is():
+    trusted, slow = node(state="trusted", last_attested=NOW), Rhythm(3600, 9, LIFETIME)
+    assert shown_state(trusted, NOW + LIFETIME, slow) == ("trusted", "")
     late = NOW + LIFETIME + timedelta(seconds=1)
-    assert shown_state(trusted, late, LIFETIME) == ("untrusted", "verdict-expired")
+    assert shown_state(trusted, late, slow) == ("stale", "verdict-expired")
+    assert shown_state(node(state="trusted"), NOW, slow) == ("stale", "verdict-expired")
+
+
+def test_a_demand_that_is_not_answered_makes_a_node_stale():
+    asked = node(state="trusted", last_attested=NOW, attest_by=NOW + timedelta(seconds=5))
+    assert shown_state(asked, NOW + timedelta(seconds=5), RHYTHM) == ("trusted", "")
+    late = NOW + timedelta(seconds=6)
+    assert shown_state(asked, late, RHYTHM) == ("stale", "demand-unanswered")
+    assert stale_at(asked, RHYTHM) == NOW + timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("state", ["pending", "untrusted", "retired"])
+def test_silence_gets_nobody_round_a_readmission(state):
+    silent = node(state=state, last_attested=NOW, state_reason="x")
+    assert shown_state(silent, NOW + timedelta(days=9), RHYTHM) == (state, "x")
+    assert stale_at(silent, RHYTHM) is None
+
+
+def test_a_stale_node_is_trusted_again_by_a_verdict_alone():
+    stale = node(state="stale")
+    assert after_verdict(stale, trusted=True, why="").admitted
+    assert after_verdict(stale, trusted=False, why="x").state == "untrusted"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_no_verdict_brings_a_retired_node_back(trusted):
+    with pytest.raises(RetiredNode):
+        after_verdict(node(state="retired"), trusted=trusted, why="")
+
+
+def test_a_state_that_this_version_does_not_know_is_shown_as_untrusted():
+    assert shown_state(node(state="blessed"), NOW, RHYTHM) == ("untrusted", "")
 
 
 def test_reasons_of_states_are_wire_reasons():

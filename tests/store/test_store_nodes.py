@@ -80,17 +80,17 @@ def test_the_same_tpm_cannot_be_stored_twice(database, node):
 def test_a_clock_moves_only_from_where_it_was_read(database, node):
     first, second = Clock(1, 0, 10), Clock(1, 0, 20)
     with database.transaction() as tx:
-        assert tx.nodes.advance_clock(node.id, Clock(), first)
-        assert not tx.nodes.advance_clock(node.id, Clock(), second)
+        assert tx.nodes.advance_clock(node.id, Clock(), first, node.state)
+        assert not tx.nodes.advance_clock(node.id, Clock(), second, node.state)
         assert tx.nodes.get(node.id).clock_triple == first
-        assert tx.nodes.advance_clock(node.id, first, second)
-        assert not tx.nodes.advance_clock(NOBODY, Clock(), first)
+        assert tx.nodes.advance_clock(node.id, first, second, node.state)
+        assert not tx.nodes.advance_clock(NOBODY, Clock(), first, node.state)
         assert tx.nodes.get(node.id).clock_triple == second
 
 
 def test_a_new_ak_starts_with_a_new_clock(database, node):
     with database.transaction() as tx:
-        tx.nodes.advance_clock(node.id, Clock(), Clock(1, 2, 3))
+        tx.nodes.advance_clock(node.id, Clock(), Clock(1, 2, 3), node.state)
         tx.nodes.replace_ak(node.id, b"new")
         changed = tx.nodes.get(node.id)
     assert (changed.ak_public, changed.clock_triple) == (b"new", Clock())

@@ -8,6 +8,7 @@ are no proxies, no redirects and no system roots.
     answer                       becomes
     2xx                          the decoded body
     4xx code unknown-node        UnknownNode
+    4xx code retired-node        RetiredNode
     4xx code logs-missing        LogsMissing, with the digests
     429, 5xx                     ServerFailing   (worth another try later)
     any other                    RequestRefused
@@ -31,6 +32,7 @@ from catena.evidence import Evidence
 from catena.formats.nodeapi import (
     ActivateRequest,
     AttestResult,
+    DemandResponse,
     EnrollChallenge,
     EnrollRequest,
     EnrollResult,
@@ -109,6 +111,13 @@ class UnknownNode(NotFound):
     remedy = "Run `catena agent join`."
 
 
+class RetiredNode(Refusal):
+    """The trust service took this machine off its rolls."""
+
+    code = "retired-node"
+    remedy = "Nothing to do here: a person approves the machine as a new one, or takes it away."
+
+
 class LogsMissing(Unavailable):
     """The trust service lacks logs that the manifest names; ``digests`` are their SHA-256."""
 
@@ -154,6 +163,10 @@ class TrustClient:
     def nonce(self, node_id: str) -> bytes:
         """``POST /v1/nonce``."""
         return self._post("/v1/nonce", NonceRequest(node_id=node_id), NonceResponse).nonce
+
+    def is_demanded(self, node_id: str) -> bool:
+        """``POST /v1/demand``."""
+        return self._post("/v1/demand", NonceRequest(node_id=node_id), DemandResponse).attest
 
     def attest(self, evidence: Evidence) -> AttestResult:
         """``POST /v1/attest``."""
@@ -221,6 +234,8 @@ def _failure(status: int, content: bytes, retry_after: int) -> Refusal | Unavail
         return ServerFailing(message, got=got, retry_after=retry_after)
     if body.code == UnknownNode.code:
         return UnknownNode("the trust service does not know this node")
+    if body.code == RetiredNode.code:
+        return RetiredNode("the trust service has retired this node")
     if body.code == LogsMissing.code:
         return LogsMissing(body.missing_logs)
     return RequestRefused(status, body)

@@ -27,7 +27,7 @@ from cryptography import x509
 
 from catena.agent import receipts, status, trust
 from catena.agent.attestation import Attester, Round
-from catena.agent.client import ServerFailing, TrustClient, UnknownNode
+from catena.agent.client import RetiredNode, ServerFailing, TrustClient, UnknownNode
 from catena.agent.config import AgentConfig
 from catena.agent.delivery import Delivery, copy_sealed, open_sealed, safe_name
 from catena.agent.enrolment import enrol, node_id
@@ -35,7 +35,8 @@ from catena.agent.events import Emit, notify, timestamp
 from catena.agent.identity import Identity
 from catena.agent.status import AgentStatus, Failure
 from catena.errors import CatenaError
-from catena.formats.nodeapi import AttestResult, SealedSecret
+from catena.formats.nodeapi import JITTER, AttestResult, SealedSecret
+from catena.ids import NodeId
 from catena.tpm.device import Tpm, open_tpm
 
 FIRST_RETRY = 1.0
@@ -68,6 +69,11 @@ class Backoff:
         self._next = FIRST_RETRY
 
 
+def jittered(interval: float, random: Callable[[], float]) -> float:
+    """An interval up to a tenth longer or shorter: machines that started together drift apart."""
+    return interval * (1 + JITTER * (2 * random() - 1))
+
+
 @dataclass(slots=True)
 class Daemon:
     """The agent's loop. ``random`` gives numbers in [0, 1); ``stop`` ends ``run``."""
@@ -81,6 +87,8 @@ class Daemon:
     _delivery: Delivery = field(init=False)
     _backoff: Backoff = field(init=False)
     _attester: Attester | None = field(init=False, default=None)
+    _poll: int = field(init=False, default=0)
+    """Seconds between two questions whether an attestation is demanded; 0: do not ask."""
 
     def __post_init__(self) -> None:
         self.status = AgentStatus(updated_at=self.now())
@@ -126,6 +134,9 @@ class Daemon:
             with TrustClient(self.config.server, believed) as client:
                 try:
                     answer = attester.attest(tpm, client)
+                except RetiredNode:
+                    self._withdraw("the trust service has retired this node")
+                    raise
                 except UnknownNode:
                     self._withdraw("the trust service does not know this node")
                     self._enrol(tpm, client)
@@ -168,8 +179,9 @@ class Daemon:
         else:
             self._deliver(tpm, identity, result)
         interval = self.config.interval or min(max(result.interval, MIN_INTERVAL), MAX_INTERVAL)
+        self._poll = 0 if result.poll is msgspec.UNSET else max(result.poll, MIN_INTERVAL)
         self._attested(result, identity, interval=interval, entry=entry)
-        return float(interval)
+        return jittered(interval, self.random)
 
     def _deliver(self, tpm: Tpm, identity: Identity, result: AttestResult) -> None:
         """Hand over identity and secrets; one secret that does not open stops no other."""
@@ -248,10 +260,35 @@ class Daemon:
         end = self.now() + timedelta(seconds=seconds)
         until = self.status.certificate_until
         if until is not None and until < end:
-            self._pause(until)
+            if self._pause(until):
+                return
             if not self.stop.is_set():
                 self._withdraw("the certificate expired")
         self._pause(end)
 
-    def _pause(self, until: datetime) -> None:
-        self.stop.wait(max((until - self.now()).total_seconds(), 0))
+    def _pause(self, until: datetime) -> bool:
+        """Wait; True if the server wants an attestation before the time is over."""
+        while not self.stop.is_set():
+            left = max((until - self.now()).total_seconds(), 0)
+            if not 0 < self._poll < left:
+                self.stop.wait(left)
+                return False
+            self.stop.wait(self._poll)
+            if not self.stop.is_set() and self._is_demanded():
+                return True
+        return False
+
+    def _is_demanded(self) -> bool:
+        """A question that fails is asked again later; the round after it tells of the failure."""
+        node = self.status.node_id
+        if node is None:
+            return False
+        try:
+            believed = trust.authorities_file(self.config.ca, self.config.runtime_dir)
+            with TrustClient(self.config.server, believed) as client:
+                demanded = client.is_demanded(NodeId(node))
+        except CatenaError:
+            return False
+        if demanded:
+            self.emit("demanded")
+        return demanded

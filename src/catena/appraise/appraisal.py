@@ -190,6 +190,8 @@ def _facts(quote: _ProvenQuote, boot: ExaminedBoot, node: KnownNode) -> Facts:
         command_line=measured.command_line or "",
         authorities=measured.authorities,
         role=node.role,
+        site=node.site,
+        channel=node.channel,
         **boot.claimed,
         **boot.containers,
     )

@@ -59,6 +59,8 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     quirks: tuple[str, ...] = ()
     weaknesses: tuple[str, ...] = ()
     role: str = ""
+    site: str = ""
+    channel: str = ""
     container_policy: str = ""
     container_records: int = 0
     containers_started: int = 0
@@ -159,6 +161,8 @@ FACT_TABLE = (
     FactRow("quirks", "ids of the quirk rules that recognise something in this boot", ("odd",), ()),
     FactRow("weaknesses", "those by which firmware says that a protection is off", ("odd",), ()),
     FactRow("role", "the node's role, which the server assigned, or empty", "", "web"),
+    FactRow("site", "where the inventory says that the node stands, or empty", "", "berlin"),
+    FactRow("channel", "the release channel that the inventory gives it, or empty", "", "stable"),
     FactRow("container_policy", "the accepted container policy in force, or empty", "", "acme@1"),
     FactRow("container_records", "records of the container gate that the quote covers", MANY, 0),
     FactRow("containers_started", "containers that the gate let start in this boot", MANY, 0),

@@ -26,8 +26,8 @@ class KnownNode:
 
     ``ak_public`` is the enrolled TPMT_PUBLIC; ``clock`` is the state after its last accepted
     attestation, None before the first, and ``attested`` when that was; ``tpm_kind`` is its
-    endorsement's kind, ``tpm`` what its EK certificate says of the TPM, ``role`` the one it was
-    given.
+    endorsement's kind, ``tpm`` what its EK certificate says of the TPM; ``role``, ``site`` and
+    ``channel`` are the ones it was given.
     """
 
     id: NodeId
@@ -37,6 +37,8 @@ class KnownNode:
     tpm: TpmIdentity = UNKNOWN_TPM
     attested: datetime | None = None
     role: str = ""
+    site: str = ""
+    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True)

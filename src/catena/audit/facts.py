@@ -13,6 +13,7 @@ from catena.audit.entries import (
     NodeEntry,
     Revocation,
     SecretReleased,
+    Transition,
     Verdict,
 )
 
@@ -39,7 +40,7 @@ def _facts(entry: Entry) -> Iterator[tuple[Fact, str]]:
     match entry:
         case Verdict():
             yield from _verdict_facts(entry)
-        case Enrolment():
+        case Enrolment() | Transition():
             yield "state", entry.state
         case Revocation():
             yield "state", "untrusted"

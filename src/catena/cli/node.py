@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import click
 
 from catena.cli import output
 from catena.cli.connection import Connection, connection_options, printable
+from catena.cli.node_life import (
+    attest,
+    expected,
+    import_machines,
+    reject,
+    replace,
+    retire,
+    unlist,
+)
 from catena.errors import ExitCode
+from catena.formats.nodeapi import NodeState
 from catena.service.views import (
     ApprovalRequest,
     ContainerEventView,
@@ -16,6 +28,7 @@ from catena.service.views import (
 )
 
 SHORT_ID = 12
+STATES = get_args(NodeState)
 
 _EXITS = (ExitCode.NOT_FOUND, ExitCode.UNTRUSTED, ExitCode.UNKNOWN_NODE)
 
@@ -25,18 +38,32 @@ def noun() -> None:
     """See, explain and admit machines. NODE is a name or the first digits of an id."""
 
 
-@noun.command(name="list", exits=_EXITS, examples=("catena node list",))
+for _verb in (attest, import_machines, expected, unlist, reject, replace, retire):
+    noun.add_command(_verb)
+
+
+@noun.command(
+    name="list",
+    exits=_EXITS,
+    examples=("catena node list", "catena node list --state pending", "catena node list --all"),
+)
+@click.option("--state", type=click.Choice(STATES), help="Only nodes that are in this state now.")
+@click.option("--role", help="Only nodes of this role.")
+@click.option("--all", "retired", is_flag=True, help="Retired nodes, too.")
 @connection_options
 @output.output_option
 def list_nodes(
     *,
+    state: str | None,
+    role: str | None,
+    retired: bool,
     connection: Connection,
     as_json: bool,
 ) -> None:
-    """List all nodes with their state."""
+    """List the nodes with their state; those that wait with what a person needs to decide."""
     with connection.open() as client:
-        nodes = client.nodes()
-    output.emit(nodes, _render_list, as_json=as_json)
+        nodes = client.nodes(state=state, role=role, retired=retired)
+    output.emit(nodes, _render_queue if state == "pending" else _render_list, as_json=as_json)
 
 
 @noun.command(exits=_EXITS, examples=("catena node show web-1", "catena node show 3fa9 -o json"))
@@ -117,19 +144,49 @@ def _render_list(nodes: tuple[NodeView, ...]) -> None:
         click.echo("no nodes have enrolled")
         return
     output.table(
-        ("id", "name", "role", "state", "because", "last attested"),
+        ("id", "name", "role", "state", "because", "since", "last seen"),
         (
             (
                 node.id[:SHORT_ID],
-                node.name or "-",
+                node.name or _formerly(node) or "-",
                 node.role or "-",
                 _marked(node),
-                node.state_reason or "-",
-                node.last_attested or "never",
+                printable(node.state_reason or "-"),
+                _short(node.state_since) or "-",
+                _short(node.last_attested) or "never",
             )
             for node in nodes
         ),
     )
+
+
+def _short(moment: str | None) -> str:
+    """``11-28 12:45`` of a time in UTC; `show` and JSON have all of it."""
+    return "" if moment is None else moment[5:16].replace("T", " ")
+
+
+def _render_queue(nodes: tuple[NodeView, ...]) -> None:
+    """What a person needs to decide; the whole id is what they compare with the machine's own."""
+    if not nodes:
+        click.echo("nobody waits")
+    for number, node in enumerate(nodes):
+        rows = (
+            ("EK fingerprint", node.id),
+            ("TPM endorsed by", node.endorsed_by),
+            ("calls itself", f"{node.untrusted_name_hint or '-'} (untrusted)"),
+            ("first seen", node.enrolled_at),
+            ("approved", node.approved_at or "never"),
+            ("last verdict", node.last_verdict or "none yet"),
+            ("waiting key", node.waiting_key or "-"),
+        )
+        if number:
+            click.echo()
+        for label, value in rows:
+            click.echo(f"{label:<16} {printable(value)}")
+
+
+def _formerly(node: NodeView) -> str:
+    return f"({node.former_name})" if node.former_name else ""
 
 
 def _marked(node: NodeView) -> str:
@@ -141,9 +198,13 @@ def _render_node(node: NodeView) -> None:
     rows = (
         ("id", node.id),
         ("name", node.name or "-"),
+        ("former name", node.former_name or "-"),
         ("role", node.role or "-"),
         ("state", _marked(node)),
         ("because", node.state_reason or "-"),
+        ("since", node.state_since or "-"),
+        ("site", node.site or "-"),
+        ("release channel", node.channel or "-"),
         ("TPM endorsed by", node.endorsed_by),
         ("TPM", _tpm(node)),
         ("TPM firmware", node.firmware or "never quoted"),
@@ -151,6 +212,9 @@ def _render_node(node: NodeView) -> None:
         ("enrolled", node.enrolled_at),
         ("approved", node.approved_at or "never"),
         ("last attested", node.last_attested or "never"),
+        ("next due", node.due_at or "-"),
+        ("demanded by", node.attest_by or "-"),
+        ("stale from", node.stale_at or "-"),
         ("last verdict", node.last_verdict or "-"),
         ("certificate until", node.certificate_expires or "none"),
         ("boot log", node.boot_log or "-"),

@@ -23,3 +23,12 @@ CERTIFICATE_FAULTS: Final = (
     # A serial number below 1 is only warned of, so far; where warnings are errors it is one.
     CryptographyDeprecationWarning,
 )
+
+
+def issuer_and_serial(der: bytes) -> tuple[str, str] | tuple[None, None]:
+    """Who issued a certificate (RFC 4514) and its number in hex; nothing if these cannot be read."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        return certificate.issuer.rfc4514_string(), f"{certificate.serial_number:x}"
+    except CERTIFICATE_FAULTS:
+        return None, None

@@ -5,6 +5,7 @@
 ``POST /v1/enroll/activate``          ``ActivateRequest``     ``EnrollResult``
 ``POST /v1/nonce``                    ``NonceRequest``        ``NonceResponse``
 ``POST /v1/attest``                   ``catena.evidence``     ``AttestResult``
+``POST /v1/demand``                   ``NonceRequest``        ``DemandResponse``
 ====================================  =====================  ==========================
 
 Every failure is an ``ErrorBody`` (RFC 9457) with a 4xx or 5xx status. Binary fields are base64. Limits
@@ -27,7 +28,10 @@ Hint = Annotated[str, msgspec.Meta(max_length=253)]
 PROBLEM_JSON = "application/problem+json"
 ERROR_TYPE = "urn:catena:error:"
 
-NodeState = Literal["pending", "trusted", "untrusted"]
+JITTER = 0.1
+"""The part of an interval by which an agent lengthens or shortens it, at most."""
+
+NodeState = Literal["pending", "trusted", "untrusted", "stale", "retired"]
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,6 +87,15 @@ class NonceResponse(Body, frozen=True, kw_only=True):
 
     nonce: Blob
     expires_in: int
+
+
+class DemandResponse(Body, frozen=True, kw_only=True):
+    """Whether somebody waits for an attestation of this node: then it attests at once.
+
+    Nobody is authenticated here, and nothing but the waste of a round can be had by lying.
+    """
+
+    attest: bool
 
 
 class SealedSecret(Body, frozen=True, kw_only=True):
@@ -152,6 +165,8 @@ class AttestResult(Body, frozen=True, kw_only=True):
     """PEM: the cluster CAs to believe from now on, and no others. Only once the CA was rotated."""
     tokens: tuple[NodeToken, ...] | msgspec.UnsetType = msgspec.UNSET
     """For the audiences that were asked for and are allowed."""
+    poll: int | msgspec.UnsetType = msgspec.UNSET
+    """Seconds between two questions whether an attestation is demanded; absent: do not ask."""
 
 
 class ErrorBody(Body, frozen=True, kw_only=True):

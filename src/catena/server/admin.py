@@ -26,7 +26,7 @@ from catena.service.endorsements import (
     TamperedEndorsement,
 )
 from catena.service.nodes import NeverAttested, UnknownNode
-from catena.service.pages import BadCursor, PageRequest
+from catena.service.pages import BadCursor, NodesRequest, PageRequest
 from catena.service.people import PersonInUse, UnknownPerson
 from catena.service.policies import PolicyMoved, PolicyRollback
 from catena.service.pseudonyms import ReservedName
@@ -92,10 +92,10 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
         "GET",
         "/v1/admin/nodes",
-        "Every node, oldest enrolment first",
+        "Every node on the rolls, oldest enrolment first",
         right=Right.NODES_READ,
         answer=tuple[NodeView, ...],
-        query=PageRequest,
+        query=NodesRequest,
         refuses=(BadCursor,),
         verb=lambda at, call: at.service.nodes.page(call.query),
     ),

@@ -20,6 +20,7 @@ from catena.server import (
     events,
     log_files,
     login,
+    machines,
     nodes,
     openapi,
     public,
@@ -49,6 +50,7 @@ OPERATIONS: Final = (
     *login.OPERATIONS,
     *bundle.OPERATIONS,
     *admin.OPERATIONS,
+    *machines.OPERATIONS,
     *public.OPERATIONS,
     *log_files.OPERATIONS,
     *events.OPERATIONS,
@@ -91,7 +93,13 @@ def build_app(
     )
     admins = Admission(service.setting.database, service.uses, "admin", service.setting.now)
     described = routing.routes(
-        (*nodes.OPERATIONS, *login.OPERATIONS, *bundle.OPERATIONS, *admin.OPERATIONS),
+        (
+            *nodes.OPERATIONS,
+            *login.OPERATIONS,
+            *bundle.OPERATIONS,
+            *admin.OPERATIONS,
+            *machines.OPERATIONS,
+        ),
         parts,
         desk,
         admins,

@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -29,12 +30,19 @@ from catena.service.views import (
     CaptureRequest,
     CaptureView,
     CosigningReport,
+    Demanded,
+    DemandRequest,
     EndorsementDetail,
     EndorsementImport,
     EndorsementRequest,
     EndorsementView,
+    ExpectedView,
     ExplanationView,
+    Farewell,
+    FarewellRequest,
     Forgotten,
+    Imported,
+    InventoryRequest,
     LoginOffer,
     LoginRequest,
     NewToken,
@@ -45,6 +53,7 @@ from catena.service.views import (
     ReferenceDetail,
     ReferenceView,
     Removed,
+    ReplacementRequest,
     SecretRequest,
     SecretView,
     SimulationRequest,
@@ -232,9 +241,12 @@ class AdminClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def nodes(self) -> tuple[NodeView, ...]:
-        """Every node."""
-        return self._list(admin_path("nodes"), NodeView)
+    def nodes(
+        self, *, state: str | None = None, role: str | None = None, retired: bool = False
+    ) -> tuple[NodeView, ...]:
+        """Every node on the rolls, or those of a state or role; with ``retired`` those, too."""
+        query = {"state": state, "role": role, "retired": "true" if retired else None}
+        return self._list(admin_path("nodes"), NodeView, query)
 
     def node(self, node: str) -> NodeView:
         """One node."""
@@ -247,6 +259,35 @@ class AdminClient:
     def approve(self, node: str, request: ApprovalRequest) -> NodeView:
         """Approve or readmit a node."""
         return self._call("POST", admin_path("nodes", node, "approval"), NodeView, request)
+
+    def retire(self, node: str, request: FarewellRequest) -> Farewell:
+        """Take a node off the rolls."""
+        return self._call("POST", admin_path("nodes", node, "retirement"), Farewell, request)
+
+    def replace(self, node: str, request: ReplacementRequest) -> Farewell:
+        """Retire a node for a TPM that takes its place."""
+        return self._call("POST", admin_path("nodes", node, "replacement"), Farewell, request)
+
+    def reject(self, node: str, request: FarewellRequest) -> Farewell:
+        """Refuse what waits for approval."""
+        return self._call("POST", admin_path("nodes", node, "rejection"), Farewell, request)
+
+    def demand(self, request: DemandRequest) -> Demanded:
+        """Have nodes attest now."""
+        return self._call("POST", admin_path("demands"), Demanded, request)
+
+    def expected(self, *, all_listed: bool = False) -> tuple[ExpectedView, ...]:
+        """Machines that have not shown up, or all that are listed."""
+        query = {"all": "true" if all_listed else None}
+        return self._list(admin_path("inventory"), ExpectedView, query)
+
+    def expect(self, request: InventoryRequest) -> Imported:
+        """Add machines to the inventory."""
+        return self._call("POST", admin_path("inventory"), Imported, request)
+
+    def unlist(self, name: str) -> ExpectedView:
+        """Take a machine off the inventory."""
+        return self._call("DELETE", admin_path("inventory", name), ExpectedView)
 
     def preview_capture(self, node: str) -> CaptureView:
         """What a capture of this node would accept."""
@@ -344,10 +385,13 @@ class AdminClient:
         """How far the log's cosignatures lag."""
         return self._call("GET", admin_path("witnesses"), CosigningReport)
 
-    def _list(self, path: str, kind: type[T]) -> tuple[T, ...]:
+    def _list(
+        self, path: str, kind: type[T], query: Mapping[str, str | None] | None = None
+    ) -> tuple[T, ...]:
         """All pages of a list, joined. Raises as ``_call``."""
         found: list[T] = []
-        following: str | None = f"{path}?limit={MAX_PAGE}"
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        following: str | None = f"{path}?{urlencode({'limit': MAX_PAGE, **given})}"
         seen = set()
         while following is not None:
             if not following.startswith(f"{path}?") or following in seen:

@@ -28,6 +28,9 @@ from catena.service.setting import Mode
 CONFIG_FILE = "server.toml"
 _WITNESS_URL = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
 
+_INTERVAL = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)=([0-9]{1,5})")
+MAX_INTERVAL = 86_400
+
 NvIndices = Annotated[
     tuple[Annotated[int, msgspec.Meta(ge=NV_FIRST, le=NV_LAST)], ...],
     msgspec.Meta(max_length=MAX_INDICES),
@@ -74,6 +77,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """NV indices that hold the nodes' container records instead, one for each tenant, in the order in
     which every gate.toml names them. ``container_pcr`` then seals them."""
     interval: Seconds = 30
+    intervals: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    """Other intervals of roles, ``ROLE=SECONDS`` each."""
+    missed_intervals: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
+    """So many without an attestation make a trusted node stale."""
+    demand_poll: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 10
+    """Seconds between two questions of an agent whether it is to attest now; 0: it asks never."""
     certificate_lifetime: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 600
     database: str = "sqlite:///catena.db"
     log: str = "log"
@@ -197,6 +206,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, int | None, BadConfig
         yield from _broken(key, None, rule)
     # Refused now, not when the first checkpoint is to be cosigned or the first entry sent.
     for key, parse, texts, whole in (
+        ("intervals", _interval, config.intervals, role_intervals),
         ("witnesses", _require_witness, config.witnesses, witness_addresses),
         ("exports", _export, config.exports, export_targets),
     ):
@@ -231,6 +241,26 @@ def read_text(path: Path, absent: NotFound) -> str:
         raise absent from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"cannot read {path.name}") from error
+
+
+def role_intervals(config: Config) -> dict[str, int]:
+    """Seconds between two attestations by role. Raises ``BadConfig``."""
+    pairs = [_interval(number, text) for number, text in enumerate(config.intervals)]
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadConfig("`intervals` names a role twice")
+    return found
+
+
+def _interval(number: int, text: str) -> tuple[str, int]:
+    match = _INTERVAL.fullmatch(text)
+    if match is None or not 1 <= int(match[2]) <= MAX_INTERVAL:
+        raise BadConfig(
+            f"intervals[{number}] is not a role's interval",
+            expected=f"ROLE=SECONDS, 1 to {MAX_INTERVAL}",
+            got=ascii(text[:80]),
+        )
+    return match[1], int(match[2])
 
 
 def witness_addresses(config: Config) -> tuple[WitnessAddress, ...]:

@@ -53,6 +53,7 @@ from catena.server.issuer import IssuerKeys
 from catena.server.lifecycle import Lifecycle
 from catena.server.login import issuer_of
 from catena.server.owned import read_owned
+from catena.server.rounds import Rounds
 from catena.server.signers import open_signer
 from catena.server.webhook import read_secrets
 from catena.service import trust
@@ -111,6 +112,9 @@ class OpenServer:
     metrics: Metrics | None = None
     """Counts, if somebody may read it."""
 
+    rounds: Rounds | None = None
+    """Notice silent nodes, once they are started."""
+
     def tell(self, lifecycle: Lifecycle) -> None:
         """Write down that it is open, and what that took."""
         if self.database.steps:
@@ -121,6 +125,8 @@ class OpenServer:
 
     def close(self) -> None:
         """Release log and database."""
+        if self.rounds is not None:
+            self.rounds.stop()
         if self.collector is not None:
             self.collector.stop()
         if self.exporters is not None:
@@ -182,6 +188,9 @@ def open_server(
         container_pcr=config.container_pcr,
         container_indices=config.container_indices,
         interval=config.interval,
+        intervals=settings.role_intervals(config),
+        missed_intervals=config.missed_intervals,
+        demand_poll=config.demand_poll,
         certificate_lifetime=timedelta(seconds=config.certificate_lifetime),
         vouching=_vouching(folder, config, passphrase),
         token_longest=timedelta(days=config.token_max_days),
@@ -205,6 +214,7 @@ def open_server(
         tls_identity,
         collector,
         exporters,
+        rounds=Rounds(service.staleness.notice),
         people=None if issuer is None else Login(setting, issuer),
         metrics=metrics,
     )

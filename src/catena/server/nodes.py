@@ -13,10 +13,13 @@ from catena.appraise.endorsement_refusal import EndorsementRefusal
 from catena.appraise.refusal import UnauthenticatedRefusal
 from catena.evidence import Evidence
 from catena.formats import nodeapi
+from catena.ids import NodeId
 from catena.server.faults import RateLimited
 from catena.server.operation import Call, Operation, Parts
 from catena.service.attestation import LogsMissing, RacedAttestation
+from catena.service.inventory import AlreadyArrived, ListedNameTaken, ListedTwice, NotExpected
 from catena.service.nodes import UnknownNode
+from catena.service.states import RetiredNode
 from catena.service.ticket import ExpiredTicket, ForgedTicket, WrongActivationSecret
 from catena.store.errors import Conflict
 
@@ -77,7 +80,17 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Finish to enrol: the secret that the challenge held",
         takes=nodeapi.ActivateRequest,
         answer=nodeapi.EnrollResult,
-        refuses=(ExpiredTicket, ForgedTicket, WrongActivationSecret, Conflict),
+        refuses=(
+            ExpiredTicket,
+            ForgedTicket,
+            WrongActivationSecret,
+            RetiredNode,
+            NotExpected,
+            ListedTwice,
+            AlreadyArrived,
+            ListedNameTaken,
+            Conflict,
+        ),
         limit=SMALL_BODY,
         verb=lambda at, call: at.service.enrolment.finish(call.body),
     ),
@@ -87,10 +100,21 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "A nonce for the next quote",
         takes=nodeapi.NonceRequest,
         answer=nodeapi.NonceResponse,
-        refuses=(UnknownNode,),
+        refuses=(UnknownNode, RetiredNode),
         limit=SMALL_BODY,
         verb=lambda at, call: at.service.attestation.nonce(call.body),
         together=lambda at, bodies: at.service.attestation.nonces(bodies),
+    ),
+    Operation(
+        "POST",
+        "/v1/demand",
+        "Whether somebody wants this node to attest now",
+        takes=nodeapi.NonceRequest,
+        answer=nodeapi.DemandResponse,
+        limit=SMALL_BODY,
+        verb=lambda at, call: nodeapi.DemandResponse(
+            attest=at.service.demands.is_open(NodeId(call.body.node_id))
+        ),
     ),
     Operation(
         "POST",
@@ -98,7 +122,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Evidence for a verdict; a trusted node receives its certificate and secrets",
         takes=Evidence,
         answer=nodeapi.AttestResult,
-        refuses=(LogsMissing, RacedAttestation, UnauthenticatedRefusal, UnknownNode),
+        refuses=(LogsMissing, RacedAttestation, UnauthenticatedRefusal, UnknownNode, RetiredNode),
         verb=_attest,
         together=_attest_all,
     ),

@@ -174,7 +174,7 @@ def _answer(one: Operation, found: Mapping[str, Schema]) -> Response:
             description="`true` if this is the answer of an earlier request with the same key.",
             schema={"type": "string"},
         )
-    if one.query is PageRequest:
+    if one.query is not None and issubclass(one.query, PageRequest):
         headers["link"] = Header(
             description='Where the next page is (RFC 8288), `rel="next"`; not on the last.',
             schema={"type": "string"},

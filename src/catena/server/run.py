@@ -113,6 +113,8 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
         server.collector.start()
     if server.exporters is not None:
         server.exporters.start()
+    if server.rounds is not None:
+        server.rounds.start()
     with _metrics(server):
         server_loop.run_until_stopped(door)
 

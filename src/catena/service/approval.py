@@ -49,6 +49,9 @@ class _Decision:
     name: NodeName
     role: str
     readmitted: bool
+    state: str
+    """The one the node is in afterwards."""
+    reason: str
     ak_public: bytes | None
     """The waiting key that becomes the node's."""
 
@@ -93,16 +96,16 @@ class Approval:
                 readmitted=decision.readmitted,
             )
         )
-        pending = node.approved_at is None
         with self._setting.journal.effect() as rows:
             rows.nodes.approve(
                 node.id,
                 name=decision.name,
                 role=decision.role,
-                state=node.state,
+                state=decision.state,
                 at=now,
-                reason=states.AWAITING_ATTESTATION if pending else node.state_reason,
+                reason=decision.reason,
                 readmitted=decision.readmitted,
+                before=node.state,
             )
             if decision.readmitted:
                 # A TPM that was cleared counts its resets anew; a person answers for that.
@@ -118,11 +121,23 @@ def _decide(node: Node, waiting: Reenrolment | None, request: ApprovalRequest) -
     if new_name is None or role is None:
         raise NameAndRoleNeeded("a first approval gives the node its name and role")
     ak_public = _accepted_key(waiting, request)
-    readmitted = node.state == states.UNTRUSTED
+    # A retired node comes back as if it were new: it has no name, so both must be given.
+    returns = node.state == states.RETIRED
+    if returns and (request.name is None or request.role is None):
+        raise NameAndRoleNeeded("a retired node that comes back is given its name and role anew")
+    readmitted = returns or node.state == states.UNTRUSTED
+    first = returns or node.approved_at is None
     changes = (new_name, role) != (node.name, node.role)
-    if not (changes or readmitted or ak_public or node.approved_at is None):
+    if not (changes or readmitted or ak_public or first):
         raise NothingToApprove("the node waits for nothing", got=node.state)
-    return _Decision(NodeName(new_name), role, readmitted, ak_public)
+    return _Decision(
+        name=NodeName(new_name),
+        role=role,
+        readmitted=readmitted,
+        state=states.PENDING if returns else node.state,
+        reason=states.AWAITING_ATTESTATION if first else node.state_reason,
+        ak_public=ak_public,
+    )
 
 
 def _accepted_key(waiting: Reenrolment | None, request: ApprovalRequest) -> bytes | None:

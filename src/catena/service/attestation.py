@@ -54,7 +54,13 @@ from catena.service.nodes import UnknownNode
 from catena.service.policies import AppliedPolicy, Policies
 from catena.service.references import KEPT_APPRAISALS, References
 from catena.service.setting import Setting
-from catena.service.states import Standing, after_verdict
+from catena.service.states import (
+    RETIRED,
+    RetiredNode,
+    Standing,
+    after_verdict,
+    require_on_the_rolls,
+)
 from catena.service.stopwatch import Stopwatch
 from catena.service.vouching import Found, entries_of
 from catena.store.appraisals import Appraisal as StoredAppraisal
@@ -207,16 +213,18 @@ class Attestation:
         self._memory = Memory()
 
     def nonce(self, request: NonceRequest) -> NonceResponse:
-        """Step 1: a nonce for an enrolled node. Raises ``UnknownNode``."""
+        """Step 1: a nonce for an enrolled node. Raises ``UnknownNode``, ``RetiredNode``."""
         return _only(self.nonces((request,)))
 
     def nonces(self, requests: Sequence[NonceRequest]) -> tuple[NonceResponse | CatenaError, ...]:
         """Step 1 for several nodes: to each its nonce, or why it has none."""
         ids = [NodeId(request.node_id) for request in requests]
         with self._setting.database.snapshot() as rows:
-            enrolled = rows.nodes.known(ids)
+            states = rows.nodes.states(ids)
         return tuple(
-            self._nonce(node_id) if node_id in enrolled else self._refused(node_id)
+            self._refused(node_id, states.get(node_id))
+            if states.get(node_id, RETIRED) == RETIRED
+            else self._nonce(node_id)
             for node_id in ids
         )
 
@@ -225,18 +233,22 @@ class Attestation:
         nonce = make_nonce(setting.keys.nonce, node_id, setting.now(), setting.random(RANDOM_SIZE))
         return NonceResponse(nonce=nonce, expires_in=int(LIFETIME.total_seconds()))
 
-    def _refused(self, node_id: NodeId) -> CatenaError:
+    def _refused(self, node_id: NodeId, state: str | None) -> CatenaError:
         digest = Sha256Hex(hashlib.sha256(node_id.encode()).hexdigest())
         try:
-            return self._unknown(node_id, "nonce", digest)
+            if state is None:
+                return self._unknown(node_id, "nonce", digest)
+            refusal = RetiredNode("this node was retired")
+            self._denials.record("nonce", digest, refusal, node_id)
         except CatenaError as error:
             return error
+        return refusal
 
     def attest(self, evidence: Evidence) -> AttestResult:
         """Steps 5 to 7.
 
         Raises ``FormatError`` and ``UnauthenticatedRefusal`` for evidence that says nothing
-        about the node, ``UnknownNode``, ``LogsMissing``, ``RacedAttestation``, and whatever
+        about the node, ``UnknownNode``, ``RetiredNode``, ``LogsMissing``, ``RacedAttestation``, and whatever
         keeps the log or the database from being written.
         """
         return _only(self.attest_all((evidence,)))
@@ -321,6 +333,7 @@ class Attestation:
         node = nodes.get(node_id)
         if node is None:
             raise self._unknown(node_id, "attest", digest)
+        self._require_on_the_rolls(node, "attest", digest)
         wanted = tuple(Sha256Hex(log.sha256) for log in evidence.manifest)
         contents = _contents(rows, node, evidence, before)
         submitted = _Submitted(evidence, bare, digest, contents, wanted)
@@ -330,6 +343,14 @@ class Attestation:
             rows,
             _Judged(node, judgement, submitted, standard.at, standard.policy, standard.named),
         )
+
+    def _require_on_the_rolls(self, node: Node, request: str, digest: Sha256Hex) -> None:
+        """Raises ``RetiredNode``, which is logged."""
+        try:
+            require_on_the_rolls(node)
+        except RetiredNode as error:
+            self._denials.record(request, digest, error, node.id)
+            raise
 
     def _unknown(self, node_id: NodeId, request: str, digest: Sha256Hex) -> UnknownNode:
         """The refusal of an id that no TPM has enrolled with; it is logged."""
@@ -479,7 +500,8 @@ class Attestation:
             certificate=grant.pem,
             secrets=grant.secrets,
             receipts=receipts,
-            interval=self._setting.interval,
+            interval=self._setting.rhythm.interval_of(found.node.role),
+            poll=self._setting.demand_poll or msgspec.UNSET,
             tokens=conclusion.tokens or msgspec.UNSET,
             bundle=self._setting.authorities.news(found.at) or msgspec.UNSET,
         )
@@ -548,6 +570,8 @@ def _verdict_entry(found: _Judged, standing: Standing) -> Verdict:
             tpm_kind=known_to_appraise(node).tpm_kind,
             tpm=tpm_of(node),
             role=node.role or "",
+            site=node.site or msgspec.UNSET,
+            channel=node.channel or msgspec.UNSET,
             attested=node.last_attested,
             reset_count=node.reset_count,
             restart_count=node.restart_count,
@@ -567,12 +591,13 @@ def _effects(rows: Transaction, logged: Sequence[_Logged]) -> None:
 
     Nodes in the order of their ids: another replica that wants the same ones waits, and no more.
     """
-    for one in logged:
-        _change_state(rows, one.sealed.conclusion.found.node, one.sealed.conclusion.standing)
     attested = sorted((_attested(rows, one) for one in logged), key=lambda one: one.node_id)
     # Compare and swap, so that of two replicas only one concludes.
     if not rows.nodes.attested(attested):
-        raise RacedAttestation("another replica concluded an attestation of this node first")
+        raise RacedAttestation("the node attested elsewhere, or its state changed, meanwhile")
+    for one in logged:
+        found = one.sealed.conclusion.found
+        _change_state(rows, found.node, one.sealed.conclusion.standing, found.at)
     rows.appraisals.insert_all([_appraisal(one) for one in logged])
     for one in logged:
         for news in one.sealed.conclusion.news:
@@ -587,14 +612,20 @@ def _effects(rows: Transaction, logged: Sequence[_Logged]) -> None:
             rows.certificates.prune(before=found.at)
 
 
-def _change_state(rows: Transaction, node: Node, standing: Standing) -> None:
+def _change_state(rows: Transaction, node: Node, standing: Standing, now: datetime) -> None:
     """Most attestations change nothing here, and are spared the write."""
     if (node.state, node.state_reason, node.readmitted) != (
         standing.state,
         standing.why,
         standing.readmitted,
     ):
-        rows.nodes.set_state(node.id, standing.state, standing.why, readmitted=standing.readmitted)
+        rows.nodes.set_state(
+            node.id,
+            standing.state,
+            standing.why,
+            readmitted=standing.readmitted,
+            since=None if node.state == standing.state else now,
+        )
 
 
 def _attested(rows: Transaction, logged: _Logged) -> Attested:
@@ -608,6 +639,7 @@ def _attested(rows: Transaction, logged: _Logged) -> Attested:
         boot_log = rows.logs.put("tcg2", found.evidence.contents[judgement.proven.boot_log])
     return Attested(
         node_id=node.id,
+        state=node.state,
         before=node.clock_triple,
         after=node.clock_triple if judgement.proven is None else judgement.proven.clock,
         at=found.at,

@@ -7,14 +7,18 @@ keys, vouched for as before, nothing is new and nothing is logged.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from datetime import datetime
 
 import msgspec
 
 from catena.appraise.attestation_key import check_attestation_key
-from catena.appraise.endorsement import Endorsement, endorse
+from catena.appraise.endorsement import Endorsement, EndorsementKind, endorse
+from catena.audit.entries import Approval, Entry
 from catena.audit.entries import Enrolment as EnrolmentEntry
 from catena.errors import Refusal
+from catena.formats.certificate import issuer_and_serial
 from catena.formats.nodeapi import (
     ActivateRequest,
     EnrollChallenge,
@@ -28,8 +32,12 @@ from catena.keys.protect import make_credential
 from catena.service import states
 from catena.service.denials import Denials
 from catena.service.endorsements import Endorsements
+from catena.service.inventory import ListedNameTaken, expected_for
 from catena.service.setting import Mode, Setting
+from catena.service.states import RetiredNode
 from catena.service.ticket import Memory, TicketOffice, expiry
+from catena.store.errors import Conflict
+from catena.store.inventory import ExpectedMachine
 from catena.store.nodes import Node, Reenrolment
 
 SECRET_SIZE = 32
@@ -61,7 +69,7 @@ class Enrolment:
             # (3) Whether the AK is an attestation key at all.
             check_attestation_key(ak)
             # (4) A challenge that exactly this EK opens, for exactly this AK.
-            return self._challenge(node_id, ek, ak, endorsement, request.name_hint)
+            return self._challenge(node_id, ek, ak, endorsement, request)
         except Refusal as refusal:
             digest = hashlib.sha256(ek.raw + ak.raw).hexdigest()
             self._denials.record("enroll", Sha256Hex(digest), refusal, node_id)
@@ -70,7 +78,8 @@ class Enrolment:
     def finish(self, request: ActivateRequest) -> EnrollResult:
         """Steps 5 to 7: the TPM met the challenge; it becomes, or already is, a node.
 
-        Raises ``ForgedTicket``, ``ExpiredTicket`` or ``WrongActivationSecret``.
+        Raises ``ForgedTicket``, ``ExpiredTicket``, ``WrongActivationSecret``, ``RetiredNode``, and in the
+        mode ``inventory`` ``NotExpected``, ``ListedTwice``, ``AlreadyArrived`` or ``ListedNameTaken``.
         """
         now = self._setting.now()
         # (5) Only now does the AK mean this TPM.
@@ -85,9 +94,10 @@ class Enrolment:
                 known = rows.nodes.get(memory.node_id)
                 pending = rows.reenrolments.get(memory.node_id)
             if known is None:
-                return self._admit(memory)  # (6)
+                return self._admit(memory, self._line_for(memory, request))  # (6)
+            self._require_on_the_rolls(known, request)
             if known.ak_public == memory.ak_public:
-                state, _ = states.shown_state(known, now, self._setting.certificate_lifetime)
+                state, _ = states.shown_state(known, now, self._setting.rhythm)
                 if (known.ek_root, known.tpm) != (
                     memory.endorsed_by,
                     msgspec.json.encode(memory.tpm),
@@ -98,9 +108,25 @@ class Enrolment:
                 self._remember_new_key(known, memory)  # (7)
         return EnrollResult(node_id=known.id, state=states.PENDING, name=known.name)
 
+    def _require_on_the_rolls(self, node: Node, request: ActivateRequest) -> None:
+        try:
+            states.require_on_the_rolls(node)
+        except RetiredNode as refusal:
+            digest = hashlib.sha256(request.ticket).hexdigest()
+            self._denials.record("activate", Sha256Hex(digest), refusal, node.id)
+            raise
+
     def _challenge(
-        self, node_id: NodeId, ek: Public, ak: Public, endorsement: Endorsement, hint: str | None
+        self,
+        node_id: NodeId,
+        ek: Public,
+        ak: Public,
+        endorsement: Endorsement,
+        request: EnrollRequest,
     ) -> EnrollChallenge:
+        # A pinned EK's certificate was not verified: its serial number says nothing.
+        pinned = endorsement.kind is EndorsementKind.PINNED
+        issuer, serial = (None, None) if pinned else issuer_and_serial(request.ek_certificates[0])
         random = self._setting.random
         secret = random(SECRET_SIZE)
         blob, encrypted = make_credential(ek, ak.name(), secret, seed=random(ek.name_alg.size))
@@ -109,10 +135,12 @@ class Enrolment:
             ek_public=ek.raw,
             ak_public=ak.raw,
             endorsed_by=f"{endorsement.kind}:{endorsement.root_name}",
-            name_hint=hint,
+            name_hint=request.name_hint,
             secret_sha256=hashlib.sha256(secret).digest(),
             expires=expiry(self._setting.now()),
             tpm=endorsement.tpm,
+            ek_issuer=issuer,
+            ek_serial=serial,
         )
         return EnrollChallenge(
             node_id=node_id,
@@ -121,12 +149,35 @@ class Enrolment:
             ticket=self._tickets.issue(memory, random),
         )
 
-    def _admit(self, memory: Memory) -> EnrollResult:
-        """(6) A new node. Name and role come from a person, or from us in the mode ``open``."""
-        node = self._new_node(memory)
-        self._setting.journal.record(self._entry(memory, node, again=False))
+    def _line_for(self, memory: Memory, request: ActivateRequest) -> ExpectedMachine | None:
+        """The inventory's line about a new TPM; None in other modes. Raises as ``expected_for``."""
+        if self._setting.mode is not Mode.INVENTORY:
+            return None
+        try:
+            with self._setting.database.snapshot() as rows:
+                line = expected_for(rows, memory.node_id, memory.ek_issuer, memory.ek_serial)
+                holder = rows.nodes.find(line.name)
+            if holder is not None and holder.name == line.name:
+                raise ListedNameTaken("another node has the name that is listed", got=line.name)
+        except Refusal as refusal:
+            digest = hashlib.sha256(request.ticket).hexdigest()
+            self._denials.record("activate", Sha256Hex(digest), refusal, memory.node_id)
+            raise
+        return line
+
+    def _admit(self, memory: Memory, line: ExpectedMachine | None) -> EnrollResult:
+        """(6) A new node. Name and role come from a person, from the inventory, or from us in the
+        mode ``open``.
+        """
+        node = self._new_node(memory) if line is None else self._listed_node(memory, line)
+        entries: list[Entry] = [self._entry(memory, node, again=False)]
+        if line is not None:
+            entries.append(_admission(node, line, self._setting.now()))
+        self._setting.journal.record(*entries)
         with self._setting.journal.effect() as rows:
             rows.nodes.insert(node)
+            if line is not None and not rows.expected.arrived(line.name, node.id):
+                raise Conflict("another TPM enrolled as this machine first", got=line.name)
         return EnrollResult(node_id=node.id, state=states.PENDING, name=node.name)
 
     def _describe_again(self, known: Node, memory: Memory, state: NodeState) -> None:
@@ -134,6 +185,17 @@ class Enrolment:
         self._setting.journal.record(self._entry(memory, known, again=False, state=state))
         with self._setting.journal.effect() as rows:
             rows.nodes.describe_tpm(known.id, memory.endorsed_by, msgspec.json.encode(memory.tpm))
+
+    def _listed_node(self, memory: Memory, line: ExpectedMachine) -> Node:
+        return dataclasses.replace(
+            self._new_node(memory),
+            name=line.name,
+            role=line.role,
+            site=line.site,
+            channel=line.channel,
+            state_reason=states.AWAITING_ATTESTATION,
+            approved_at=self._setting.now(),
+        )
 
     def _new_node(self, memory: Memory) -> Node:
         now, is_open = self._setting.now(), self._setting.mode is Mode.OPEN
@@ -153,6 +215,7 @@ class Enrolment:
             mode=self._setting.mode,
             enrolled_at=now,
             approved_at=now if is_open else None,
+            state_since=now,
         )
 
     def _remember_new_key(self, known: Node, memory: Memory) -> None:
@@ -178,3 +241,15 @@ class Enrolment:
             again=again,
             tpm=memory.tpm,
         )
+
+
+def _admission(node: Node, line: ExpectedMachine, now: datetime) -> Approval:
+    """What a person decided by listing the machine."""
+    return Approval(
+        at=now,
+        actor="server",
+        node_id=node.id,
+        node_name=line.name,
+        ak_sha256=hashlib.sha256(node.ak_public).hexdigest(),
+        role=line.role,
+    )

@@ -13,15 +13,23 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from catena.appraise.explanation import ExplainedEvent
-from catena.appraise.quote import ClockState
+from catena.appraise.quote import (
+    ClockRollback,
+    ClockState,
+    ResetCountRollback,
+    RestartCountRollback,
+)
 from catena.appraise.tpmidentity import UNKNOWN_TPM, TpmIdentity
 from catena.appraise.verdict import Appraisal, KnownNode, Verdict
 from catena.errors import Refusal
 from catena.formats.nodeapi import Reason
 from catena.ids import HashAlg, Sha256Hex
 from catena.service.containers import ProvenContainers
+from catena.service.states import SUSPECTED_CLONE
 from catena.service.views import EventView
 from catena.store.nodes import Clock, Node
+
+_WENT_BACK = (ResetCountRollback, RestartCountRollback, ClockRollback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +99,13 @@ def events_json(appraisal: Appraisal) -> bytes:
 
 def refused(refusal: Refusal) -> Judgement:
     """A refusal that speaks about the node itself."""
+    return Judgement(reasons_of(refusal))
+
+
+def reasons_of(refusal: Refusal) -> tuple[Reason, ...]:
+    """A refusal as reasons; of a TPM that went back also what that may mean."""
     reason = Reason(code=refusal.code, message=str(refusal), remedy=refusal.remedy)
-    return Judgement((reason,))
+    return (reason, SUSPECTED_CLONE) if isinstance(refusal, _WENT_BACK) else (reason,)
 
 
 def known_to_appraise(node: Node) -> KnownNode:
@@ -106,6 +119,8 @@ def known_to_appraise(node: Node) -> KnownNode:
         tpm=tpm_of(node),
         attested=node.last_attested,
         role=node.role or "",
+        site=node.site or "",
+        channel=node.channel or "",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -14,10 +14,10 @@ from catena.formats.nodeapi import NodeState, Reason
 from catena.ids import HashAlg, NodeId
 from catena.measure.changes import Difference
 from catena.measure.difference import compare, side_of_log
-from catena.service import pages
+from catena.service import pages, states
 from catena.service.containers import ContainersDocument, kept_of, view_of
 from catena.service.judgement import tpm_of
-from catena.service.pages import NodeKey, Page, PageRequest, page_of
+from catena.service.pages import NodeKey, NodesRequest, Page, page_of
 from catena.service.setting import Setting
 from catena.service.states import shown_state
 from catena.service.views import EventView, ExplanationView, NodeView
@@ -54,14 +54,21 @@ class Nodes:
         with self._setting.database.snapshot() as rows:
             return tuple(self.view(rows, node) for node in rows.nodes.list())
 
-    def page(self, request: PageRequest) -> Page[NodeView]:
-        """Some of them. Raises ``BadCursor``."""
+    def page(self, request: NodesRequest) -> Page[NodeView]:
+        """Some of them; without retired ones unless these are asked for. Raises ``BadCursor``.
+
+        A page may hold less than its limit: what is stale by now shows only when it is looked at.
+        """
         key = pages.decode(request.cursor, NodeKey)
         after = None if key is None else (key.at, NodeId(key.id))
         with self._setting.database.snapshot() as rows:
-            found = rows.nodes.page(after, request.limit + 1)
+            found = rows.nodes.page(
+                after, request.limit + 1, states=_recorded_as(request), role=request.role
+            )
             page = page_of(found, request.limit, lambda node: NodeKey(node.enrolled_at, node.id))
-            return Page(tuple(self.view(rows, node) for node in page.items), page.cursor)
+            views = (self.view(rows, node) for node in page.items)
+            wanted = (one for one in views if request.state in {None, one.state})
+            return Page(tuple(wanted), page.cursor)
 
     def show(self, name: str) -> NodeView:
         """One node by name or unique id prefix. Raises ``UnknownNode``, ``AmbiguousNode``."""
@@ -123,8 +130,8 @@ class Nodes:
             firmware=_firmware(latest),
             untrusted_name_hint=node.name_hint,
             enrolled_at=rfc3339(node.enrolled_at),
-            approved_at=None if node.approved_at is None else rfc3339(node.approved_at),
-            last_attested=None if node.last_attested is None else rfc3339(node.last_attested),
+            approved_at=_moment(node.approved_at),
+            last_attested=_moment(node.last_attested),
             last_verdict=node.last_verdict,
             reasons=()
             if latest is None
@@ -132,10 +139,29 @@ class Nodes:
             boot_log=node.boot_log,
             waiting_key=None if waiting is None else hashlib.sha256(waiting.ak_public).hexdigest(),
             certificate_expires=rfc3339(valid[-1].not_after) if valid else None,
+            state_since=_moment(self._since(node, why)),
+            due_at=_moment(self._due(node)),
+            stale_at=_moment(states.stale_at(node, self._setting.rhythm)),
+            attest_by=_moment(node.attest_by),
+            site=node.site,
+            channel=node.channel,
+            former_name=node.former_name,
         )
 
+    def _since(self, node: Node, why: str) -> datetime | None:
+        """Since when the node is in the state it is shown in."""
+        if node.state == states.TRUSTED and why:
+            return states.stale_at(node, self._setting.rhythm)
+        return node.state_since
+
+    def _due(self, node: Node) -> datetime | None:
+        """When the node attests next, if it keeps its interval."""
+        if node.last_attested is None or node.state == states.RETIRED:
+            return None
+        return node.last_attested + timedelta(seconds=self._setting.rhythm.interval_of(node.role))
+
     def _state(self, node: Node) -> tuple[NodeState, str]:
-        return shown_state(node, self._setting.now(), self._setting.certificate_lifetime)
+        return shown_state(node, self._setting.now(), self._setting.rhythm)
 
 
 def _since(logs: Sequence[bytes | None], facts: Mapping[str, object]) -> Difference | None:
@@ -171,6 +197,21 @@ def find(rows: Transaction, name: str) -> Node:
     if node is None:
         raise UnknownNode("no node has this name or id")
     return node
+
+
+def _recorded_as(request: NodesRequest) -> tuple[str, ...]:
+    """The states that a row may have to be shown in the one asked for."""
+    if request.state == states.STALE:
+        return (states.STALE, states.TRUSTED)
+    if request.state is not None:
+        return (request.state,)
+    return (
+        () if request.retired else (states.PENDING, states.TRUSTED, states.UNTRUSTED, states.STALE)
+    )
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
 
 
 def rfc3339(moment: datetime) -> str:

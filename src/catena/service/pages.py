@@ -16,7 +16,8 @@ from typing import Annotated, Generic, TypeVar
 import msgspec
 
 from catena.errors import FormatError
-from catena.service.views import View
+from catena.formats.nodeapi import NodeState
+from catena.service.views import Label, View
 
 MAX_PAGE = 500
 DEFAULT_PAGE = 100
@@ -35,11 +36,31 @@ class PageRequest(View, frozen=True, kw_only=True):
     cursor: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
 
 
+class NodesRequest(PageRequest, frozen=True, kw_only=True):
+    """Which nodes: of a state as of now, of a role, and whether retired ones count."""
+
+    state: NodeState | None = None
+    role: Label | None = None
+    retired: bool = False
+
+
+class ExpectedRequest(PageRequest, frozen=True, kw_only=True):
+    """Which expected machines: those that have not shown up, or ``all`` that are listed."""
+
+    all: bool = False
+
+
 class NodeKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """Nodes are listed by their enrolment."""
 
     at: Moment
     id: str
+
+
+class ExpectedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Expected machines are listed by name."""
+
+    name: str
 
 
 class SecretKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -58,6 +58,7 @@ from catena.formats.nodeapi import Reason
 from catena.ids import NodeId
 from catena.keys.signer import PublicKey
 from catena.service import shipped
+from catena.service.judgement import reasons_of
 from catena.service.references import prepared, read_reference
 from catena.service.states import AWAITING_APPROVAL, AWAITING_READMISSION
 
@@ -332,6 +333,8 @@ def _known(entry: Verdict, before: KnownBefore, ak_public: bytes) -> KnownNode:
         tpm=UNKNOWN_TPM if isinstance(before.tpm, msgspec.UnsetType) else before.tpm,
         attested=before.attested,
         role=before.role,
+        site=before.site or "",
+        channel=before.channel or "",
     )
 
 
@@ -348,8 +351,7 @@ def _appraised(inputs: Inputs, at: datetime) -> tuple[str | None, tuple[Reason, 
         )
     except Refusal as refusal:
         if is_authenticated(refusal):
-            reason = Reason(code=refusal.code, message=str(refusal), remedy=refusal.remedy)
-            return None, (reason,)
+            return None, reasons_of(refusal)
         raise VerdictDiffers((f"the evidence says nothing about the node: {refusal}",)) from refusal
     except CatenaError as error:
         raise UnreadableEvidence(f"the evidence cannot be appraised: {error}") from error

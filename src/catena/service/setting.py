@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,6 +17,7 @@ from catena.formats.containerlog import CONTAINER_PCR
 from catena.keys.signer import PublicKey
 from catena.service.authorities import Authorities
 from catena.service.journal import Journal
+from catena.service.states import Rhythm
 from catena.service.stopwatch import Observe, unobserved
 from catena.service.vouching import Vouching
 from catena.store.database import Database
@@ -28,6 +29,7 @@ class Mode(StrEnum):
     """How an unknown TPM becomes a node (TRUST, enrolment step 6)."""
 
     APPROVE = "approve"
+    INVENTORY = "inventory"
     OPEN = "open"
 
 
@@ -72,7 +74,12 @@ class Setting:
     container_indices: tuple[int, ...] = ()
     """NV indices that hold the records instead; the PCR then seals them, and grows once."""
     interval: int = 30
-    """Seconds between two attestations of a node."""
+    """Seconds between two attestations of a node, unless ``intervals`` names its role."""
+    intervals: Mapping[str, int] = field(default_factory=dict)
+    missed_intervals: int = 4
+    """So many without an attestation make a trusted node stale."""
+    demand_poll: int = 0
+    """Seconds between two questions of an agent whether it is to attest now; 0: it asks never."""
     certificate_lifetime: timedelta = timedelta(minutes=10)
     vouching: Vouching | None = None
     """Makes tokens for third parties, if there is a key for them."""
@@ -82,3 +89,10 @@ class Setting:
     """Is told how long the steps of an attestation take."""
     now: Callable[[], datetime]
     random: Callable[[int], bytes]
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """How often nodes attest, and how long they may be silent."""
+        return Rhythm(
+            self.interval, self.missed_intervals, self.certificate_lifetime, self.intervals
+        )

@@ -1,31 +1,46 @@
-"""What a node is to the service, and how verdicts and people move it. Pure.
+"""What a node is to the service, and how verdicts, silence and people move it. Pure.
 
-=============  =================================  ==========================================
-state          because                            leaves it by
-=============  =================================  ==========================================
-``pending``    nobody approved it yet             approval, then a first attestation
-``pending``    approved, not attested yet         a verdict
-``trusted``    approved, last verdict trusted     an untrusted verdict
-``untrusted``  an authenticated untrusted one     a trusted verdict *and* a readmission
-=============  =================================  ==========================================
+=============  ====================================  ==========================================
+state          because                               leaves it by
+=============  ====================================  ==========================================
+``pending``    nobody approved it yet                approval, then a first attestation
+``pending``    approved, not attested yet            a verdict
+``trusted``    approved, last verdict trusted        an untrusted verdict, or silence
+``untrusted``  an authenticated untrusted one        a trusted verdict *and* a readmission
+``stale``      trusted, then silent for too long     a verdict
+``retired``    a person took it off the rolls        a person's approval, as if it were new
+=============  ====================================  ==========================================
 
 A node that nobody approved is appraised like any other but stays ``pending``: its verdict is
 what a person looks at before approving. A readmission is used up by the next verdict that is
-untrusted: it does not excuse what happens later.
+untrusted: it does not excuse what happens later. Silence says nothing against a node: a stale one
+is trusted again by a trusted verdict alone. Only trusted nodes become stale, so that nobody gets
+round a readmission by being silent. Evidence of a retired node is not even appraised.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from catena.formats.nodeapi import NodeState, Reason
+from catena.errors import Refusal
+from catena.formats.nodeapi import JITTER, NodeState, Reason
 from catena.store.nodes import Node
 
 PENDING: Final = "pending"
 TRUSTED: Final = "trusted"
 UNTRUSTED: Final = "untrusted"
+STALE: Final = "stale"
+RETIRED: Final = "retired"
+
+_STATES: Final[Mapping[str, NodeState]] = {
+    PENDING: PENDING,
+    TRUSTED: TRUSTED,
+    STALE: STALE,
+    RETIRED: RETIRED,
+}
 
 AWAITING_APPROVAL = Reason(
     code="awaiting-approval",
@@ -37,8 +52,56 @@ AWAITING_READMISSION = Reason(
     message="The node was untrusted and nobody has readmitted it",
     remedy="Find out why it was untrusted (`catena node explain`), then `catena node approve NODE`.",
 )
+SUSPECTED_CLONE = Reason(
+    code="suspected-clone",
+    message="A TPM with this key was further ahead: two machines may have it in turns",
+    remedy=(
+        "Find out whether the TPM was cleared or a virtual machine put back. If not, a copy runs elsewhere: "
+        "retire the node, and give the machine another TPM."
+    ),
+)
 AWAITING_ATTESTATION = "awaiting-attestation"
 VERDICT_EXPIRED = "verdict-expired"
+MISSED_INTERVALS = "missed-intervals"
+DEMAND_UNANSWERED = "demand-unanswered"
+
+
+class RetiredNode(Refusal):
+    """A machine that was taken off the rolls and came back."""
+
+    code = "retired-node"
+    remedy = "If it shall come back, a person approves it as a new one: `catena node approve ID --name --role`."
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often nodes attest, and how long they may be silent.
+
+    ``interval`` is in seconds, ``of_role`` where a role has another; ``missed`` intervals without an
+    attestation, or a verdict older than ``lifetime``, make a trusted node stale.
+    """
+
+    interval: int
+    missed: int
+    lifetime: timedelta
+    of_role: Mapping[str, int] = field(default_factory=dict)
+
+    def interval_of(self, role: str | None) -> int:
+        """Seconds between two attestations of a node with this role."""
+        return self.of_role.get(role or "", self.interval)
+
+    def patience(self, role: str | None) -> timedelta:
+        """How long after an attestation a node is stale, if it is not demanded earlier.
+
+        An interval is missed when it is over at its longest (``JITTER``).
+        """
+        seconds = self.interval_of(role) * self.missed * (1 + JITTER)
+        return min(timedelta(seconds=seconds), self.lifetime)
+
+    @property
+    def shortest(self) -> timedelta:
+        """No role's patience is less."""
+        return min(map(self.patience, ("", *self.of_role)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +117,11 @@ class Standing:
 
 
 def after_verdict(node: Node, *, trusted: bool, why: str) -> Standing:
-    """The node's standing after a verdict; ``why`` is the first reason's code, or empty."""
+    """The node's standing after a verdict; ``why`` is the first reason's code, or empty.
+
+    Raises ``RetiredNode``: no verdict brings a retired node back.
+    """
+    require_on_the_rolls(node)
     if node.approved_at is None:
         return Standing(PENDING, AWAITING_APPROVAL.code, False, False, AWAITING_APPROVAL)
     if not trusted:
@@ -65,11 +132,37 @@ def after_verdict(node: Node, *, trusted: bool, why: str) -> Standing:
     return Standing(TRUSTED, "", admitted=True, readmitted=False)
 
 
-def shown_state(node: Node, now: datetime, lifetime: timedelta) -> tuple[NodeState, str]:
-    """State and reason as of now: a trusted verdict that nobody renewed has expired."""
-    if node.state == TRUSTED:
-        attested = node.last_attested
-        if attested is None or now - attested > lifetime:
-            return UNTRUSTED, VERDICT_EXPIRED
-        return TRUSTED, node.state_reason
-    return (PENDING if node.state == PENDING else UNTRUSTED), node.state_reason
+def require_on_the_rolls(node: Node) -> None:
+    """Raises ``RetiredNode``."""
+    if node.state == RETIRED:
+        raise RetiredNode("this node was retired", got=node.state_reason or None)
+
+
+def stale_at(node: Node, rhythm: Rhythm) -> datetime | None:
+    """When a trusted node becomes, or became, stale; None for a node in another state."""
+    if node.state != TRUSTED or node.last_attested is None:
+        return None
+    silent = node.last_attested + rhythm.patience(node.role)
+    return silent if node.attest_by is None else min(silent, node.attest_by)
+
+
+def why_stale(node: Node, now: datetime, rhythm: Rhythm) -> str | None:
+    """Why a trusted node is stale as of now; None if it is not."""
+    if node.state != TRUSTED:
+        return None
+    attested = node.last_attested
+    if attested is None or now > attested + rhythm.lifetime:
+        return VERDICT_EXPIRED
+    if now > attested + rhythm.patience(node.role):
+        return MISSED_INTERVALS
+    if node.attest_by is not None and now > node.attest_by:
+        return DEMAND_UNANSWERED
+    return None
+
+
+def shown_state(node: Node, now: datetime, rhythm: Rhythm) -> tuple[NodeState, str]:
+    """State and reason as of now: a trusted node that went silent is stale, recorded so or not."""
+    why = why_stale(node, now, rhythm)
+    if why is not None:
+        return STALE, why
+    return _STATES.get(node.state, UNTRUSTED), node.state_reason

@@ -49,7 +49,10 @@ class WrongActivationSecret(Refusal):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What a ticket holds; ``expires`` is in seconds since 1970 UTC."""
+    """What a ticket holds; ``expires`` is in seconds since 1970 UTC.
+
+    ``ek_issuer`` and ``ek_serial`` are of an EK certificate that was verified; None without one.
+    """
 
     node_id: NodeId
     ek_public: bytes
@@ -59,6 +62,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     secret_sha256: bytes
     expires: float
     tpm: TpmIdentity = UNKNOWN_TPM
+    ek_issuer: str | None = None
+    ek_serial: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

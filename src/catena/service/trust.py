@@ -6,18 +6,22 @@ from dataclasses import dataclass
 
 from catena.service.approval import Approval
 from catena.service.attestation import Attestation
+from catena.service.demands import Demands
 from catena.service.denials import Denials
 from catena.service.endorsements import Endorsements
 from catena.service.enrolment import Enrolment
 from catena.service.grant import Grants
 from catena.service.idempotency import Idempotency
+from catena.service.inventory import Inventory
 from catena.service.nodes import Nodes
 from catena.service.people import People
 from catena.service.policies import Policies
 from catena.service.references import References
+from catena.service.retirement import Retirement
 from catena.service.secrets import Secrets
 from catena.service.setting import Setting
 from catena.service.simulation import Simulation
+from catena.service.staleness import Staleness
 from catena.service.tokens import Tokens
 from catena.service.uses import TokenUses
 
@@ -40,6 +44,10 @@ class TrustService:
     idempotency: Idempotency
     people: People
     tokens: Tokens
+    retirement: Retirement
+    demands: Demands
+    inventory: Inventory
+    staleness: Staleness
 
 
 def build(setting: Setting) -> TrustService:
@@ -64,4 +72,8 @@ def build(setting: Setting) -> TrustService:
         idempotency=Idempotency(setting),
         people=People(setting.journal, setting.database, setting.now),
         tokens=Tokens(setting, setting.token_longest),
+        retirement=Retirement(setting, nodes),
+        demands=Demands(setting, nodes),
+        inventory=Inventory(setting),
+        staleness=Staleness(setting),
     )

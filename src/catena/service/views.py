@@ -12,6 +12,7 @@ import msgspec
 
 from catena.appraise.tpmidentity import TpmIdentity
 from catena.formats.endorsements import Content, FileName, Source, Type, Vouches
+from catena.formats.inventory import MAX_MACHINES, Machine
 from catena.formats.nodeapi import Hex256, NodeState, Reason
 from catena.formats.references import ExpectedEvent
 from catena.measure.changes import Difference
@@ -40,7 +41,7 @@ class NodeView(View, frozen=True, kw_only=True):
     state: NodeState
     state_reason: str
     mode: str
-    """How it came in: ``approve`` or ``open``."""
+    """How it came in: ``inventory``, ``approve`` or ``open``."""
     endorsed_by: str
     """The root that vouches for its TPM."""
     tpm: TpmIdentity
@@ -57,6 +58,17 @@ class NodeView(View, frozen=True, kw_only=True):
     waiting_key: str | None = None
     """SHA-256 of another attestation key that this TPM enrolled and nobody approved."""
     certificate_expires: str | None = None
+    state_since: str | None = None
+    due_at: str | None = None
+    """When its next attestation is due."""
+    stale_at: str | None = None
+    """When a trusted node is stale, if it is silent until then."""
+    attest_by: str | None = None
+    """Somebody demanded an attestation by then."""
+    site: str | None = None
+    channel: str | None = None
+    former_name: str | None = None
+    """What a retired node was called."""
 
 
 class EventView(View, frozen=True, kw_only=True):
@@ -353,6 +365,77 @@ class LoginRequest(View, frozen=True, kw_only=True):
     """An ID token of that provider."""
 
     id_token: Annotated[str, msgspec.Meta(max_length=16_384)]
+
+
+Why = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class FarewellRequest(View, frozen=True, kw_only=True):
+    """Why a node is retired, or what waits is rejected; it is in the log as it is."""
+
+    reason: Why
+
+
+class ReplacementRequest(View, frozen=True, kw_only=True):
+    """The node, by id, that takes another's place."""
+
+    by: str
+
+
+class Farewell(View, frozen=True, kw_only=True):
+    """The node afterwards, and the secrets that the one which left was given: rotate them."""
+
+    node: NodeView
+    secrets: tuple[str, ...] = ()
+
+
+class DemandRequest(View, frozen=True, kw_only=True):
+    """Who is to attest within how many seconds: one node, a role's, or (neither is given) all."""
+
+    node: str | None = None
+    role: Label | None = None
+    within: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two answers to who is meant."""
+        if self.node is not None and self.role is not None:
+            raise ValueError("`node` and `role` exclude each other")
+
+
+class Demanded(View, frozen=True, kw_only=True):
+    """How many nodes were asked, and by when the last of them is to attest."""
+
+    nodes: int
+    by: str
+
+
+class InventoryRequest(View, frozen=True, kw_only=True):
+    """Machines to expect, or with ``dry_run`` only whether they could be."""
+
+    machines: Annotated[tuple[Machine, ...], msgspec.Meta(max_length=MAX_MACHINES)]
+    dry_run: bool = False
+
+
+class Imported(View, frozen=True, kw_only=True):
+    """How many machines are expected now that were not, and how many were already."""
+
+    added: int
+    unchanged: int
+    dry_run: bool
+
+
+class ExpectedView(View, frozen=True, kw_only=True):
+    """An expected machine; ``node`` is the id it enrolled with, None until it does."""
+
+    name: str
+    role: str
+    site: str | None
+    channel: str | None
+    ek_sha256: str | None
+    ek_issuer: str | None
+    ek_serial: str | None
+    listed_at: str
+    node: str | None
 
 
 class SecretRequest(View, frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ from catena.store.errors import (
     DriverMissing,
 )
 from catena.store.idempotency import KeptAnswers
+from catena.store.inventory import Expected
 from catena.store.keysinforce import KeysInForce
 from catena.store.logfiles import LogBatches, LogFiles
 from catena.store.logs import Logs
@@ -52,6 +53,7 @@ from catena.store.nodes import Nodes, Reenrolments
 from catena.store.people import People
 from catena.store.policies import Policies
 from catena.store.references import References
+from catena.store.rounds import Rounds
 from catena.store.secrets import Secrets
 
 BUSY_TIMEOUT_MS = 5000
@@ -75,6 +77,7 @@ class Transaction:
         "certificates",
         "container_records",
         "endorsements",
+        "expected",
         "kept_answers",
         "keys_in_force",
         "log_batches",
@@ -86,6 +89,7 @@ class Transaction:
         "policies",
         "reenrolments",
         "references",
+        "rounds",
         "secrets",
         "tokens",
     )
@@ -93,6 +97,8 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self.nodes = Nodes(connection)
         self.reenrolments = Reenrolments(connection)
+        self.expected = Expected(connection)
+        self.rounds = Rounds(connection)
         self.logs = Logs(connection)
         self.appraisals = Appraisals(connection, self.logs)
         self.container_records = ContainerRecords(connection)

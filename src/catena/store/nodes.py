@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from catena.ids import NodeId, NodeName, Sha256Hex
 from catena.store import schema
-from catena.store.errors import AmbiguousNode, NameTaken, NoSuchRow
+from catena.store.errors import AmbiguousNode, Conflict, NameTaken, NoSuchRow
 
 _nodes = schema.nodes
 _pending = schema.reenrolments
@@ -55,6 +55,14 @@ class Node:
     boot_log: Sha256Hex | None = None
     trusted_log: Sha256Hex | None = None
     tpm: bytes | None = None
+    state_since: datetime | None = None
+    """None for a node whose state is older than this column."""
+    attest_by: datetime | None = None
+    """Somebody demanded an attestation by then, and none was concluded since."""
+    site: str | None = None
+    channel: str | None = None
+    former_name: NodeName | None = None
+    """What a retired node was called; its ``name`` is free."""
 
     @property
     def clock_triple(self) -> Clock:
@@ -70,6 +78,8 @@ class Attested:
     """
 
     node_id: NodeId
+    state: str
+    """The node's state as it was read: it has changed meanwhile, or it counts."""
     before: Clock
     after: Clock
     at: datetime
@@ -92,7 +102,9 @@ _NAMES = tuple(Node.__dataclass_fields__)
 _ALL = select(*_COLUMNS).order_by(_nodes.c.enrolled_at, _nodes.c.id)
 _GET = select(*_COLUMNS).where(_nodes.c.id == bindparam("id"))
 _GET_ALL = select(*_COLUMNS).where(_nodes.c.id.in_(bindparam("ids", expanding=True)))
-_KNOWN = select(_nodes.c.id).where(_nodes.c.id.in_(bindparam("ids", expanding=True)))
+_STATES = select(_nodes.c.id, _nodes.c.state).where(
+    _nodes.c.id.in_(bindparam("ids", expanding=True))
+)
 _BY_NAME = select(*_COLUMNS).where(_nodes.c.name == bindparam("name"))
 _COUNT = select(_nodes.c.state, func.count()).group_by(_nodes.c.state)
 _ADVANCE = (
@@ -102,6 +114,7 @@ _ADVANCE = (
         _nodes.c.reset_count == bindparam("old_reset"),
         _nodes.c.restart_count == bindparam("old_restart"),
         _nodes.c.clock == bindparam("old_clock"),
+        _nodes.c.state == bindparam("old_state"),
     )
     .values(
         reset_count=bindparam("new_reset"),
@@ -117,6 +130,7 @@ _RECORDED = (
         last_verdict=bindparam("verdict"),
         boot_log=bindparam("log"),
         trusted_log=bindparam("trusted"),
+        attest_by=None,
     )
 )
 _ATTESTED = (
@@ -126,8 +140,10 @@ _ATTESTED = (
         _nodes.c.reset_count == bindparam("old_reset"),
         _nodes.c.restart_count == bindparam("old_restart"),
         _nodes.c.clock == bindparam("old_clock"),
+        _nodes.c.state == bindparam("old_state"),
     )
     .values(
+        attest_by=None,
         reset_count=bindparam("new_reset"),
         restart_count=bindparam("new_restart"),
         clock=bindparam("new_clock"),
@@ -157,9 +173,10 @@ class Nodes:
         rows = self._connection.execute(_GET_ALL, {"ids": list(ids)})
         return {row[0]: Node(**dict(zip(_NAMES, row, strict=True))) for row in rows}
 
-    def known(self, ids: Sequence[NodeId]) -> frozenset[NodeId]:
-        """Those of the ids that are a node's."""
-        return frozenset(self._connection.execute(_KNOWN, {"ids": list(ids)}).scalars())
+    def states(self, ids: Sequence[NodeId]) -> Mapping[NodeId, str]:
+        """The states of those of the nodes that there are."""
+        rows = self._connection.execute(_STATES, {"ids": list(ids)})
+        return {NodeId(node_id): state for node_id, state in rows}
 
     def find(self, name_or_prefix: str) -> Node | None:
         """The node with this name, or the only one whose id starts so.
@@ -180,9 +197,23 @@ class Nodes:
         rows = self._connection.execute(_ALL).mappings()
         return tuple(Node(**row) for row in rows)
 
-    def page(self, after: tuple[datetime, NodeId] | None, limit: int) -> tuple[Node, ...]:
-        """As ``list``, at most ``limit`` behind the node with this enrolment and id."""
+    def page(
+        self,
+        after: tuple[datetime, NodeId] | None,
+        limit: int,
+        *,
+        states: Sequence[str] = (),
+        role: str | None = None,
+    ) -> tuple[Node, ...]:
+        """As ``list``, at most ``limit`` behind the node with this enrolment and id.
+
+        ``states`` and ``role``, if given, are the only ones that count.
+        """
         query = _ALL.limit(limit)
+        if states:
+            query = query.where(_nodes.c.state.in_(states))
+        if role is not None:
+            query = query.where(_nodes.c.role == role)
         if after is not None:
             at, node_id = after
             later = _nodes.c.enrolled_at > at
@@ -192,6 +223,28 @@ class Nodes:
     def count(self) -> dict[str, int]:
         """How many nodes are in each state."""
         return {str(state): number for state, number in self._connection.execute(_COUNT)}
+
+    def silent(
+        self, state: str, since: datetime, now: datetime, *, after: str, limit: int
+    ) -> tuple[Node, ...]:
+        """Nodes of a state that did not attest after ``since``, or not by when it was demanded.
+
+        By id, at most ``limit`` behind ``after``.
+        """
+        last, by = _nodes.c.last_attested, _nodes.c.attest_by
+        late = or_(last.is_(None), last < since, by < now)
+        query = (
+            select(*_COLUMNS)
+            .where(_nodes.c.state == state, late, _nodes.c.id > after)
+            .order_by(_nodes.c.id)
+            .limit(limit)
+        )
+        return tuple(Node(**row) for row in self._connection.execute(query).mappings())
+
+    def names(self) -> dict[str, NodeId]:
+        """The id of the node behind each name that is in use."""
+        query = select(_nodes.c.name, _nodes.c.id).where(_nodes.c.name.is_not(None))
+        return {row.name: NodeId(row.id) for row in self._connection.execute(query)}
 
     def insert(self, node: Node) -> None:
         """Add a node. Raises ``NameTaken``, or ``Conflict`` if its id is known (on leaving the
@@ -226,35 +279,95 @@ class Nodes:
         at: datetime,
         reason: str = "",
         readmitted: bool = False,
+        before: str | None = None,
     ) -> None:
-        """Give the node its name, role and state. Raises ``NameTaken`` and ``NoSuchRow``."""
+        """Give the node its name, role and state. Raises ``NameTaken`` and ``NoSuchRow``.
+
+        ``before`` is the state that it must be in still, if given: else ``Conflict``.
+        """
         self._refuse_taken_name(node_id, name)
+        values = {
+            "name": name,
+            "role": role,
+            "state": state,
+            "state_reason": reason,
+            "approved_at": at,
+            "readmitted": readmitted,
+        }
+        if before is not None and before != state:
+            values["state_since"] = at
         try:
-            self._change(
-                node_id,
-                {
-                    "name": name,
-                    "role": role,
-                    "state": state,
-                    "state_reason": reason,
-                    "approved_at": at,
-                    "readmitted": readmitted,
-                },
-            )
+            if before is None:
+                self._change(node_id, values)
+            elif not self.move(node_id, before, values):
+                raise Conflict("the node's state changed meanwhile", expected=before)
         except IntegrityError as error:
             raise NameTaken("another node was given this name at the same time") from error
 
     def set_state(
-        self, node_id: NodeId, state: str, reason: str, *, readmitted: bool | None = None
+        self,
+        node_id: NodeId,
+        state: str,
+        reason: str,
+        *,
+        readmitted: bool | None = None,
+        since: datetime | None = None,
     ) -> None:
-        """Change state and its reason, and on request the readmission mark."""
+        """Change state and its reason, and on request the readmission mark and the state's time."""
         values: dict[str, object] = {"state": state, "state_reason": reason}
+        if since is not None:
+            values["state_since"] = since
         if readmitted is not None:
             values["readmitted"] = readmitted
         self._change(node_id, values)
 
-    def advance_clock(self, node_id: NodeId, old: Clock, new: Clock) -> bool:
-        """Compare and swap the clock triple; False if somebody else moved it since ``old``."""
+    def move(self, node_id: NodeId, before: str, values: dict[str, object]) -> bool:
+        """Change a node that is in the state ``before`` still; False if it is not."""
+        where = (_nodes.c.id == node_id, _nodes.c.state == before)
+        changed = self._connection.execute(update(_nodes).where(*where).values(values))
+        return changed.rowcount == 1
+
+    def become_stale(self, node: Node, reason: str, at: datetime) -> bool:
+        """From trusted to stale, unless the node moved or attested since it was read."""
+        statement = (
+            update(_nodes)
+            .where(
+                _nodes.c.id == node.id,
+                _nodes.c.state == node.state,
+                _nodes.c.last_attested == node.last_attested,
+            )
+            .values(state="stale", state_reason=reason, state_since=at)
+        )
+        return self._connection.execute(statement).rowcount == 1
+
+    def retire(self, node: Node, reason: str, at: datetime) -> bool:
+        """Retired, its name free, whatever it waited for forgotten; False if it moved meanwhile."""
+        return self.move(
+            node.id,
+            node.state,
+            {
+                "state": "retired",
+                "state_reason": reason,
+                "state_since": at,
+                "name": None,
+                "former_name": node.name,
+                "readmitted": False,
+                "attest_by": None,
+            },
+        )
+
+    def place(self, node_id: NodeId, site: str | None, channel: str | None) -> None:
+        """Say where the node stands, and which release channel it follows."""
+        self._change(node_id, {"site": site, "channel": channel})
+
+    def demand(self, node_id: NodeId, by: datetime) -> None:
+        """Ask for an attestation by then; the next one answers it."""
+        self._change(node_id, {"attest_by": by})
+
+    def advance_clock(self, node_id: NodeId, old: Clock, new: Clock, state: str) -> bool:
+        """Compare and swap the clock triple; False if somebody else moved it since ``old``, or the
+        node is in another state than ``state``.
+        """
         result = self._connection.execute(
             _ADVANCE,
             {
@@ -262,6 +375,7 @@ class Nodes:
                 "old_reset": old.reset_count,
                 "old_restart": old.restart_count,
                 "old_clock": old.clock,
+                "old_state": state,
                 "new_reset": new.reset_count,
                 "new_restart": new.restart_count,
                 "new_clock": new.clock,
@@ -286,7 +400,7 @@ class Nodes:
     def attested(self, concluded: Sequence[Attested]) -> bool:
         """Remember attestations, each of another node.
 
-        Compare and swap on the clock: False if somebody else moved one of them since, and then
+        Compare and swap on clock and state: False if somebody else moved one of them since, and then
         nothing of this transaction may be kept.
         """
         result = self._connection.execute(_ATTESTED, [_attested(one) for one in concluded])
@@ -340,6 +454,7 @@ def _attested(one: Attested) -> dict[str, object]:
         "old_reset": one.before.reset_count,
         "old_restart": one.before.restart_count,
         "old_clock": one.before.clock,
+        "old_state": one.state,
         "new_reset": one.after.reset_count,
         "new_restart": one.after.restart_count,
         "new_clock": one.after.clock,

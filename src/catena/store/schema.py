@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 9.
+"""Tables of the trust service, schema version 10.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -28,7 +28,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -124,6 +124,33 @@ nodes = Table(
     Column("boot_log", Text, ForeignKey("logs.sha256")),
     Column("trusted_log", Text),
     Column("tpm", LargeBinary),
+    Column("state_since", Instant),
+    Column("attest_by", Instant),
+    Column("site", Text),
+    Column("channel", Text),
+    Column("former_name", Text),
+)
+
+expected_machines = Table(
+    "expected_machines",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("site", Text),
+    Column("channel", Text),
+    Column("ek_sha256", Text, unique=True),
+    Column("ek_issuer", Text),
+    Column("ek_serial", Text),
+    Column("listed_at", Instant, nullable=False),
+    Column("node_id", Text),
+    Index("ix_expected_machines_ek_serial", "ek_serial", "ek_issuer", unique=True),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("taken_at", Instant, nullable=False),
 )
 
 reenrolments = Table(

@@ -18,6 +18,12 @@ from catena.audit.entries.base import (
     EntryBase,
     cut,
 )
+from catena.audit.entries.life import (
+    AttestationDemanded,
+    InventoryChanged,
+    KeyRejected,
+    Transition,
+)
 from catena.audit.entries.nodes import (
     MAX_NAMED,
     MAX_REASONS,
@@ -61,6 +67,7 @@ __all__ = [
     "AdminSignIn",
     "AdminToken",
     "Approval",
+    "AttestationDemanded",
     "CertificateIssued",
     "ContainersRecorded",
     "Denial",
@@ -69,7 +76,9 @@ __all__ = [
     "Entry",
     "EntryBase",
     "InForce",
+    "InventoryChanged",
     "KeyChanged",
+    "KeyRejected",
     "KnownBefore",
     "LogContinues",
     "LogEnded",
@@ -84,6 +93,7 @@ __all__ = [
     "SecretChanged",
     "SecretReleased",
     "TokenIssued",
+    "Transition",
     "Verdict",
     "abridge",
     "cut",
@@ -110,5 +120,9 @@ Entry = (
     | LogEnded
     | LogContinues
     | EndorsementChanged
+    | Transition
+    | KeyRejected
+    | AttestationDemanded
+    | InventoryChanged
 )
 KINDS: dict[str, type[Entry]] = {kind.predicate_type(): kind for kind in get_args(Entry)}

@@ -54,7 +54,7 @@ class Enrolment(NodeEntry, frozen=True, kw_only=True):
 
 
 class Approval(NodeEntry, frozen=True, kw_only=True):
-    """A person (or ``open`` mode) gave a node its name and role, or let it back in."""
+    """A person gave a node its name and role, or let it back in; ``server``: the inventory did."""
 
     kind: ClassVar[str] = "approval"
 
@@ -94,6 +94,8 @@ class KnownBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     reset_count: int = 0
     restart_count: int = 0
     clock: int = 0
+    site: Word | msgspec.UnsetType = msgspec.UNSET
+    channel: Word | msgspec.UnsetType = msgspec.UNSET
 
 
 class InForce(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
