@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from catena.agent.identity import load_ca
+from catena.agent import trust
 from catena.appraise.endorsement import EndorsementKind
 from catena.containers.signature.certificates import MalformedCertificate, parse_chain
 from catena.containers.signature.x509 import present
@@ -100,7 +100,7 @@ def test_a_certificate_of_another_version_is_no_certificate_anywhere(tmp_path):
     with pytest.raises(FormatError):
         present([OTHER_VERSION], (), b"", "")
     with pytest.raises(FormatError):
-        load_ca(path.read_bytes())
+        trust.parse(path.read_bytes())
     with pytest.raises(UnusableKey):
         load_certificate(path)
 

@@ -124,7 +124,9 @@ def test_what_comes_back_is_the_server_that_was(filled, tmp_path):
 def test_keys_stay_out_unless_asked_for_and_then_they_are_sealed(filled, tmp_path):
     made = back_up(asked(filled), tmp_path / "without")
     assert not any(key.included for key in made.keys)
-    keys = {name: (filled.folder / name).read_bytes() for name in backup_file.OWN_KEYS}
+    keys = {
+        name: (filled.folder / name).read_bytes() for name in backup_file.own_keys(filled.folder)
+    }
     ca = (filled.keys.path / "ca.key").read_bytes()
     log = (filled.keys.path / "log.key").read_bytes()
     back_up(asked(filled, passphrase=PASSPHRASE), tmp_path / "with")
@@ -133,7 +135,7 @@ def test_keys_stay_out_unless_asked_for_and_then_they_are_sealed(filled, tmp_pat
         for key in (*keys.values(), ca, log, PASSPHRASE, PASSWORD, filled.token.encode()):
             assert key not in content
     restored = restore(wanted(filled, tmp_path / "without", tmp_path / "again"))
-    assert {key.name for key in restored.missing_keys} >= set(backup_file.OWN_KEYS)
+    assert {key.name for key in restored.missing_keys} >= set(backup_file.own_keys(filled.folder))
     found = check(tmp_path / "again", datetime.now(UTC))
     assert [one.code for one in found.findings].count("missing-key") == 3
     for name, key in keys.items():

@@ -18,9 +18,15 @@ ALLOWED = {
     ("GET", "/nodes/{name}"): ALL,
     ("GET", "/nodes/{name}/explanation"): LOOKING,
     ("POST", "/nodes/{name}/approval"): {"operator", "admin"},
+    ("POST", "/nodes/{name}/labels"): {"operator", "admin"},
+    ("POST", "/nodes/{name}/revocation"): {"operator", "admin"},
     ("GET", "/nodes/{name}/capture"): LOOKING,
     ("POST", "/captures"): {"admin"},
     ("GET", "/secrets"): LOOKING,
+    ("GET", "/secrets/{name}"): LOOKING,
+    ("POST", "/secrets/{name}/reading"): {"admin"},
+    ("POST", "/rekeying"): {"operator", "admin"},
+    ("GET", "/rotation"): LOOKING,
     ("PUT", "/secrets/{name}"): {"operator", "admin"},
     ("DELETE", "/secrets/{name}"): {"operator", "admin"},
     ("GET", "/references"): ALL,
@@ -76,6 +82,7 @@ def test_only_nodes_and_the_public_ask_without_a_token():
         "/readyz",
         "/v1/openapi.json",
         "/v1/docs",
+        "/v1/crl",
         "/log/checkpoint.cosigned",
     }
 
@@ -111,4 +118,4 @@ def test_an_auditor_changes_nothing():
 
     assert not [right for right in RIGHTS[Role.AUDITOR] if right.endswith(":write")]
     reading = {right for right in RIGHTS[Role.ADMIN] if not right.endswith(":write")}
-    assert reading - RIGHTS[Role.AUDITOR] == {"people:read"}
+    assert reading - RIGHTS[Role.AUDITOR] == {"people:read", "secrets:reveal"}

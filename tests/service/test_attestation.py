@@ -224,7 +224,7 @@ def test_what_the_tpm_signed_and_does_not_hold_makes_the_node_untrusted(admitted
     assert (result.certificate, result.secrets) == (None, ())
     assert result.reasons[0].code == "pcr-digest-mismatch"
     assert admitted.node("n1").state_reason == "pcr-digest-mismatch"
-    assert admitted.kinds()[-1] == "verdict"
+    assert admitted.kinds()[-2:] == ["verdict", "revocation"]
 
 
 def test_an_untrusted_node_stays_so_until_a_person_readmits_it(admitted, machine):
@@ -337,9 +337,7 @@ def test_of_two_conclusions_from_the_same_state_only_one_takes_effect(admitted, 
         receipts = append(leaves)
         with admitted.opened.database.transaction() as rows:
             node = rows.nodes.find("n1")
-            rows.nodes.advance_clock(
-                node.id, node.clock_triple, Clock(node.reset_count, 0, 2**40), node.state
-            )
+            rows.nodes.advance_clock(node, Clock(node.reset_count, 0, 2**40))
         return receipts
 
     journal.append = race

@@ -35,6 +35,7 @@ from catena.service.replay import (
     find_verdict,
     replay,
 )
+from catena.service.views import RevocationRequest
 from served import served
 
 VENDOR = default_policy_text() + "\n[vendor] a vendor vouches for the TPM\n  tpm_kind == 'vendor'\n"
@@ -86,6 +87,14 @@ def test_an_untrusted_verdict_comes_out_again_with_its_reasons(attested, machine
     assert found.verdict == "untrusted"
     assert "unclaimed-event" in [one.code for one in found.reasons]
     assert len(found.references) == 2
+
+
+def test_a_revoked_node_s_verdict_comes_out_again(attested, machine):
+    request = RevocationRequest(reason="stolen")
+    attested.service.revocations.revoke("n1", request, "alice")
+    attested.clock.pass_(1)
+    assert machine.attest(attested.call).reasons[-1].code == "node-revoked"
+    assert replay(found_at(attested), store_of(attested)).verdict == "trusted"
 
 
 def test_each_verdict_is_replayed_with_the_policy_of_its_time(attested, machine):

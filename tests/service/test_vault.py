@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from catena.service.vault import UnreadableSecret, Vault
+from catena.service.vault import KekMissing, KeyRing, UnreadableSecret, Vault, kek_digest, kek_id
 
 VAULT = Vault(b"k" * 32)
 VALUE = b"correct horse"
@@ -41,7 +41,24 @@ def test_a_damaged_row_does_not_unlock():
 def test_neither_vault_nor_server_keys_show_their_key():
     from catena.service.setting import ServerKeys
 
-    keys = ServerKeys(nonce=b"NONCEKEY", storage=b"STORAGEKEY")
+    keys = ServerKeys(nonce=b"NONCEKEY", storage=KeyRing(lambda: (b"STORAGEKEY",)))
     assert "KEY" not in repr(keys)
     assert "kkk" not in repr(VAULT)
     assert keys.ticket() != keys.nonce
+
+
+def test_a_key_is_named_by_what_only_its_holder_can_derive():
+    assert kek_digest(b"k" * 32).startswith(kek_id(b"k" * 32))
+    assert kek_id(b"k" * 32) != kek_id(b"K" * 32)
+    assert b"k" * 32 not in bytes.fromhex(kek_digest(b"k" * 32))
+
+
+def test_a_ring_looks_again_for_a_key_that_it_does_not_know():
+    keys = [b"a" * 32]
+    ring = KeyRing(lambda: tuple(keys))
+    wanted = kek_id(b"b" * 32)
+    with pytest.raises(KekMissing):
+        ring.get(wanted)
+    keys.append(b"b" * 32)
+    assert ring.get(wanted) == b"b" * 32
+    assert ring.get("") == ring.get(ring.first) == b"a" * 32

@@ -145,7 +145,7 @@ def test_two_writers_that_compare_and_swap_never_both_win(database, node):
     def race(number):
         barrier.wait()
         with database.transaction() as tx:
-            wins.append(tx.nodes.advance_clock(node.id, Clock(), Clock(1, 0, number), node.state))
+            wins.append(tx.nodes.advance_clock(node, Clock(1, 0, number)))
 
     threads = [threading.Thread(target=race, args=(number,)) for number in range(1, 9)]
     for thread in threads:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
 from store_samples import NOON, make_node
 
 from catena.ids import NodeId, NodeName
-from catena.store.errors import AmbiguousNode, Conflict, NameTaken, NoSuchRow
+from catena.store.errors import AmbiguousNode, Conflict, NameTaken, NodeMoved, NoSuchRow
 from catena.store.nodes import Clock, Reenrolment
 
 NOBODY = NodeId("f" * 64)
@@ -80,17 +81,37 @@ def test_the_same_tpm_cannot_be_stored_twice(database, node):
 def test_a_clock_moves_only_from_where_it_was_read(database, node):
     first, second = Clock(1, 0, 10), Clock(1, 0, 20)
     with database.transaction() as tx:
-        assert tx.nodes.advance_clock(node.id, Clock(), first, node.state)
-        assert not tx.nodes.advance_clock(node.id, Clock(), second, node.state)
-        assert tx.nodes.get(node.id).clock_triple == first
-        assert tx.nodes.advance_clock(node.id, first, second, node.state)
-        assert not tx.nodes.advance_clock(NOBODY, Clock(), first, node.state)
+        node = tx.nodes.get(node.id)
+        assert tx.nodes.advance_clock(node, first)
+        assert not tx.nodes.advance_clock(node, second)
+        moved = tx.nodes.get(node.id)
+        assert moved.clock_triple == first
+        assert tx.nodes.advance_clock(moved, second)
+        assert not tx.nodes.advance_clock(dataclasses.replace(moved, id=NOBODY), first)
         assert tx.nodes.get(node.id).clock_triple == second
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "untrusted"},
+        {"state_reason": "revoked"},
+        {"readmitted": True},
+        {"name": "other"},
+        {"role": "other"},
+    ],
+)
+def test_nothing_decided_from_another_standing_takes_effect(database, node, change):
+    with database.transaction() as tx:
+        now = tx.nodes.get(node.id)
+        tx.nodes.hold(now)
+        with pytest.raises(NodeMoved):
+            tx.nodes.hold(dataclasses.replace(now, **change))
 
 
 def test_a_new_ak_starts_with_a_new_clock(database, node):
     with database.transaction() as tx:
-        tx.nodes.advance_clock(node.id, Clock(), Clock(1, 2, 3), node.state)
+        tx.nodes.advance_clock(node, Clock(1, 2, 3))
         tx.nodes.replace_ak(node.id, b"new")
         changed = tx.nodes.get(node.id)
     assert (changed.ak_public, changed.clock_triple) == (b"new", Clock())

@@ -24,7 +24,12 @@ from catena.service.views import (
     ContainerEventView,
     ContainersView,
     ExplanationView,
+    LabelsRequest,
+    LabelsView,
     NodeView,
+    RevocationCause,
+    RevocationRequest,
+    RevocationView,
 )
 
 SHORT_ID = 12
@@ -139,6 +144,83 @@ def approve(
     output.emit(view, _render_node, as_json=as_json)
 
 
+@noun.command(
+    exits=_EXITS,
+    examples=(
+        'catena node revoke web-1 --reason "stolen from the rack"',
+        'catena node revoke 3fa9 --reason "disk key leaked" --cause key-compromise',
+    ),
+)
+@click.argument("node")
+@click.option("--reason", required=True, metavar="TEXT", help="Why, for whoever reads the log.")
+@click.option(
+    "--cause",
+    type=click.Choice(get_args(RevocationCause)),
+    default="privilege-withdrawn",
+    show_default=True,
+    help="Why, for whoever reads the CRL.",
+)
+@connection_options
+@output.output_option
+def revoke(
+    *,
+    node: str,
+    reason: str,
+    cause: RevocationCause,
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """Take a node's trust away until somebody approves it again.
+
+    Its certificates go on the CRL, it receives no further one, and no secret. What it holds is listed: put
+    a new version of each secret (`catena secret rotation` keeps the list).
+    """
+    request = RevocationRequest(reason=reason, cause=cause)
+    with connection.open() as client:
+        view = client.revoke(node, request)
+    output.emit(view, _render_revocation, as_json=as_json)
+
+
+@noun.command(
+    exits=_EXITS,
+    examples=(
+        "catena node label web-1 environment=production rack=7",
+        "catena node label web-1 --remove rack",
+    ),
+)
+@click.argument("node")
+@click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--remove", multiple=True, metavar="KEY", help="Take this label away; repeatable.")
+@connection_options
+@output.output_option
+def label(
+    *,
+    node: str,
+    labels: tuple[str, ...],
+    remove: tuple[str, ...],
+    connection: Connection,
+    as_json: bool,
+) -> None:
+    """Give a node labels; `catena secret put --label` selects nodes by them."""
+    request = LabelsRequest(labels=labels, remove=remove)
+    with connection.open() as client:
+        view = client.label(node, request)
+    output.emit(view, _render_labels, as_json=as_json)
+
+
+def _render_labels(view: LabelsView) -> None:
+    click.echo(f"{view.name or view.node[:SHORT_ID]}: {', '.join(view.labels) or 'no labels'}")
+
+
+def _render_revocation(view: RevocationView) -> None:
+    name = view.name or view.node[:SHORT_ID]
+    click.echo(f"{name} is revoked{'' if view.changed else ' already'}")
+    for serial in view.certificates:
+        click.echo(f"certificate {serial} is on the CRL")
+    for secret in view.secrets:
+        click.echo(f"rotate secret {secret.name}: the node holds version {secret.version}")
+
+
 def _render_list(nodes: tuple[NodeView, ...]) -> None:
     if not nodes:
         click.echo("no nodes have enrolled")
@@ -200,6 +282,7 @@ def _render_node(node: NodeView) -> None:
         ("name", node.name or "-"),
         ("former name", node.former_name or "-"),
         ("role", node.role or "-"),
+        ("labels", ", ".join(node.labels) or "-"),
         ("state", _marked(node)),
         ("because", node.state_reason or "-"),
         ("since", node.state_since or "-"),

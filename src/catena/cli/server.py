@@ -13,6 +13,7 @@ from catena.cli.server_backup import backup, restore
 from catena.cli.server_ca import authorities, rotate_ca
 from catena.cli.server_check import check
 from catena.cli.server_migrate import migrate
+from catena.cli.server_rotate_kek import rotate_kek
 from catena.cli.server_rotate_log import rotate_log
 from catena.errors import ExitCode
 
@@ -39,6 +40,7 @@ def noun() -> None:
     """Run the trust service."""
 
 
+noun.add_command(rotate_kek)
 noun.add_command(rotate_log)
 noun.add_command(backup)
 noun.add_command(restore)

@@ -63,8 +63,12 @@ def issue_node_certificate(
     node_name: NodeName,
     not_before: datetime,
     lifetime: timedelta,
+    crl_url: str | None = None,
 ) -> x509.Certificate:
-    """A node's short-lived identity (SPIFFE X.509-SVID, sections 2 and 4)."""
+    """A node's short-lived identity (SPIFFE X.509-SVID, sections 2 and 4).
+
+    ``crl_url`` is where its revocation would be told (RFC 5280, section 4.2.1.13).
+    """
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
@@ -74,6 +78,8 @@ def issue_node_certificate(
     identity = x509.UniformResourceIdentifier(f"spiffe://{trust_domain}/node/{node_name}")
     purposes = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
     builder = _leaf(ca_cert, subject, public_key, [identity], purposes)
+    if crl_url is not None:
+        builder = builder.add_extension(_crl_at(crl_url), critical=False)
     return _sign(_dated(builder, not_before, lifetime), ca)
 
 
@@ -95,6 +101,12 @@ def issue_server_certificate(
     ]
     builder = _leaf(ca_cert, subject, public_key, alternatives, (ExtendedKeyUsageOID.SERVER_AUTH,))
     return _sign(_dated(builder, not_before, lifetime), ca)
+
+
+def _crl_at(url: str) -> x509.CRLDistributionPoints:
+    place = x509.UniformResourceIdentifier(url)
+    point = x509.DistributionPoint([place], relative_name=None, reasons=None, crl_issuer=None)
+    return x509.CRLDistributionPoints([point])
 
 
 def _root_name(organisation: str, name: str) -> x509.Name:

@@ -81,7 +81,14 @@ class NodeCertificates:
     """The extensions that all have."""
 
     @classmethod
-    def under(cls, ca: Signer, ca_cert: x509.Certificate, trust_domain: str) -> NodeCertificates:
+    def under(
+        cls,
+        ca: Signer,
+        ca_cert: x509.Certificate,
+        trust_domain: str,
+        *,
+        crl_url: str | None = None,
+    ) -> NodeCertificates:
         """Take a certificate for no node apart. Raises ``UncopiableExtension``."""
         template = issue_node_certificate(
             ca,
@@ -91,6 +98,7 @@ class NodeCertificates:
             node_name=NodeName("template"),
             not_before=datetime(2000, 1, 1, tzinfo=UTC),
             lifetime=timedelta(seconds=1),
+            crl_url=crl_url,
         )
         kinds = [one.oid for one in template.extensions]
         unknown = [kind.dotted_string for kind in kinds if kind not in _SHARED | _OWN]

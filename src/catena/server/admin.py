@@ -25,6 +25,7 @@ from catena.service.endorsements import (
     NoSuchEndorsement,
     TamperedEndorsement,
 )
+from catena.service.labels import TooManyLabels
 from catena.service.nodes import NeverAttested, UnknownNode
 from catena.service.pages import BadCursor, NodesRequest, PageRequest
 from catena.service.people import PersonInUse, UnknownPerson
@@ -39,7 +40,7 @@ from catena.service.references import (
     UnknownReferenceKind,
 )
 from catena.service.roles import Right
-from catena.service.secrets import BadSecretName, NoSuchSecret
+from catena.service.secrets import BadSecretName, NewestVersion, NoAudience, NoSuchSecret
 from catena.service.simulation import SimulationRunning
 from catena.service.tokens import (
     LabelTaken,
@@ -60,6 +61,8 @@ from catena.service.views import (
     ExplanationView,
     ExportsReport,
     Forgotten,
+    LabelsRequest,
+    LabelsView,
     NewToken,
     NodeView,
     PcrPolicyRequest,
@@ -67,16 +70,25 @@ from catena.service.views import (
     PolicyView,
     ReferenceDetail,
     ReferenceView,
+    RekeyRequest,
+    RekeyView,
+    RemovalRequest,
     Removed,
+    RevocationRequest,
+    RevocationView,
+    SecretDetail,
     SecretName,
+    SecretReading,
     SecretRequest,
+    SecretRotation,
+    SecretValue,
     SecretView,
     SimulationRequest,
     SimulationView,
     TokenRequest,
     TokenView,
 )
-from catena.store.errors import AmbiguousNode, Conflict, NameTaken
+from catena.store.errors import AmbiguousNode, Conflict, KekMoved, NameTaken, NodeMoved
 
 _NODE = (UnknownNode, AmbiguousNode)
 _SIGNED = (FormatError, UnsignedEnvelope, ForgedEnvelope, UntrustedSigner, NoTrustedKeys)
@@ -135,6 +147,26 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         verb=lambda at, call: at.service.approval.approve(call.name, call.body, call.actor),
     ),
     Operation(
+        "POST",
+        "/v1/admin/nodes/{name}/labels",
+        "Give a node labels, or take some away",
+        right=Right.NODES_WRITE,
+        takes=LabelsRequest,
+        answer=LabelsView,
+        refuses=(*_NODE, TooManyLabels, NodeMoved),
+        verb=lambda at, call: at.service.labels.label(call.name, call.body, call.actor),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/nodes/{name}/revocation",
+        "Take a node's trust, certificates and secrets back",
+        right=Right.NODES_WRITE,
+        takes=RevocationRequest,
+        answer=RevocationView,
+        refuses=(*_NODE, NodeMoved),
+        verb=lambda at, call: at.service.revocations.revoke(call.name, call.body, call.actor),
+    ),
+    Operation(
         "GET",
         "/v1/admin/nodes/{name}/capture",
         "What a capture of this node's firmware would accept",
@@ -164,6 +196,45 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         verb=lambda at, call: at.service.secrets.page(call.query),
     ),
     Operation(
+        "GET",
+        "/v1/admin/secrets/{name}",
+        "One secret's versions and who holds them, without values",
+        right=Right.SECRETS_READ,
+        name=SecretName,
+        answer=SecretDetail,
+        refuses=(NoSuchSecret,),
+        verb=lambda at, call: at.service.secret_reader.show(call.name),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/secrets/{name}/reading",
+        "A secret's value; that it was read is in the log before the answer",
+        right=Right.SECRETS_REVEAL,
+        name=SecretName,
+        takes=SecretReading,
+        answer=SecretValue,
+        refuses=(NoSuchSecret,),
+        verb=lambda at, call: at.service.secret_reader.read(call.name, call.body, call.actor),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/rekeying",
+        "Move some secrets under another storage key; ask again until none remains",
+        right=Right.SECRETS_WRITE,
+        takes=RekeyRequest,
+        answer=RekeyView,
+        refuses=(KekMoved,),
+        verb=lambda at, call: at.service.rekeying.rekey(call.body, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/rotation",
+        "Which secrets need a new version since a node that holds them was revoked",
+        right=Right.SECRETS_READ,
+        answer=tuple[SecretRotation, ...],
+        verb=lambda at, _: at.service.secrets.rotation(),
+    ),
+    Operation(
         "PUT",
         "/v1/admin/secrets/{name}",
         "A new version of a secret",
@@ -171,18 +242,19 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         takes=SecretRequest,
         name=SecretName,
         answer=SecretView,
-        refuses=(BadSecretName, Conflict),
+        refuses=(BadSecretName, NoAudience, Conflict),
         verb=lambda at, call: at.service.secrets.put(call.name, call.body, call.actor),
     ),
     Operation(
         "DELETE",
         "/v1/admin/secrets/{name}",
-        "Wipe every version of a secret",
+        "Wipe every version of a secret, or one that is not the newest",
         right=Right.SECRETS_WRITE,
         name=SecretName,
         answer=Removed,
-        refuses=(NoSuchSecret,),
-        verb=lambda at, call: at.service.secrets.remove(call.name, call.actor),
+        query=RemovalRequest,
+        refuses=(NoSuchSecret, NewestVersion),
+        verb=lambda at, call: at.service.secrets.remove(call.name, call.actor, call.query.version),
     ),
     Operation(
         "GET",

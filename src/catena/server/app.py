@@ -17,6 +17,7 @@ from catena.formats.structs import make_ready
 from catena.server import (
     admin,
     bundle,
+    crl,
     events,
     log_files,
     login,
@@ -52,6 +53,7 @@ OPERATIONS: Final = (
     *admin.OPERATIONS,
     *machines.OPERATIONS,
     *public.OPERATIONS,
+    *crl.OPERATIONS,
     *log_files.OPERATIONS,
     *events.OPERATIONS,
 )
@@ -106,6 +108,7 @@ def build_app(
     )
     routes = [
         *public.routes(desk, openapi.describe(OPERATIONS), collector, readiness or Readiness({})),
+        *crl.routes(desk, service),
         *described,
     ]
     if log is not None:

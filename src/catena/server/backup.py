@@ -38,7 +38,6 @@ from catena.server.backup_file import (
     DATABASE,
     FORMAT,
     MANIFEST,
-    OWN_KEYS,
     SEALED,
     KeyPrint,
     Manifest,
@@ -46,6 +45,7 @@ from catena.server.backup_file import (
     is_log_name,
     limit_of,
     log_name,
+    own_keys,
     seal_keys,
 )
 from catena.server.config import Config
@@ -165,7 +165,7 @@ class _Making:
         small = self._small_files()
         self._copy_database()
         state = self._remembered()
-        keys = {name: read_owned(self._folder / name, _MAX_KEY) for name in OWN_KEYS}
+        keys = {name: read_owned(self._folder / name, _MAX_KEY) for name in own_keys(self._folder)}
         prints = self._prints(keys)
         if self._asked.passphrase is not None:
             small = {SEALED: seal_keys(keys, self._asked.passphrase, self._asked.random), **small}

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -28,14 +29,14 @@ from catena.audit.folder import MAX_CHECKPOINT
 from catena.audit.tiles import CHECKPOINT, MAX_BUNDLE
 from catena.errors import FormatError, UsageError
 from catena.server.config import CONFIG_FILE
-from catena.server.folder import NONCE_KEY, STORAGE_KEY
+from catena.server.folder import NONCE_KEY
+from catena.server.storagekeys import is_storage_key, storage_key_files
 from catena.server.tls import KEY_FILE
 
 FORMAT = "catena-backup/1"
 MANIFEST = "backup.json"
 SEALED = "keys.sealed"
 DATABASE = "catena.db"
-OWN_KEYS = (NONCE_KEY, STORAGE_KEY, KEY_FILE)
 MAX_MANIFEST = 16 * 1024 * 1024
 MAX_SMALL = 16 * 1024 * 1024
 MAX_DATABASE = 1 << 40
@@ -156,6 +157,11 @@ def seal_keys(
     return salt + nonce + AESGCM(key).encrypt(nonce, msgspec.json.encode(dict(keys)), _CONTEXT)
 
 
+def own_keys(folder: Path) -> tuple[str, ...]:
+    """The files in a server's folder that hold its own keys."""
+    return NONCE_KEY, *(path.name for path in storage_key_files(folder)), KEY_FILE
+
+
 def open_keys(sealed: bytes, passphrase: bytes) -> dict[str, bytes]:
     """The keys again. Raises ``WrongBackupPassphrase``, ``NotABackup``."""
     salt, nonce = sealed[:_SALT], sealed[_SALT : _SALT + _NONCE]
@@ -167,6 +173,6 @@ def open_keys(sealed: bytes, passphrase: bytes) -> dict[str, bytes]:
     except InvalidTag as error:
         raise WrongBackupPassphrase("the passphrase does not open the backup's keys") from error
     keys = msgspec.json.decode(content, type=dict[str, bytes])
-    if not set(keys) <= set(OWN_KEYS):
+    if not all(name in {NONCE_KEY, KEY_FILE} or is_storage_key(name) for name in keys):
         raise NotABackup("the backup has keys of unknown names")
     return keys

@@ -28,10 +28,8 @@ from catena.server import logplace, run, tls
 from catena.server.config import CONFIG_FILE, BadConfig, Config
 from catena.server.folder import (
     NONCE_KEY,
-    STORAGE_KEY,
     client_tls,
     database_url,
-    read_key,
     read_passphrase,
     read_roots,
     split_root,
@@ -41,6 +39,7 @@ from catena.server.login import issuer_of
 from catena.server.run import AddressInUse
 from catena.server.settingsfile import SettingsFile
 from catena.server.signers import open_signer
+from catena.server.storagekeys import read_key, read_storage_keys
 from catena.server.webhook import read_secrets
 from catena.service.policies import stored_policy
 from catena.store.database import Database
@@ -229,8 +228,8 @@ class _Check:
             named = config.jwt_key
             self._try("jwt_key", lambda: open_signer(self._folder, named, passphrase))
         self._tls_key = self._try(None, lambda: load_signer(self._folder / tls.KEY_FILE))
-        for name in (NONCE_KEY, STORAGE_KEY):
-            self._try(None, lambda: read_key(self._folder / name))  # noqa: B023 - called at once
+        self._try(None, lambda: read_key(self._folder / NONCE_KEY))
+        self._try(None, lambda: read_storage_keys(self._folder))
 
     def _check_certificates(self) -> None:
         config = self._config

@@ -43,6 +43,8 @@ from catena.service.views import (
     Forgotten,
     Imported,
     InventoryRequest,
+    LabelsRequest,
+    LabelsView,
     LoginOffer,
     LoginRequest,
     NewToken,
@@ -52,9 +54,17 @@ from catena.service.views import (
     PolicyView,
     ReferenceDetail,
     ReferenceView,
+    RekeyRequest,
+    RekeyView,
     Removed,
     ReplacementRequest,
+    RevocationRequest,
+    RevocationView,
+    SecretDetail,
+    SecretReading,
     SecretRequest,
+    SecretRotation,
+    SecretValue,
     SecretView,
     SimulationRequest,
     SimulationView,
@@ -289,6 +299,10 @@ class AdminClient:
         """Take a machine off the inventory."""
         return self._call("DELETE", admin_path("inventory", name), ExpectedView)
 
+    def revoke(self, node: str, request: RevocationRequest) -> RevocationView:
+        """Take a node's trust back."""
+        return self._call("POST", admin_path("nodes", node, "revocation"), RevocationView, request)
+
     def preview_capture(self, node: str) -> CaptureView:
         """What a capture of this node would accept."""
         return self._call("GET", admin_path("nodes", node, "capture"), CaptureView)
@@ -301,13 +315,34 @@ class AdminClient:
         """Every secret, without values."""
         return self._list(admin_path("secrets"), SecretView)
 
+    def label(self, node: str, request: LabelsRequest) -> LabelsView:
+        """Set and remove a node's labels."""
+        return self._call("POST", admin_path("nodes", node, "labels"), LabelsView, request)
+
+    def secret(self, name: str) -> SecretDetail:
+        """One secret's versions and holders."""
+        return self._call("GET", admin_path("secrets", name), SecretDetail)
+
+    def read_secret(self, name: str, request: SecretReading) -> SecretValue:
+        """A secret's value."""
+        return self._call("POST", admin_path("secrets", name, "reading"), SecretValue, request)
+
+    def rekey(self, request: RekeyRequest) -> RekeyView:
+        """Move some secrets under another storage key."""
+        return self._call("POST", admin_path("rekeying"), RekeyView, request)
+
+    def rotation(self) -> tuple[SecretRotation, ...]:
+        """Which secrets need a new version."""
+        return self._call("GET", admin_path("rotation"), tuple[SecretRotation, ...])
+
     def put_secret(self, name: str, request: SecretRequest) -> SecretView:
         """Store a new version."""
         return self._call("PUT", admin_path("secrets", name), SecretView, request)
 
-    def remove_secret(self, name: str) -> Removed:
-        """Wipe a secret."""
-        return self._call("DELETE", admin_path("secrets", name), Removed)
+    def remove_secret(self, name: str, version: int | None = None) -> Removed:
+        """Wipe a secret, or one version of it."""
+        query = "" if version is None else f"?version={version}"
+        return self._call("DELETE", admin_path("secrets", name) + query, Removed)
 
     def references(self) -> tuple[ReferenceView, ...]:
         """Every active reference."""

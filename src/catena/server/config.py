@@ -84,6 +84,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     demand_poll: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 10
     """Seconds between two questions of an agent whether it is to attest now; 0: it asks never."""
     certificate_lifetime: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 600
+    public_url: (
+        Annotated[
+            str, msgspec.Meta(pattern=r"^https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?\Z")
+        ]
+        | None
+    ) = None
+    """Where everybody reaches this server: certificates name the CRL below it. Plain HTTP is right for
+    a CRL, which is signed, if verifiers do not follow HTTPS."""
     database: str = "sqlite:///catena.db"
     log: str = "log"
     """Where the audit log lies: a folder, ``database:`` for the one above, or object storage as

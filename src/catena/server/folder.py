@@ -6,7 +6,7 @@
     catena.db      database                      log/          transparency log
     tls.key .crt   TLS identity                  ca.crt        what clients trust
     evidence/      what the log names by digest
-    nonce.key      authenticates nonces          storage.key   encrypts secrets at rest
+    nonce.key      authenticates nonces          storage.key   encrypts secrets at rest (``storagekeys``)
     roots/         who may vouch for TPMs        release-N.pub who may publish references
     checkpoint.cosigned   the newest checkpoint with a quorum of witnesses (``cosigning``)
     exports/       how far each receiver of the log's entries is (``exporting``)
@@ -40,7 +40,6 @@ from catena.keys.hierarchy import load_certificate
 from catena.keys.signer import (
     PublicKey,
     Signer,
-    UnusableKey,
     load_public_key,
 )
 from catena.server import config as settings
@@ -48,6 +47,7 @@ from catena.server import logplace, tls
 from catena.server.access import to_stderr
 from catena.server.config import BadConfig, Config
 from catena.server.cosigning import Collector
+from catena.server.crl import CRL_PATH
 from catena.server.exporting import Exporters
 from catena.server.issuer import IssuerKeys
 from catena.server.lifecycle import Lifecycle
@@ -55,15 +55,17 @@ from catena.server.login import issuer_of
 from catena.server.owned import read_owned
 from catena.server.rounds import Rounds
 from catena.server.signers import open_signer
+from catena.server.storagekeys import read_key, read_storage_keys
 from catena.server.webhook import read_secrets
 from catena.service import trust
 from catena.service.authorities import Authorities, Issuing, Rotation, pair
 from catena.service.journal import Journal
 from catena.service.login import Issuer, Login
 from catena.service.pseudonyms import Pseudonyms
-from catena.service.setting import KEY_SIZE, ServerKeys, Setting
+from catena.service.setting import ServerKeys, Setting
 from catena.service.stopwatch import unobserved
 from catena.service.trust import TrustService
+from catena.service.vault import KeyRing
 from catena.service.vouching import Vouching
 from catena.store.database import Database
 from catena.store.schema import SCHEMA_VERSION
@@ -72,7 +74,6 @@ if TYPE_CHECKING:
     from catena.server.metrics import Metrics
 
 NONCE_KEY = "nonce.key"
-STORAGE_KEY = "storage.key"
 CA_FILE = tls.CA_FILE
 
 _SQLITE = "sqlite:///"
@@ -150,7 +151,9 @@ def open_server(
     if config.passphrase_file is not None:
         passphrase = read_passphrase(folder / config.passphrase_file)
     log_signer = open_signer(folder, config.log_key, passphrase)
-    keys = ServerKeys(nonce=read_key(folder / NONCE_KEY), storage=read_key(folder / STORAGE_KEY))
+    keys = ServerKeys(
+        nonce=read_key(folder / NONCE_KEY), storage=KeyRing(lambda: read_storage_keys(folder))
+    )
     roots = load_roots(folder, config)
     policy = compile_policy(default_policy_text())
     release_keys = tuple(load_public_key(folder / path) for path in config.release_keys)
@@ -195,6 +198,7 @@ def open_server(
         vouching=_vouching(folder, config, passphrase),
         token_longest=timedelta(days=config.token_max_days),
         observe=metrics.step if metrics else unobserved,
+        crl_url=None if config.public_url is None else config.public_url.rstrip("/") + CRL_PATH,
         now=now,
         random=random,
     )
@@ -378,11 +382,3 @@ def _open_log(
 def read_passphrase(path: Path) -> bytes:
     """The first line of a file that only its owner may touch."""
     return read_owned(path, _MAX_PASSPHRASE).split(b"\n", 1)[0]
-
-
-def read_key(path: Path) -> bytes:
-    """A symmetric key. Raises ``MissingKey``, ``ExposedKey`` or ``UnusableKey``."""
-    key = read_owned(path, KEY_SIZE + 1)
-    if len(key) != KEY_SIZE:
-        raise UnusableKey(f"{path.name} is no key", expected=f"{KEY_SIZE} bytes")
-    return key

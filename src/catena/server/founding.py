@@ -34,11 +34,11 @@ from catena.server.config import Config
 from catena.server.folder import (
     CA_FILE,
     NONCE_KEY,
-    STORAGE_KEY,
     database_url,
     read_roots,
     split_root,
 )
+from catena.server.storagekeys import STORAGE_KEY
 from catena.service.bearer import new_token, token_hash
 from catena.service.journal import Journal
 from catena.service.pseudonyms import Pseudonyms

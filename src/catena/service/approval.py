@@ -97,6 +97,8 @@ class Approval:
             )
         )
         with self._setting.journal.effect() as rows:
+            # A revocation meanwhile must not be overwritten by what was read before it.
+            rows.nodes.hold(node)
             rows.nodes.approve(
                 node.id,
                 name=decision.name,

@@ -53,6 +53,7 @@ from catena.service.memory import Memory, Remembered
 from catena.service.nodes import UnknownNode
 from catena.service.policies import AppliedPolicy, Policies
 from catena.service.references import KEPT_APPRAISALS, References
+from catena.service.revocation import Loss, loss_by_verdict, verdict_entries
 from catena.service.setting import Setting
 from catena.service.states import (
     RETIRED,
@@ -164,12 +165,14 @@ class _Conclusion:
     standing: Standing
     grant: Grant
     news: tuple[RecordNews, ...]
-    tokens: tuple[NodeToken, ...] = ()
+    tokens: tuple[NodeToken, ...]
+    loss: Loss
+    """What a node that was trusted until now loses."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sealed:
-    """A conclusion and its entries: the verdict's, ``ran`` about containers and tokens, the grant's."""
+    """A conclusion and its entries: the verdict's, ``ran`` about containers, tokens and what is lost, the grant's."""
 
     conclusion: _Conclusion
     leaves: tuple[bytes, ...]
@@ -405,7 +408,8 @@ class Attestation:
         )
         tokens = self._tokens(found) if standing.admitted else ()
         told = tuple(one for one in news if one is not None)
-        return _Conclusion(found, standing, grant, told, tokens)
+        loss = loss_by_verdict(rows, node, standing.state, found.at)
+        return _Conclusion(found, standing, grant, told, tokens, loss)
 
     def _tokens(self, found: _Judged) -> tuple[NodeToken, ...]:
         """For the audiences that an admitted node asked for, if they may be had here."""
@@ -430,6 +434,7 @@ class Attestation:
             for entry in one.entries(node, now, found.evidence.digest)
         ]
         ran += entries_of(conclusion.tokens, node, now)
+        ran += verdict_entries(conclusion.loss, node, conclusion.standing.why, now)
         verdict = _verdict_entry(found, conclusion.standing)
         granted = conclusion.grant.entries(node, now)
         leaves = self._setting.journal.sealed((verdict, *ran, *granted))
@@ -591,13 +596,15 @@ def _effects(rows: Transaction, logged: Sequence[_Logged]) -> None:
 
     Nodes in the order of their ids: another replica that wants the same ones waits, and no more.
     """
-    attested = sorted((_attested(rows, one) for one in logged), key=lambda one: one.node_id)
+    attested = sorted((_attested(rows, one) for one in logged), key=lambda one: one.before.id)
     # Compare and swap, so that of two replicas only one concludes.
     if not rows.nodes.attested(attested):
         raise RacedAttestation("the node attested elsewhere, or its state changed, meanwhile")
     for one in logged:
         found = one.sealed.conclusion.found
         _change_state(rows, found.node, one.sealed.conclusion.standing, found.at)
+        if one.sealed.conclusion.loss:
+            one.sealed.conclusion.loss.take(rows, found.node, found.at)
     rows.appraisals.insert_all([_appraisal(one) for one in logged])
     for one in logged:
         for news in one.sealed.conclusion.news:
@@ -638,9 +645,7 @@ def _attested(rows: Transaction, logged: _Logged) -> Attested:
             trusted_log = boot_log
         boot_log = rows.logs.put("tcg2", found.evidence.contents[judgement.proven.boot_log])
     return Attested(
-        node_id=node.id,
-        state=node.state,
-        before=node.clock_triple,
+        before=node,
         after=node.clock_triple if judgement.proven is None else judgement.proven.clock,
         at=found.at,
         verdict=judgement.verdict,

@@ -117,7 +117,10 @@ class Grants:
             made = (
                 issuing,
                 NodeCertificates.under(
-                    issuing.signer, issuing.certificate, self._setting.trust_domain
+                    issuing.signer,
+                    issuing.certificate,
+                    self._setting.trust_domain,
+                    crl_url=self._setting.crl_url,
                 ),
             )
             self._made = made

@@ -94,7 +94,7 @@ class Idempotency:
         self._random = setting.random
         self._key = HKDF(
             hashes.SHA256(), KEY_SIZE, salt=None, info=b"catena/idempotent-answer/v1"
-        ).derive(setting.keys.storage)
+        ).derive(setting.keys.nonce)  # the storage keys change while answers are kept
 
     def once(self, keyed: Keyed, decide: Callable[[], bytes]) -> Once:
         """Decide, or give the answer that was kept.

@@ -146,6 +146,7 @@ class Nodes:
             site=node.site,
             channel=node.channel,
             former_name=node.former_name,
+            labels=rows.node_labels.of(node.id),
         )
 
     def _since(self, node: Node, why: str) -> datetime | None:

@@ -60,9 +60,9 @@ from catena.keys.signer import PublicKey
 from catena.service import shipped
 from catena.service.judgement import reasons_of
 from catena.service.references import prepared, read_reference
-from catena.service.states import AWAITING_APPROVAL, AWAITING_READMISSION
+from catena.service.states import AWAITING_APPROVAL, AWAITING_READMISSION, REVOKED
 
-_WITHHELD = frozenset({AWAITING_APPROVAL.code, AWAITING_READMISSION.code})
+_WITHHELD = frozenset({AWAITING_APPROVAL.code, AWAITING_READMISSION.code, REVOKED.code})
 _MIN_PREFIX = 4
 
 

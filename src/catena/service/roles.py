@@ -16,13 +16,14 @@ right                  viewer  auditor  operator  admin
 ``references:write``                              yes
 ``policy:write``                                  yes
 ``tokens:write``                                  yes
+``secrets:reveal``                                yes
 ``people:read``                                   yes
 ``people:write``                                  yes
 =====================  ======  =======  ========  =====
 
 The roles are no ladder: an auditor reads and proves everything and changes nothing; an operator admits
-machines and keeps secrets, but decides neither what is acceptable nor who may come in. No
-right shows the value of a secret or of a token.
+machines and keeps secrets, but decides neither what is acceptable nor who may come in. Only
+``secrets:reveal`` shows the value of a secret, and none that of a token.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Right(StrEnum):
     SECRETS_READ = "secrets:read"
     """Names, versions and roles; never a value."""
     SECRETS_WRITE = "secrets:write"
+    SECRETS_REVEAL = "secrets:reveal"
+    """The value of a secret, each time with an entry in the log."""
     STATUS_READ = "status:read"
     """Witnesses and exports of the log."""
     LOG_READ = "log:read"

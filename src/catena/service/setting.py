@@ -19,6 +19,7 @@ from catena.service.authorities import Authorities
 from catena.service.journal import Journal
 from catena.service.states import Rhythm
 from catena.service.stopwatch import Observe, unobserved
+from catena.service.vault import KeyRing
 from catena.service.vouching import Vouching
 from catena.store.database import Database
 
@@ -37,11 +38,11 @@ class Mode(StrEnum):
 class ServerKeys:
     """Symmetric keys that all replicas share; never shown.
 
-    ``nonce`` authenticates nonces, ``storage`` encrypts secrets at rest.
+    ``nonce`` authenticates nonces, those of ``storage`` encrypt secrets at rest.
     """
 
     nonce: bytes = field(repr=False)
-    storage: bytes = field(repr=False)
+    storage: KeyRing = field(repr=False)
 
     def ticket(self) -> bytes:
         """The key of enrolment tickets, derived so that it is never a nonce key."""
@@ -87,6 +88,8 @@ class Setting:
     """How long a token may live that an admin makes."""
     observe: Observe = unobserved
     """Is told how long the steps of an attestation take."""
+    crl_url: str | None = None
+    """Where certificates say that the list of revoked ones is."""
     now: Callable[[], datetime]
     random: Callable[[int], bytes]
 

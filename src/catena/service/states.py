@@ -7,6 +7,7 @@ state          because                               leaves it by
 ``pending``    approved, not attested yet            a verdict
 ``trusted``    approved, last verdict trusted        an untrusted verdict, or silence
 ``untrusted``  an authenticated untrusted one        a trusted verdict *and* a readmission
+``untrusted``  a person revoked it                   a readmission, then a trusted verdict
 ``stale``      trusted, then silent for too long     a verdict
 ``retired``    a person took it off the rolls        a person's approval, as if it were new
 =============  ====================================  ==========================================
@@ -59,6 +60,11 @@ SUSPECTED_CLONE = Reason(
         "Find out whether the TPM was cleared or a virtual machine put back. If not, a copy runs elsewhere: "
         "retire the node, and give the machine another TPM."
     ),
+)
+REVOKED = Reason(
+    code="node-revoked",
+    message="The node was revoked and nobody has readmitted it",
+    remedy="The log has the reason (`catena audit tail`). `catena node approve NODE` readmits it.",
 )
 AWAITING_ATTESTATION = "awaiting-attestation"
 VERDICT_EXPIRED = "verdict-expired"
@@ -122,6 +128,8 @@ def after_verdict(node: Node, *, trusted: bool, why: str) -> Standing:
     Raises ``RetiredNode``: no verdict brings a retired node back.
     """
     require_on_the_rolls(node)
+    if node.state_reason == REVOKED.code and not node.readmitted:
+        return Standing(UNTRUSTED, REVOKED.code, False, False, REVOKED)
     if node.approved_at is None:
         return Standing(PENDING, AWAITING_APPROVAL.code, False, False, AWAITING_APPROVAL)
     if not trusted:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from catena.service.approval import Approval
 from catena.service.attestation import Attestation
+from catena.service.crl import RevocationList
 from catena.service.demands import Demands
 from catena.service.denials import Denials
 from catena.service.endorsements import Endorsements
@@ -13,11 +14,15 @@ from catena.service.enrolment import Enrolment
 from catena.service.grant import Grants
 from catena.service.idempotency import Idempotency
 from catena.service.inventory import Inventory
+from catena.service.labels import Labels
 from catena.service.nodes import Nodes
 from catena.service.people import People
 from catena.service.policies import Policies
 from catena.service.references import References
+from catena.service.rekeying import Rekeying
 from catena.service.retirement import Retirement
+from catena.service.revocation import Revocations
+from catena.service.secretreading import SecretReader
 from catena.service.secrets import Secrets
 from catena.service.setting import Setting
 from catena.service.simulation import Simulation
@@ -48,6 +53,11 @@ class TrustService:
     demands: Demands
     inventory: Inventory
     staleness: Staleness
+    revocations: Revocations
+    crl: RevocationList
+    labels: Labels
+    secret_reader: SecretReader
+    rekeying: Rekeying
 
 
 def build(setting: Setting) -> TrustService:
@@ -76,4 +86,9 @@ def build(setting: Setting) -> TrustService:
         demands=Demands(setting, nodes),
         inventory=Inventory(setting),
         staleness=Staleness(setting),
+        revocations=Revocations(setting),
+        crl=RevocationList(setting),
+        labels=Labels(setting),
+        secret_reader=SecretReader(setting),
+        rekeying=Rekeying(setting),
     )

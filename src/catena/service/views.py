@@ -25,6 +25,13 @@ Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])
 SecretName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?\Z")]
 """A file name below ``/run/catena/secrets``: no slash, never ``.`` or ``..``."""
 
+_KEY = "[a-z0-9]([a-z0-9./-]{0,61}[a-z0-9])?"
+LabelKey = Annotated[str, msgspec.Meta(pattern=rf"^{_KEY}\Z")]
+NodeLabel = Annotated[
+    str, msgspec.Meta(pattern=rf"^{_KEY}=[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?\Z")
+]
+"""``key=value``, both as Kubernetes has them."""
+
 MAX_SECRET = 1_000_000
 
 
@@ -69,6 +76,7 @@ class NodeView(View, frozen=True, kw_only=True):
     channel: str | None = None
     former_name: str | None = None
     """What a retired node was called."""
+    labels: tuple[str, ...] = ()
 
 
 class EventView(View, frozen=True, kw_only=True):
@@ -149,7 +157,106 @@ class SecretView(View, frozen=True, kw_only=True):
     name: str
     version: int
     roles: tuple[str, ...]
+    labels: tuple[str, ...]
     created_at: str
+
+
+class SecretHolder(View, frozen=True, kw_only=True):
+    """A node that received a version of a secret; since ``revoked_at`` it is not trusted with it."""
+
+    node: str
+    node_name: str | None
+    released_at: str
+    revoked_at: str | None
+
+
+class SecretVersion(View, frozen=True, kw_only=True):
+    """One version of a secret; ``kek`` is the id of the key it is stored under."""
+
+    version: int
+    roles: tuple[str, ...]
+    labels: tuple[str, ...]
+    created_at: str
+    kek: str
+    held_by: tuple[SecretHolder, ...]
+
+
+class SecretDetail(View, frozen=True, kw_only=True):
+    """A secret with all its versions, newest first."""
+
+    secret: SecretView
+    versions: tuple[SecretVersion, ...]
+
+
+class SecretReading(View, frozen=True, kw_only=True):
+    """Which version somebody wants to read; None: the newest."""
+
+    version: int | None = None
+
+
+class SecretValue(View, frozen=True, kw_only=True):
+    """The value of a secret, for a person who asked for exactly that."""
+
+    name: str
+    version: int
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"SecretValue({self.name!r}, {self.version})"
+
+
+class RekeyRequest(View, frozen=True, kw_only=True):
+    """The storage key that all secrets shall be under, by its id."""
+
+    kek: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+
+
+class RekeyView(View, frozen=True, kw_only=True):
+    """How far it is: ``remaining`` versions are under other keys. Nothing is under those that ``ended``."""
+
+    kek: str
+    rekeyed: int
+    remaining: int
+    ended: tuple[str, ...]
+
+
+class LabelsView(View, frozen=True, kw_only=True):
+    """A node's labels, ``key=value`` each."""
+
+    node: str
+    name: str | None
+    labels: tuple[str, ...]
+
+
+class ExposedSecret(View, frozen=True, kw_only=True):
+    """A version of a secret that a node holds which is not trusted any more."""
+
+    name: str
+    version: int
+
+
+class RevocationView(View, frozen=True, kw_only=True):
+    """What a revocation took back; nothing if the node had been revoked before (``changed`` false)."""
+
+    node: str
+    name: str | None
+    changed: bool
+    certificates: tuple[str, ...]
+    """Serial numbers in hex: they are on the CRL."""
+    secrets: tuple[ExposedSecret, ...]
+    """What to rotate."""
+
+
+class SecretRotation(View, frozen=True, kw_only=True):
+    """A secret that needs a new version, for a node that holds this one was revoked."""
+
+    name: str
+    version: int
+    node: str
+    node_name: str | None
+    released_at: str
+    since: str
+    """When the node was revoked."""
 
 
 class ReferenceView(View, frozen=True, kw_only=True):
@@ -438,10 +545,29 @@ class ExpectedView(View, frozen=True, kw_only=True):
     node: str | None
 
 
-class SecretRequest(View, frozen=True, kw_only=True):
-    """A new version of a secret."""
+RevocationCause = Literal["privilege-withdrawn", "key-compromise", "cessation-of-operation"]
+"""Why certificates are revoked, as RFC 5280 (section 5.3.1) has it."""
 
-    roles: Annotated[tuple[Label, ...], msgspec.Meta(min_length=1, max_length=32)]
+
+class RevocationRequest(View, frozen=True, kw_only=True):
+    """Why a node is revoked: for people, who find it in the log, and for the CRL."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    cause: RevocationCause = "privilege-withdrawn"
+
+
+class LabelsRequest(View, frozen=True, kw_only=True):
+    """Labels to set, and keys of labels to remove first."""
+
+    labels: Annotated[tuple[NodeLabel, ...], msgspec.Meta(max_length=32)] = ()
+    remove: Annotated[tuple[LabelKey, ...], msgspec.Meta(max_length=32)] = ()
+
+
+class SecretRequest(View, frozen=True, kw_only=True):
+    """A new version of a secret, for nodes with one of the roles and with all of the labels."""
+
+    roles: Annotated[tuple[Label, ...], msgspec.Meta(max_length=32)] = ()
+    labels: Annotated[tuple[NodeLabel, ...], msgspec.Meta(max_length=32)] = ()
     value: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_SECRET)]
 
 
@@ -456,10 +582,17 @@ class CaptureRequest(View, frozen=True, kw_only=True):
     boot_log: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
+class RemovalRequest(View, frozen=True, kw_only=True):
+    """Which version of a secret to remove; None: all of them."""
+
+    version: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
 class Removed(View, frozen=True, kw_only=True):
-    """A secret that is gone, and the nodes that have held it."""
+    """A secret that is gone, or one version of it, and the nodes that have held it."""
 
     name: str
+    version: int | None = None
     held_by: tuple[str, ...]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
 
 from catena.ids import NodeId
 from catena.store import schema
@@ -39,6 +39,8 @@ class Certificate:
     node_id: NodeId
     issued_at: datetime
     not_after: datetime
+    revoked_at: datetime | None = None
+    revocation_reason: str | None = None
 
 
 _TOKEN = select(_tokens).where(_tokens.c.hash == bindparam("hash"))
@@ -47,6 +49,7 @@ _VALID = (
     select(_certificates)
     .where(_certificates.c.node_id == bindparam("node_id"))
     .where(_certificates.c.not_after > bindparam("now"))
+    .where(_certificates.c.revoked_at.is_(None))
     .order_by(_certificates.c.issued_at)
 )
 
@@ -112,13 +115,47 @@ class Certificates:
         self._connection.execute(_INSERT_CERTIFICATE, values)
 
     def valid(self, node_id: NodeId, *, now: datetime) -> tuple[Certificate, ...]:
-        """The node's certificates that have not expired at ``now``, oldest first."""
+        """The node's certificates that are neither expired at ``now`` nor revoked, oldest first."""
         rows = self._connection.execute(_VALID, {"node_id": node_id, "now": now}).mappings()
         return tuple(Certificate(**row) for row in rows)
 
+    def revoke(self, node_id: NodeId, *, at: datetime, reason: str) -> int:
+        """Mark all valid certificates of the node as revoked; how many."""
+        found = self._connection.execute(
+            update(_certificates)
+            .where(
+                _certificates.c.node_id == node_id,
+                _certificates.c.not_after > at,
+                _certificates.c.revoked_at.is_(None),
+            )
+            .values(revoked_at=at, revocation_reason=reason)
+        )
+        return found.rowcount
+
+    def revoked(self, *, since: datetime | None) -> tuple[Certificate, ...]:
+        """The revoked certificates that had not expired at ``since``, by serial number."""
+        query = (
+            select(_certificates)
+            .where(_certificates.c.revoked_at.is_not(None))
+            .order_by(_certificates.c.serial)
+        )
+        if since is not None:
+            query = query.where(_certificates.c.not_after >= since)
+        return tuple(Certificate(**row) for row in self._connection.execute(query).mappings())
+
     def prune(self, *, before: datetime) -> int:
-        """Forget certificates that expired before ``before``; how many went."""
+        """Forget certificates that expired before ``before``; how many went.
+
+        Revoked ones stay until a CRL has told of them once more (``prune_revoked``).
+        """
+        return self._prune(before, _certificates.c.revoked_at.is_(None))
+
+    def prune_revoked(self, *, before: datetime) -> int:
+        """Forget revoked certificates that expired before ``before``; how many went."""
+        return self._prune(before, _certificates.c.revoked_at.is_not(None))
+
+    def _prune(self, before: datetime, which: ColumnElement[bool]) -> int:
         gone = self._connection.execute(
-            delete(_certificates).where(_certificates.c.not_after < before)
+            delete(_certificates).where(_certificates.c.not_after < before, which)
         )
         return gone.rowcount

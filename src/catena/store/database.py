@@ -34,6 +34,7 @@ from catena.store.appraisals import Appraisals
 from catena.store.authorities import Authorities
 from catena.store.containers import ContainerRecords
 from catena.store.credentials import Certificates, Tokens
+from catena.store.crls import Crls
 from catena.store.endorsements import Endorsements
 from catena.store.errors import (
     Conflict,
@@ -44,7 +45,9 @@ from catena.store.errors import (
 )
 from catena.store.idempotency import KeptAnswers
 from catena.store.inventory import Expected
+from catena.store.keks import Keks
 from catena.store.keysinforce import KeysInForce
+from catena.store.labels import NodeLabels
 from catena.store.logfiles import LogBatches, LogFiles
 from catena.store.logs import Logs
 from catena.store.logstate import LogStates
@@ -76,14 +79,17 @@ class Transaction:
         "authorities",
         "certificates",
         "container_records",
+        "crls",
         "endorsements",
         "expected",
+        "keks",
         "kept_answers",
         "keys_in_force",
         "log_batches",
         "log_files",
         "log_states",
         "logs",
+        "node_labels",
         "nodes",
         "people",
         "policies",
@@ -103,12 +109,15 @@ class Transaction:
         self.appraisals = Appraisals(connection, self.logs)
         self.container_records = ContainerRecords(connection)
         self.secrets = Secrets(connection)
+        self.node_labels = NodeLabels(connection)
+        self.keks = Keks(connection)
         self.references = References(connection)
         self.endorsements = Endorsements(connection)
         self.policies = Policies(connection)
         self.tokens = Tokens(connection)
         self.authorities = Authorities(connection)
         self.certificates = Certificates(connection)
+        self.crls = Crls(connection)
         self.people = People(connection)
         self.keys_in_force = KeysInForce(connection)
         self.kept_answers = KeptAnswers(connection)

@@ -64,6 +64,19 @@ class NameTaken(Conflict):
     remedy = "Choose another name, or revoke the node that has it."
 
 
+class NodeMoved(Conflict):
+    """Another replica decided about the same node first."""
+
+    code = "node-moved"
+
+
+class KekMoved(Conflict):
+    """The key that encrypts secrets was exchanged while this one was being stored."""
+
+    code = "kek-moved"
+    remedy = "Send the request again."
+
+
 class OutdatedPolicy(Conflict):
     """A policy that another one, as new or newer, has overtaken."""
 

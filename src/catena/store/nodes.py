@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from catena.ids import NodeId, NodeName, Sha256Hex
 from catena.store import schema
-from catena.store.errors import AmbiguousNode, Conflict, NameTaken, NoSuchRow
+from catena.store.errors import AmbiguousNode, Conflict, NameTaken, NodeMoved, NoSuchRow
 
 _nodes = schema.nodes
 _pending = schema.reenrolments
@@ -72,15 +73,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attested:
-    """An attestation that takes effect: the clock as it was and as it is, and what is remembered.
+    """An attestation that takes effect: the node as it was, its clock as it is, and what is remembered.
 
     Both logs must be stored already.
     """
 
-    node_id: NodeId
-    state: str
-    """The node's state as it was read: it has changed meanwhile, or it counts."""
-    before: Clock
+    before: Node
+    """The node as it was read; if it has changed meanwhile, the attestation does not count."""
     after: Clock
     at: datetime
     verdict: str
@@ -107,21 +106,24 @@ _STATES = select(_nodes.c.id, _nodes.c.state).where(
 )
 _BY_NAME = select(*_COLUMNS).where(_nodes.c.name == bindparam("name"))
 _COUNT = select(_nodes.c.state, func.count()).group_by(_nodes.c.state)
-_ADVANCE = (
-    update(_nodes)
-    .where(
-        _nodes.c.id == bindparam("node"),
-        _nodes.c.reset_count == bindparam("old_reset"),
-        _nodes.c.restart_count == bindparam("old_restart"),
-        _nodes.c.clock == bindparam("old_clock"),
-        _nodes.c.state == bindparam("old_state"),
-    )
-    .values(
-        reset_count=bindparam("new_reset"),
-        restart_count=bindparam("new_restart"),
-        clock=bindparam("new_clock"),
-    )
+_AS_READ = (
+    _nodes.c.id == bindparam("node"),
+    _nodes.c.reset_count == bindparam("old_reset"),
+    _nodes.c.restart_count == bindparam("old_restart"),
+    _nodes.c.clock == bindparam("old_clock"),
+    _nodes.c.state == bindparam("old_state"),
+    _nodes.c.state_reason == bindparam("old_reason"),
+    _nodes.c.readmitted == bindparam("old_readmitted"),
+    _nodes.c.name.is_not_distinct_from(bindparam("old_name")),
+    _nodes.c.role.is_not_distinct_from(bindparam("old_role")),
 )
+"""The row is what it was when a decision about it began."""
+_NEW_CLOCK: dict[str, Any] = {
+    "reset_count": bindparam("new_reset"),
+    "restart_count": bindparam("new_restart"),
+    "clock": bindparam("new_clock"),
+}
+_ADVANCE = update(_nodes).where(*_AS_READ).values(**_NEW_CLOCK)
 _RECORDED = (
     update(_nodes)
     .where(_nodes.c.id == bindparam("node"))
@@ -135,18 +137,10 @@ _RECORDED = (
 )
 _ATTESTED = (
     update(_nodes)
-    .where(
-        _nodes.c.id == bindparam("node"),
-        _nodes.c.reset_count == bindparam("old_reset"),
-        _nodes.c.restart_count == bindparam("old_restart"),
-        _nodes.c.clock == bindparam("old_clock"),
-        _nodes.c.state == bindparam("old_state"),
-    )
+    .where(*_AS_READ)
     .values(
+        **_NEW_CLOCK,
         attest_by=None,
-        reset_count=bindparam("new_reset"),
-        restart_count=bindparam("new_restart"),
-        clock=bindparam("new_clock"),
         last_attested=bindparam("at"),
         last_verdict=bindparam("verdict"),
         boot_log=bindparam("log"),
@@ -364,24 +358,20 @@ class Nodes:
         """Ask for an attestation by then; the next one answers it."""
         self._change(node_id, {"attest_by": by})
 
-    def advance_clock(self, node_id: NodeId, old: Clock, new: Clock, state: str) -> bool:
-        """Compare and swap the clock triple; False if somebody else moved it since ``old``, or the
-        node is in another state than ``state``.
+    def advance_clock(self, node: Node, new: Clock) -> bool:
+        """Compare and swap the clock triple; False if somebody else moved it since ``node`` was read.
+
+        So it is if the node's name, role, state or readmission is another by now: what was decided
+        from ``node`` must not take effect after a revocation. Until the transaction ends, no other
+        one decides about the node.
         """
-        result = self._connection.execute(
-            _ADVANCE,
-            {
-                "node": node_id,
-                "old_reset": old.reset_count,
-                "old_restart": old.restart_count,
-                "old_clock": old.clock,
-                "old_state": state,
-                "new_reset": new.reset_count,
-                "new_restart": new.restart_count,
-                "new_clock": new.clock,
-            },
-        )
+        result = self._connection.execute(_ADVANCE, {**_as_read(node), **_clock(new)})
         return result.rowcount == 1
+
+    def hold(self, node: Node) -> None:
+        """As ``advance_clock``, without a new clock. Raises ``NodeMoved``."""
+        if not self.advance_clock(node, node.clock_triple):
+            raise NodeMoved("the node was decided about elsewhere meanwhile")
 
     def record_attestation(
         self,
@@ -400,7 +390,7 @@ class Nodes:
     def attested(self, concluded: Sequence[Attested]) -> bool:
         """Remember attestations, each of another node.
 
-        Compare and swap on clock and state: False if somebody else moved one of them since, and then
+        Compare and swap as ``advance_clock``: False if somebody else moved one of them since, and then
         nothing of this transaction may be kept.
         """
         result = self._connection.execute(_ATTESTED, [_attested(one) for one in concluded])
@@ -450,18 +440,34 @@ class Reenrolments:
 
 def _attested(one: Attested) -> dict[str, object]:
     return {
-        "node": one.node_id,
-        "old_reset": one.before.reset_count,
-        "old_restart": one.before.restart_count,
-        "old_clock": one.before.clock,
-        "old_state": one.state,
-        "new_reset": one.after.reset_count,
-        "new_restart": one.after.restart_count,
-        "new_clock": one.after.clock,
+        **_as_read(one.before),
+        **_clock(one.after),
         "at": one.at,
         "verdict": one.verdict,
         "log": one.boot_log,
         "trusted": one.trusted_log,
+    }
+
+
+def _as_read(node: Node) -> dict[str, object]:
+    return {
+        "node": node.id,
+        "old_reset": node.reset_count,
+        "old_restart": node.restart_count,
+        "old_clock": node.clock,
+        "old_state": node.state,
+        "old_reason": node.state_reason,
+        "old_readmitted": node.readmitted,
+        "old_name": node.name,
+        "old_role": node.role,
+    }
+
+
+def _clock(new: Clock) -> dict[str, object]:
+    return {
+        "new_reset": new.reset_count,
+        "new_restart": new.restart_count,
+        "new_clock": new.clock,
     }
 
 

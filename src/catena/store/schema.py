@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 10.
+"""Tables of the trust service, schema version 12.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -28,7 +28,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 12
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -206,10 +206,28 @@ secrets = Table(
     Column("name", Text, primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("roles", Names, nullable=False),
+    Column("labels", Names, nullable=False, server_default="[]"),
+    Column("kek", Text, nullable=False, server_default=""),
     Column("nonce", LargeBinary, nullable=False),
     Column("ciphertext", LargeBinary, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("removed_at", Instant),
+)
+
+node_labels = Table(
+    "node_labels",
+    metadata,
+    Column("node_id", Text, ForeignKey("nodes.id"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+keks = Table(
+    "keks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("in_force", Boolean, nullable=False),
+    Column("since", Instant, nullable=False),
 )
 
 releases = Table(
@@ -219,6 +237,7 @@ releases = Table(
     Column("name", Text, primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("at", Instant, nullable=False),
+    Column("revoked_at", Instant),
 )
 
 references = Table(
@@ -290,6 +309,20 @@ certificates = Table(
     Column("node_id", Text, ForeignKey("nodes.id"), nullable=False, index=True),
     Column("issued_at", Instant, nullable=False),
     Column("not_after", Instant, nullable=False, index=True),
+    Column("revoked_at", Instant),
+    Column("revocation_reason", Text),
+)
+
+crls = Table(
+    "crls",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("changes", BigInteger, nullable=False),
+    Column("made_of", BigInteger, nullable=False),
+    Column("this_update", Instant),
+    Column("next_update", Instant),
+    Column("der", LargeBinary, nullable=False),
 )
 
 log_state = Table(

@@ -38,6 +38,7 @@ from catena.audit.entries.nodes import (
     LoggedContainerEvent,
     LoggedReason,
     NodeEntry,
+    NodeLabelled,
     Revocation,
     SecretReleased,
     TokenIssued,
@@ -56,6 +57,7 @@ from catena.audit.entries.server import (
     PolicyAccepted,
     ReferenceAccepted,
     SecretChanged,
+    SecretRead,
 )
 
 __all__ = [
@@ -86,11 +88,13 @@ __all__ = [
     "LoggedContainerEvent",
     "LoggedReason",
     "NodeEntry",
+    "NodeLabelled",
     "PersonForgotten",
     "PolicyAccepted",
     "ReferenceAccepted",
     "Revocation",
     "SecretChanged",
+    "SecretRead",
     "SecretReleased",
     "TokenIssued",
     "Transition",
@@ -124,5 +128,7 @@ Entry = (
     | KeyRejected
     | AttestationDemanded
     | InventoryChanged
+    | SecretRead
+    | NodeLabelled
 )
 KINDS: dict[str, type[Entry]] = {kind.predicate_type(): kind for kind in get_args(Entry)}

@@ -305,6 +305,18 @@ class Revocation(NodeEntry, frozen=True, kw_only=True):
         return f"revoked: {self.reason}; {len(self.secrets)} secrets to rotate"
 
 
+class NodeLabelled(NodeEntry, frozen=True, kw_only=True):
+    """A person gave a node its labels: these and no others. They decide which secrets it gets."""
+
+    kind: ClassVar[str] = "node-labels"
+
+    labels: Words = ()
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"labelled {', '.join(self.labels) or 'nothing'}"
+
+
 def abridge(reasons: Sequence[Reason]) -> tuple[LoggedReason, ...]:
     """The first reasons of a verdict, cut to what an entry may hold.
 

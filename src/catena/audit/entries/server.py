@@ -93,6 +93,7 @@ class SecretChanged(EntryBase, frozen=True, kw_only=True):
     secret: Word
     version: int
     roles: Words = ()
+    labels: Words = ()
     ciphertext_sha256: Hex256
 
     def subjects(self) -> tuple[Subject, ...]:
@@ -102,6 +103,24 @@ class SecretChanged(EntryBase, frozen=True, kw_only=True):
     def summary(self) -> str:
         """One line for a person."""
         return f"secret {self.secret} version {self.version} {self.action}"
+
+
+class SecretRead(EntryBase, frozen=True, kw_only=True):
+    """A person asked for the value of a secret, and will be given it."""
+
+    kind: ClassVar[str] = "secret-read"
+
+    secret: Word
+    version: int
+    ciphertext_sha256: Hex256
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """The secret's stored ciphertext."""
+        return (Subject(name=f"secret:{self.secret}", digest=sha256(self.ciphertext_sha256)),)
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"secret {self.secret} version {self.version} read by {shortened(self.actor)}"
 
 
 class AdminToken(EntryBase, frozen=True, kw_only=True):
