@@ -109,11 +109,7 @@ def ahead_of(server, name: str) -> None:
     with server.opened.database.transaction() as rows:
         node = rows.nodes.find(name)
         later = Clock(node.reset_count + 100, 0, node.clock)
-<<<<<<< ours
-        assert rows.nodes.advance_clock(node.id, node.clock_triple, later, node.state)
-=======
         assert rows.nodes.advance_clock(node, later)
->>>>>>> theirs
 
 
 def test_nothing_is_handed_out_that_the_log_does_not_hold(admitted, machine):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 
 from catena.audit.entries import Approval as ApprovalEntry
-from catena.audit.entries import KeyRejected, Transition
+from catena.audit.entries import KeyRejected, Revocation, Transition
 from catena.errors import UsageError
 from catena.ids import NodeId
 from catena.service import states
 from catena.service.nodes import Nodes, find
+from catena.service.revocation import NOTHING_LOST, Loss, loss_of
 from catena.service.setting import Setting
 from catena.service.views import Farewell, FarewellRequest, ReplacementRequest
 from catena.store.database import Transaction
@@ -56,10 +57,13 @@ class Retirement:
         """Take a node off the rolls. Raises ``UnknownNode``, ``AlreadyRetired``, ``Conflict``."""
         node_id = self._id_of(name)
         with self._setting.journal.deciding(node_id):
-            node, secrets = self._leaving(node_id)
-            self._setting.journal.record(self._transition(node, request.reason, secrets, actor))
+            node, secrets, loss = self._leaving(node_id)
+            self._setting.journal.record(
+                self._transition(node, request.reason, secrets, actor),
+                *self._revoked(node, loss, request.reason, actor),
+            )
             with self._setting.journal.effect() as rows:
-                self._retire(rows, node, request.reason)
+                self._retire(rows, node, request.reason, loss)
         return Farewell(node=self._nodes.show(node_id), secrets=secrets)
 
     def replace(self, name: str, request: ReplacementRequest, actor: str) -> Farewell:
@@ -69,13 +73,14 @@ class Retirement:
         """
         old_id, new_id = self._id_of(name), self._id_of(request.by)
         with self._setting.journal.deciding_all((old_id, new_id)):
-            old, secrets = self._leaving(old_id)
+            old, secrets, loss = self._leaving(old_id)
             with self._setting.database.snapshot() as rows:
                 new = find(rows, new_id)
             _require_fit(old, new)
             reason = f"replaced by {new.id}"
             self._setting.journal.record(
                 self._transition(old, reason, secrets, actor),
+                *self._revoked(old, loss, reason, actor),
                 ApprovalEntry(
                     at=self._setting.now(),
                     actor=actor,
@@ -86,7 +91,7 @@ class Retirement:
                 ),
             )
             with self._setting.journal.effect() as rows:
-                self._retire(rows, old, reason)
+                self._retire(rows, old, reason, loss)
                 self._succeed(rows, old, new)
         return Farewell(node=self._nodes.show(new_id), secrets=secrets)
 
@@ -125,14 +130,19 @@ class Retirement:
         with self._setting.database.snapshot() as rows:
             return find(rows, name).id
 
-    def _leaving(self, node_id: NodeId) -> tuple[Node, tuple[str, ...]]:
-        """A node that is on the rolls, and the secrets it has been given."""
+    def _leaving(self, node_id: NodeId) -> tuple[Node, tuple[str, ...], Loss]:
+        """A node that is on the rolls, the secrets it has been given, and what it loses."""
         with self._setting.database.snapshot() as rows:
             node = find(rows, node_id)
             held = rows.secrets.held_by(node.id)
+            loss = loss_of(rows, node, self._setting.now())
         if node.state == states.RETIRED:
             raise AlreadyRetired("the node is retired", got=node.state_reason or None)
-        return node, tuple(dict.fromkeys(one.name for one in held))
+        return node, tuple(dict.fromkeys(one.name for one in held)), loss
+
+    def _revoked(self, node: Node, loss: Loss, reason: str, actor: str) -> tuple[Revocation, ...]:
+        """What the log says of certificates and secrets that a leaving node had."""
+        return loss.entries(node, reason, actor, self._setting.now()) if loss else ()
 
     def _transition(
         self, node: Node, reason: str, secrets: tuple[str, ...], actor: str
@@ -150,10 +160,14 @@ class Retirement:
             secrets=secrets[:MAX_SECRETS],
         )
 
-    def _retire(self, rows: Transaction, node: Node, reason: str) -> None:
+    def _retire(
+        self, rows: Transaction, node: Node, reason: str, loss: Loss = NOTHING_LOST
+    ) -> None:
         if not rows.nodes.retire(node, reason, self._setting.now()):
             raise Conflict("the node's state changed meanwhile", expected=node.state)
         rows.reenrolments.remove(node.id)
+        if loss:
+            loss.take(rows, node, self._setting.now(), "cessation-of-operation")
 
     def _succeed(self, rows: Transaction, old: Node, new: Node) -> None:
         if old.name is None or old.role is None:
