@@ -18,7 +18,7 @@ reader can do about it); an instance adds what was expected and what was found.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class ExitCode(IntEnum):
@@ -139,3 +139,19 @@ class LogInconsistent(CatenaError):
     code = "log-inconsistent"
     exit_code = ExitCode.LOG_INCONSISTENT
     remedy = "Do not trust this log. Keep its files as evidence and compare them with another copy."
+
+
+E = TypeVar("E", bound=CatenaError)
+
+
+def without_frames(error: E) -> E:
+    """An error that is kept as a value, without the frames that it passed.
+
+    A frame holds what its function knew, and each the frame that called it: also that in whose
+    variables the error now is. Such circles keep a whole group's evidence in memory.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

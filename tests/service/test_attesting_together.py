@@ -209,7 +209,7 @@ def test_a_race_lost_by_one_is_lost_by_no_other(server, nodes):
         recorded = append(leaves)
         with server.opened.database.transaction() as rows:
             row = rows.nodes.get(nodes[3].node_id)
-            rows.nodes.advance_clock(row.id, row.clock_triple, Clock(row.reset_count, 0, 2**40))
+            rows.nodes.advance_clock(row, Clock(row.reset_count, 0, 2**40))
         return recorded
 
     journal.append = race

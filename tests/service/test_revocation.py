@@ -183,15 +183,15 @@ def test_threads_that_attest_while_a_person_revokes_leave_no_valid_certificate(a
 
 def between(server: Server, act) -> None:
     """Do ``act`` once, between what ``server`` decides next and its effect."""
-    journal, record = server.service.setting.journal, server.service.setting.journal.record
+    journal, record = server.service.setting.journal, server.service.setting.journal.append
 
     def recorded(*entries):
         receipts = record(*entries)
-        journal.record = record
+        journal.append = record
         act()
         return receipts
 
-    journal.record = recorded
+    journal.append = recorded
 
 
 def test_a_revocation_at_another_replica_stops_an_attestation_that_was_decided(replicas, machine):

@@ -207,16 +207,16 @@ def test_a_state_that_changes_during_an_attestation_wins(trusting, machine, monk
     """Another replica retires the node after this one has judged: nothing is handed out."""
     trusting.admit(machine)
     journal = trusting.service.setting.journal
-    record, done = journal.record, []
+    append, done = journal.append, []
 
     def retire_first(*entries):
         if not done:
             done.append(True)
             with trusting.opened.database.transaction() as rows:
                 assert rows.nodes.retire(rows.nodes.find("n1"), "sold", trusting.clock())
-        return record(*entries)
+        return append(*entries)
 
-    monkeypatch.setattr(journal, "record", retire_first)
+    monkeypatch.setattr(journal, "append", retire_first)
     with pytest.raises(RacedAttestation):
         machine.attest(trusting.call)
     node = trusting.node(machine.node_id)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from catena.errors import CatenaError, FormatError
+from catena.errors import CatenaError, FormatError, without_frames
 from catena.formats import nodeapi
 from catena.formats.nodeapi import AttestResult
 from catena.formats.openapi import Parameter
@@ -159,4 +159,4 @@ def _read(content: bytes, kind: type[S]) -> S | FormatError:
     try:
         return nodeapi.decode(content, kind)
     except FormatError as error:
-        return error
+        return without_frames(error)

@@ -27,7 +27,7 @@ from catena.appraise.reference import References as AppraisedReferences
 from catena.appraise.refusal import is_authenticated
 from catena.appraise.verdict import Appraisal
 from catena.audit.entries import Entry, KnownBefore, Verdict, abridge
-from catena.errors import CatenaError, Refusal, UsageError
+from catena.errors import CatenaError, Refusal, Unavailable, UsageError, without_frames
 from catena.evidence import Evidence
 from catena.formats.nodeapi import (
     AttestResult,
@@ -312,15 +312,13 @@ class Attestation:
         evidence: Evidence,
         standard: _Standard,
     ) -> _Sealed | CatenaError:
-        """One conclusion or refusal.
-
-        A function of its own, so that no frame that the refusal's traceback holds has the refusal
-        itself: a circle of the two would keep a whole group's evidence in memory.
-        """
+        """One conclusion or refusal."""
         try:
             return self._sealed(self._decide(rows, nodes, evidence, standard))
+        except Unavailable as error:
+            return error  # where it came from is written down
         except CatenaError as error:
-            return error
+            return without_frames(error)
 
     def _decide(
         self,
