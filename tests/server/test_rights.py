@@ -76,6 +76,7 @@ def test_only_nodes_and_the_public_ask_without_a_token():
         "/v1/enroll/activate",
         "/v1/nonce",
         "/v1/attest",
+        "/v1/demand",
         "/v1/login",
         "/v1/bundle",
         "/healthz",

@@ -16,7 +16,8 @@ from catena.audit.receipt import verify_proof
 from catena.errors import FormatError
 from catena.formats import tcglog
 from catena.formats.nodeapi import AttestResult, NonceRequest, NonceResponse
-from catena.service.attestation import LogsMissing, RacedAttestation
+from catena.service.attestation import LogsMissing
+from catena.service.conclusion import RacedAttestation
 from catena.service.nodes import UnknownNode
 from catena.service.views import ApprovalRequest
 from catena.store.errors import DatabaseGone

@@ -24,7 +24,7 @@ from catena.keys.hierarchy import KeyName
 from catena.lab.fleet.boots import recorded_boots
 from catena.lab.fleet.node import BootLogs, FleetNode
 from catena.lab.fleet.softtpm import SoftwareMaker, SoftwareTpm, endorsement_keys, utc_now
-from catena.service.attestation import RacedAttestation
+from catena.service.conclusion import RacedAttestation
 from catena.service.nodes import UnknownNode
 from catena.store.errors import DatabaseGone
 from catena.store.nodes import Clock
@@ -143,7 +143,7 @@ def test_the_evidence_of_each_is_there_before_its_entry(server, nodes):
         kept.extend(store.read(one) for one in digests)
         return append(leaves)
 
-    from catena.service.attestation import evidence_digest
+    from catena.service.conclusion import evidence_digest
 
     digests = [evidence_digest(one) for one in evidence]
     server.service.setting.journal.append = look

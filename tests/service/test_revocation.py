@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from catena.formats.nodeapi import AttestResult
-from catena.service.attestation import RacedAttestation
+from catena.service.conclusion import RacedAttestation
 from catena.service.crl import REASONS
 from catena.service.nodes import UnknownNode
 from catena.service.revocation import Loss

@@ -12,7 +12,7 @@ from catena.cli.main import catena
 from catena.formats import tcglog
 from catena.ids import HashAlg
 from catena.keys.hierarchy import KeyName
-from catena.service.attestation import RacedAttestation
+from catena.service.conclusion import RacedAttestation
 from catena.service.staleness import Staleness
 from catena.service.states import RetiredNode
 from catena.service.views import (

@@ -16,7 +16,8 @@ from catena.formats import nodeapi
 from catena.ids import NodeId
 from catena.server.faults import RateLimited
 from catena.server.operation import Call, Operation, Parts
-from catena.service.attestation import LogsMissing, RacedAttestation
+from catena.service.attestation import LogsMissing
+from catena.service.conclusion import RacedAttestation
 from catena.service.inventory import AlreadyArrived, ListedNameTaken, ListedTwice, NotExpected
 from catena.service.nodes import UnknownNode
 from catena.service.states import RetiredNode

@@ -26,7 +26,7 @@ from catena.appraise.policy import Policy
 from catena.appraise.reference import References as AppraisedReferences
 from catena.appraise.refusal import is_authenticated
 from catena.appraise.verdict import Appraisal
-from catena.audit.entries import Entry, KnownBefore, Verdict, abridge
+from catena.audit.entries import Entry
 from catena.errors import CatenaError, Refusal, Unavailable, UsageError, without_frames
 from catena.evidence import Evidence
 from catena.formats.nodeapi import (
@@ -34,42 +34,47 @@ from catena.formats.nodeapi import (
     NodeToken,
     NonceRequest,
     NonceResponse,
-    Reason,
 )
-from catena.formats.tlogproof import TlogProof
 from catena.ids import NodeId, Sha256Hex
-from catena.service.containers import RecordNews, document_of, news_of
+from catena.service.conclusion import (
+    Conclusion,
+    Judged,
+    Logged,
+    Sealed,
+    Submitted,
+    bare_evidence,
+    reasons_of,
+    sha256_of,
+    take_effect,
+    verdict_entry,
+)
+from catena.service.containers import document_of, news_of
 from catena.service.denials import Denials
-from catena.service.grant import NOTHING, Grant, Grants, remember_grants
+from catena.service.grant import NOTHING, Grants
 from catena.service.judgement import (
     Judgement,
     events_json,
     judged,
     known_to_appraise,
     refused,
-    tpm_of,
 )
 from catena.service.memory import Memory, Remembered
 from catena.service.nodes import UnknownNode
 from catena.service.policies import AppliedPolicy, Policies
-from catena.service.references import KEPT_APPRAISALS, References
-from catena.service.revocation import Loss, loss_by_verdict, verdict_entries
+from catena.service.references import References
+from catena.service.revocation import loss_by_verdict, verdict_entries
 from catena.service.setting import Setting
 from catena.service.states import (
     RETIRED,
     RetiredNode,
-    Standing,
     after_verdict,
     require_on_the_rolls,
 )
 from catena.service.stopwatch import Stopwatch
 from catena.service.vouching import Found, entries_of
-from catena.store.appraisals import Appraisal as StoredAppraisal
 from catena.store.database import Transaction
 from catena.store.errors import Conflict
-from catena.store.nodes import Attested, Node
-
-PRUNE_EVERY = 256
+from catena.store.nodes import Node
 
 R = TypeVar("R")
 
@@ -85,35 +90,6 @@ class LogsMissing(UsageError):
         self.missing = missing
 
 
-class RacedAttestation(Conflict):
-    """Another attestation of the same node was concluded first."""
-
-    code = "raced-attestation"
-    remedy = "Attest again with a new nonce."
-
-
-@dataclass(frozen=True, slots=True)
-class _Submitted:
-    """Evidence with the content of its logs; *untrusted* until appraised."""
-
-    evidence: Evidence
-    bare: bytes
-    """The evidence without its logs, which ``digest`` is of."""
-    digest: Sha256Hex
-    contents: Mapping[str, bytes]
-    wanted: tuple[Sha256Hex, ...]
-    """The logs that the manifest names."""
-
-    def container_record(self, nv_index: int | None) -> bytes:
-        """The container record as it was sent for an NV index or a PCR, or nothing."""
-        named = (
-            log.sha256
-            for log in self.evidence.manifest
-            if log.kind == "containers" and log.nv_index == nv_index
-        )
-        return self.contents.get(next(named, ""), b"")
-
-
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """What evidence is judged by, and when."""
@@ -126,75 +102,12 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Standard:
-    """What everybody is judged by at one time; ``named`` as in ``_Judged.references``."""
+    """What everybody is judged by at one time; ``named`` as in ``Judged.references``."""
 
     at: datetime
     references: AppraisedReferences
     named: Mapping[str, bytes]
     policy: AppliedPolicy
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """A node as it is now, and what was judged about it."""
-
-    node: Node
-    judgement: Judgement
-    evidence: _Submitted
-    at: datetime
-    policy: AppliedPolicy
-    references: Mapping[str, bytes]
-    """What was in force by digest, the document that names the rest first."""
-
-    def named(self) -> Mapping[str, bytes]:
-        """What the verdict's entry names, by digest, but for the evidence itself."""
-        sent, wanted = self.evidence.contents, self.evidence.wanted
-        return {
-            **{name: content for name, content in sent.items() if name in wanted},
-            **self.references,
-            self.policy.policy.digest: self.policy.text.encode(),
-            _sha256(self.node.ak_public): self.node.ak_public,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class _Conclusion:
-    """What was judged, and what follows from it."""
-
-    found: _Judged
-    standing: Standing
-    grant: Grant
-    news: tuple[RecordNews, ...]
-    tokens: tuple[NodeToken, ...]
-    loss: Loss
-    """What a node that was trusted until now loses."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    """A conclusion and its entries: the verdict's, ``ran`` about containers, tokens and what is lost, the grant's."""
-
-    conclusion: _Conclusion
-    leaves: tuple[bytes, ...]
-    ran: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Logged:
-    """A conclusion whose entries are durable."""
-
-    sealed: _Sealed
-    recorded: tuple[TlogProof, ...]
-
-    @property
-    def index(self) -> int:
-        """The verdict's index in the log."""
-        return self.recorded[0].index
-
-    def proofs(self) -> tuple[str, ...]:
-        """Receipts for the node: of the verdict, and of what it was granted."""
-        given = (self.recorded[0], *self.recorded[1 + self.sealed.ran :])
-        return tuple(one.encode() for one in given)
 
 
 class Attestation:
@@ -287,19 +200,19 @@ class Attestation:
 
     def _decide_all(
         self, turn: Mapping[int, Evidence]
-    ) -> tuple[dict[int, AttestResult | Exception], dict[int, _Sealed]]:
+    ) -> tuple[dict[int, AttestResult | Exception], dict[int, Sealed]]:
         """Who is refused, and what is concluded about the others; nothing has an effect yet."""
         now, policy = self._setting.now(), self._policies.current()
         references, named = self._references.in_force()
         refused_: dict[int, AttestResult | Exception] = {}
-        concluded: dict[int, _Sealed] = {}
+        concluded: dict[int, Sealed] = {}
         # Everything is decided from one consistent state of the database.
         with self._setting.database.snapshot() as rows:
             nodes = rows.nodes.get_all([NodeId(one.node_id) for one in turn.values()])
             standard = _Standard(now, references, named, policy)
             for number, evidence in turn.items():
                 outcome = self._decided(rows, nodes, evidence, standard)
-                if isinstance(outcome, _Sealed):
+                if isinstance(outcome, Sealed):
                     concluded[number] = outcome
                 else:
                     refused_[number] = outcome
@@ -311,7 +224,7 @@ class Attestation:
         nodes: Mapping[NodeId, Node],
         evidence: Evidence,
         standard: _Standard,
-    ) -> _Sealed | CatenaError:
+    ) -> Sealed | CatenaError:
         """One conclusion or refusal."""
         try:
             return self._sealed(self._decide(rows, nodes, evidence, standard))
@@ -326,10 +239,10 @@ class Attestation:
         nodes: Mapping[NodeId, Node],
         evidence: Evidence,
         standard: _Standard,
-    ) -> _Conclusion:
+    ) -> Conclusion:
         """Step 5, and what follows from it."""
         bare, before = bare_evidence(evidence), self._memory.recall(evidence.manifest)
-        digest = _sha256(bare)
+        digest = sha256_of(bare)
         node_id = NodeId(evidence.node_id)
         node = nodes.get(node_id)
         if node is None:
@@ -337,12 +250,12 @@ class Attestation:
         self._require_on_the_rolls(node, "attest", digest)
         wanted = tuple(Sha256Hex(log.sha256) for log in evidence.manifest)
         contents = _contents(rows, node, evidence, before)
-        submitted = _Submitted(evidence, bare, digest, contents, wanted)
+        submitted = Submitted(evidence, bare, digest, contents, wanted)
         known = _Asked(before, standard.at, standard.references, standard.policy.policy)
         judgement = self._judge(node, submitted, known)  # (5)
         return self._standing(
             rows,
-            _Judged(node, judgement, submitted, standard.at, standard.policy, standard.named),
+            Judged(node, judgement, submitted, standard.at, standard.policy, standard.named),
         )
 
     def _require_on_the_rolls(self, node: Node, request: str, digest: Sha256Hex) -> None:
@@ -359,7 +272,7 @@ class Attestation:
         self._denials.record(request, digest, refusal, node_id)
         return refusal
 
-    def _judge(self, node: Node, evidence: _Submitted, asked: _Asked) -> Judgement:
+    def _judge(self, node: Node, evidence: Submitted, asked: _Asked) -> Judgement:
         """Step 5. A refusal that anybody could have caused is logged and changes nothing."""
         before = asked.before
         try:
@@ -392,7 +305,7 @@ class Attestation:
         self._memory.keep(new)
         return new
 
-    def _standing(self, rows: Transaction, found: _Judged) -> _Conclusion:
+    def _standing(self, rows: Transaction, found: Judged) -> Conclusion:
         """What follows from the judgement: where the node stands, and what it will receive."""
         node, judgement = found.node, found.judgement
         why = judgement.reasons[0].code if judgement.reasons else ""
@@ -407,9 +320,9 @@ class Attestation:
         tokens = self._tokens(found) if standing.admitted else ()
         told = tuple(one for one in news if one is not None)
         loss = loss_by_verdict(rows, node, standing.state, found.at)
-        return _Conclusion(found, standing, grant, told, tokens, loss)
+        return Conclusion(found, standing, grant, told, tokens, loss)
 
-    def _tokens(self, found: _Judged) -> tuple[NodeToken, ...]:
+    def _tokens(self, found: Judged) -> tuple[NodeToken, ...]:
         """For the audiences that an admitted node asked for, if they may be had here."""
         vouching, wanted = self._setting.vouching, found.evidence.evidence.audiences
         if vouching is None or wanted is msgspec.UNSET:
@@ -422,7 +335,7 @@ class Attestation:
         )
         return vouching.tokens(about, wanted, found.at)
 
-    def _sealed(self, conclusion: _Conclusion) -> _Sealed:
+    def _sealed(self, conclusion: Conclusion) -> Sealed:
         """A conclusion with its entries for the log: verdict, containers, what is granted."""
         found = conclusion.found
         node, now = found.node, found.at
@@ -433,13 +346,13 @@ class Attestation:
         ]
         ran += entries_of(conclusion.tokens, node, now)
         ran += verdict_entries(conclusion.loss, node, conclusion.standing.why, now)
-        verdict = _verdict_entry(found, conclusion.standing)
+        verdict = verdict_entry(found, conclusion.standing)
         granted = conclusion.grant.entries(node, now)
         leaves = self._setting.journal.sealed((verdict, *ran, *granted))
-        return _Sealed(conclusion, leaves, len(ran))
+        return Sealed(conclusion, leaves, len(ran))
 
     def _conclude_all(
-        self, concluded: Mapping[int, _Sealed], watch: Stopwatch
+        self, concluded: Mapping[int, Sealed], watch: Stopwatch
     ) -> dict[int, AttestResult | Exception]:
         """Steps 6 and 7: log, then act."""
         if not concluded:
@@ -450,7 +363,7 @@ class Attestation:
         journal = self._setting.journal
         recorded = iter(journal.append([leaf for one in concluded.values() for leaf in one.leaves]))
         logged = {
-            number: _Logged(one, tuple(itertools.islice(recorded, len(one.leaves))))
+            number: Logged(one, tuple(itertools.islice(recorded, len(one.leaves))))
             for number, one in concluded.items()
         }
         watch.lap("log")
@@ -462,11 +375,11 @@ class Attestation:
             for number, one in logged.items()
         }
 
-    def _take_effect(self, logged: Mapping[int, _Logged]) -> Mapping[int, Exception]:
+    def _take_effect(self, logged: Mapping[int, Logged]) -> Mapping[int, Exception]:
         """One transaction for all. If one of them cannot be, one for each: the errors of those."""
         try:
             with self._setting.journal.effect() as rows:
-                _effects(rows, tuple(logged.values()))
+                take_effect(rows, tuple(logged.values()))
         except Conflict as error:
             if len(logged) == 1:
                 return dict.fromkeys(logged, error)
@@ -477,7 +390,7 @@ class Attestation:
             failed |= self._take_effect({number: one})
         return failed
 
-    def _keep(self, concluded: Sequence[_Judged]) -> None:
+    def _keep(self, concluded: Sequence[Judged]) -> None:
         """Everything that the verdicts' entries name by digest. Raises ``EvidenceUnwritable``."""
         store = self._setting.evidence
         contents: dict[str, bytes] = {}
@@ -493,13 +406,13 @@ class Attestation:
         store.keep(contents)
         store.keep_once({found.evidence.digest: found.evidence.bare for found in concluded})
 
-    def _answer(self, conclusion: _Conclusion, receipts: tuple[str, ...]) -> AttestResult:
+    def _answer(self, conclusion: Conclusion, receipts: tuple[str, ...]) -> AttestResult:
         found, standing, grant = conclusion.found, conclusion.standing, conclusion.grant
         return AttestResult(
             verdict=found.judgement.verdict,
             state=standing.state,
             name=found.node.name,
-            reasons=_reasons(found.judgement, standing),
+            reasons=reasons_of(found.judgement, standing),
             certificate=grant.pem,
             secrets=grant.secrets,
             receipts=receipts,
@@ -535,136 +448,6 @@ def _contents(
     if missing:
         raise LogsMissing(tuple(missing))
     return contents
-
-
-def evidence_digest(evidence: Evidence) -> Sha256Hex:
-    """SHA-256 of the evidence as JSON without log contents: the manifest has their digests."""
-    return _sha256(bare_evidence(evidence))
-
-
-def bare_evidence(evidence: Evidence) -> bytes:
-    """Evidence as JSON without log contents: the bytes that ``evidence_digest`` is of."""
-    return msgspec.json.encode(msgspec.structs.replace(evidence, logs={}))
-
-
-def _sha256(content: bytes) -> Sha256Hex:
-    return Sha256Hex(hashlib.sha256(content).hexdigest())
-
-
-def _verdict_entry(found: _Judged, standing: Standing) -> Verdict:
-    node, judgement = found.node, found.judgement
-    reasons = _reasons(judgement, standing)
-    return Verdict(
-        at=found.at,
-        actor=node.id,
-        node_id=node.id,
-        node_name=node.name,
-        verdict=judgement.verdict,
-        state=standing.state,
-        reasons=abridge(reasons),
-        reasons_total=len(reasons),
-        evidence_sha256=found.evidence.digest,
-        logs=found.evidence.wanted,
-        release=judgement.release,
-        policy_sha256=found.policy.policy.digest,
-        references=(next(iter(found.references)),),
-        before=KnownBefore(
-            ak_sha256=_sha256(node.ak_public),
-            tpm_kind=known_to_appraise(node).tpm_kind,
-            tpm=tpm_of(node),
-            role=node.role or "",
-            site=node.site or msgspec.UNSET,
-            channel=node.channel or msgspec.UNSET,
-            attested=node.last_attested,
-            reset_count=node.reset_count,
-            restart_count=node.restart_count,
-            clock=node.clock,
-        ),
-    )
-
-
-def _reasons(judgement: Judgement, standing: Standing) -> tuple[Reason, ...]:
-    """Why the verdict is what it is, then why a trusted one admits nothing."""
-    withheld = () if standing.withheld is None else (standing.withheld,)
-    return (*judgement.reasons, *withheld)
-
-
-def _effects(rows: Transaction, logged: Sequence[_Logged]) -> None:
-    """What the verdicts and grants change. Raises ``RacedAttestation``.
-
-    Nodes in the order of their ids: another replica that wants the same ones waits, and no more.
-    """
-    attested = sorted((_attested(rows, one) for one in logged), key=lambda one: one.before.id)
-    # Compare and swap, so that of two replicas only one concludes.
-    if not rows.nodes.attested(attested):
-        raise RacedAttestation("the node attested elsewhere, or its state changed, meanwhile")
-    for one in logged:
-        found = one.sealed.conclusion.found
-        _change_state(rows, found.node, one.sealed.conclusion.standing, found.at)
-        if one.sealed.conclusion.loss:
-            one.sealed.conclusion.loss.take(rows, found.node, found.at)
-    rows.appraisals.insert_all([_appraisal(one) for one in logged])
-    for one in logged:
-        for news in one.sealed.conclusion.news:
-            news.remember(rows)
-    conclusions = [one.sealed.conclusion for one in logged]
-    grants = [(one.grant, one.found.node) for one in conclusions]
-    remember_grants(rows, grants, conclusions[0].found.at)
-    for one in logged:
-        if one.index % PRUNE_EVERY == 0:
-            found = one.sealed.conclusion.found
-            rows.appraisals.prune(found.node.id, keep=KEPT_APPRAISALS)
-            rows.certificates.prune(before=found.at)
-
-
-def _change_state(rows: Transaction, node: Node, standing: Standing, now: datetime) -> None:
-    """Most attestations change nothing here, and are spared the write."""
-    if (node.state, node.state_reason, node.readmitted) != (
-        standing.state,
-        standing.why,
-        standing.readmitted,
-    ):
-        rows.nodes.set_state(
-            node.id,
-            standing.state,
-            standing.why,
-            readmitted=standing.readmitted,
-            since=None if node.state == standing.state else now,
-        )
-
-
-def _attested(rows: Transaction, logged: _Logged) -> Attested:
-    """The attestation in the node's row; the boot log is stored if it is proven to be this boot's."""
-    found = logged.sealed.conclusion.found
-    node, judgement = found.node, found.judgement
-    boot_log, trusted_log = node.boot_log, node.trusted_log
-    if judgement.proven is not None and judgement.proven.boot_log != boot_log:
-        if node.last_verdict == "trusted":
-            trusted_log = boot_log
-        boot_log = rows.logs.put("tcg2", found.evidence.contents[judgement.proven.boot_log])
-    return Attested(
-        before=node,
-        after=node.clock_triple if judgement.proven is None else judgement.proven.clock,
-        at=found.at,
-        verdict=judgement.verdict,
-        boot_log=boot_log,
-        trusted_log=trusted_log,
-    )
-
-
-def _appraisal(logged: _Logged) -> StoredAppraisal:
-    found = logged.sealed.conclusion.found
-    return StoredAppraisal(
-        node_id=found.node.id,
-        at=found.at,
-        verdict=found.judgement.verdict,
-        reasons=msgspec.json.encode(found.judgement.reasons),
-        facts=found.judgement.facts,
-        events=found.judgement.events,
-        evidence_sha256=found.evidence.digest,
-        logs=found.evidence.wanted,
-        entry_index=logged.index,
-    )
 
 
 def _turns(submitted: Sequence[Evidence]) -> Iterator[Mapping[int, Evidence]]:
