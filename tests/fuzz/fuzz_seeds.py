@@ -60,6 +60,7 @@ from catena.formats import (
     varstore,
 )
 from catena.formats.cosignature import Cosignature
+from catena.formats.jws import encode_base64url
 from catena.formats.tcglog import SPEC_ID_03, STARTUP_LOCALITY, EventType
 from catena.formats.verifierkey import VerifierKey
 from catena.ids import HashAlg
@@ -566,6 +567,16 @@ def sigstore_bundles() -> tuple[bytes, ...]:
     return statement, msgspec.json.encode(bare)
 
 
+JWT = ".".join(
+    encode_base64url(part)
+    for part in (
+        b'{"alg":"ES256","kid":"1"}',
+        b'{"iss":"https://id.example","aud":["a","b"],"exp":1800000000,"groups":["ops"]}',
+        bytes(64),
+    )
+).encode()
+
+
 def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
     """Well-formed inputs of a probe. ``kinds`` are the structs that it reads."""
     logs = (firmware_log(), firmware_log((HashAlg.SHA256,)), old_log())
@@ -604,6 +615,15 @@ def made_seeds(name: str, kinds: Iterable[type] = ()) -> tuple[bytes, ...]:
             b"name,role,ek_sha256\na,web," + b"ab" * 32 + b"\n",
             b'[{"name":"a","role":"web","ek_serial":"4f2a","ek_issuer":"CN=Acme"}]',
         ),
+        "jwt.parse": (JWT,),
+        "jwt.encode": (JWT,),
+        "jwk.parse": (
+            b'{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AQ","kid":"1","use":"sig"}]}',
+        ),
+        "pkcs11uri.parse": (
+            b"pkcs11:token=catena;object=ca?module-path=/usr/lib/p11.so&pin-source=file:/etc/pin",
+        ),
+        "webhook.parse_secret": (b"whsec_" + base64.b64encode(bytes(32)),),
         "ijson.decode": (b'{"name":["value",1,null]}',),
         "oci.parse_layout": (b'{"imageLayoutVersion":"1.0.0"}',),
         "oci.parse_manifest": (image_manifest(),),

@@ -63,7 +63,9 @@ from catena.formats import (
     ima_ascii,
     imageconfig,
     inventory,
+    jwk,
     jws,
+    jwt,
     layertar,
     nodeapi,
     notation,
@@ -73,6 +75,7 @@ from catena.formats import (
     otlp,
     pcrpolicy,
     pe,
+    pkcs11uri,
     policies,
     references,
     rekor,
@@ -85,12 +88,14 @@ from catena.formats import (
     tpm2nv,
     varstore,
     verifierkey,
+    webhook,
 )
 from catena.formats.certificate import issuer_and_serial
 from catena.formats.containerpolicy import ContainerPolicy
 from catena.formats.launchpolicy import LaunchPolicy
 from catena.formats.pattern import compile_pattern
 from catena.formats.unambiguous import read_once
+from catena.formats.webhook import BadWebhookSecret
 from catena.ids import HashAlg
 from catena.keys import envelope
 from catena.measure import difference, facts, grammar, ima_replay, logfile, replay, signers, story
@@ -398,6 +403,26 @@ def _manifest(data: bytes) -> None:
 def _index(data: bytes) -> None:
     index = oci.parse_index(data, limit=oci.MAX_INDEX)
     assert oci.parse_index(index.encode(), limit=oci.MAX_INDEX) == index
+
+
+def _jwt(data: bytes) -> None:
+    """A token, and what is asked of one before its signature is verified."""
+    found = jwt.parse(data.decode("latin-1"))
+    for claim in ("groups", "aud", "email_verified"):
+        found.words(claim)
+        found.says(claim)
+    assert isinstance(found.claims.audiences, tuple)
+
+
+def _jwt_again(data: bytes) -> None:
+    """A token has one spelling."""
+    text = data.decode("latin-1")
+    found = jwt.parse(text)
+    assert jwt.encode(found.to_be_signed, found.signature) == text
+
+
+def _webhook_secret(data: bytes) -> None:
+    assert len(webhook.parse_secret(data.decode("latin-1"))) >= webhook.MIN_SECRET
 
 
 def _text_of(read: Callable[[str], object]) -> Callable[[bytes], None]:
@@ -911,6 +936,17 @@ TARGETS: dict[str, Target] = {
                 *(Probe("nodeapi.decode", _json_of(kind), kinds=(kind,)) for kind in _BODIES),
             ),
             (*_JSON, *{word for kind in (*_DOCUMENTS, *_BODIES) for word in _fields(kind)}),
+        ),
+        Target(
+            "tokens",
+            (
+                Probe("jwt.parse", _jwt),
+                Probe("jwt.encode", _jwt_again),
+                Probe("jwk.parse", jwk.parse),
+                Probe("pkcs11uri.parse", lambda data: pkcs11uri.parse(data.decode("latin-1"))),
+                Probe("webhook.parse_secret", _webhook_secret, BadWebhookSecret),
+            ),
+            (*_JSON, b"pkcs11:", b"token=", b"object=", b"pin-source=", b"%00", b"whsec_", b"."),
         ),
         Target(
             "efi",
