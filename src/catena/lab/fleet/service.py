@@ -42,6 +42,9 @@ class ServiceSilent(Unavailable):
     remedy = "Run `catena server run` on the folder by hand, and see what it says."
 
 
+_RATES = re.compile(r"(?m)^(rate_address|rate_node) = \d+$")
+
+
 @dataclass(frozen=True, slots=True)
 class Used:
     """What processes have used so far: CPU seconds, resident MB and open files of the largest."""
@@ -88,10 +91,17 @@ def make(folder: Path, wanted: Wanted) -> None:
         *("--trust-domain", TRUST_DOMAIN, "--ek-roots", f"software={root}"),
         *("--database", wanted.database, "--log", wanted.log),
     )
+    _lift_limits(server / "server.toml")
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(made["admin_token"])
     _write_references(folder, keys / "release.key", wanted.boots)
+
+
+def _lift_limits(settings: Path) -> None:
+    """All nodes ask from one address, and more often than any node would."""
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(_RATES.sub(r"\1 = 0", text), encoding="utf-8")
 
 
 def _write_references(folder: Path, key: Path, boots: Sequence[RecordedBoot]) -> None:
