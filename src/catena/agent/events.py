@@ -9,6 +9,7 @@ One event is one line on standard output, ``{"event": NAME, "at": RFC 3339, ...}
 ``secret-unopened``      a secret that this TPM did not open; ``name``, ``code``
 ``receipts-not-kept``    proof of what was decided could not be written; ``error``
 ``token-withheld``       the trust service gives no tokens for an ``audience``
+``demanded``             somebody wants an attestation now
 ``authorities-changed``  other cluster CAs count from now on; ``count``
 ``copy-failed``          the sealed copy could not be written; ``name``, ``code``
 ``withdrawn``            identity and secrets were removed; ``why``
