@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.keys.hierarchy import KeyName
 from catena.service.crl import LIFETIME, CrlMoved
-from catena.service.views import ApprovalRequest, RevocationRequest
+from catena.service.views import ApprovalRequest, FarewellRequest, RevocationRequest
 from service.fixtures import Server, make_server
 from service.revocable import *  # noqa: F403 - fixtures
 from service.revocable import revoke
@@ -55,6 +55,22 @@ def test_an_empty_list_is_signed_and_says_when_the_next_one_comes(server, keys):
     found = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     key = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     assert found.key_identifier == key.key_identifier
+
+
+def test_a_retired_node_loses_what_it_was_given(admitted, machine, tmp_path):
+    pem = machine.attest(admitted.call).certificate
+    assert verify(admitted, pem, tmp_path)[0] == 0
+    admitted.clock.pass_(1)
+    admitted.service.retirement.retire("n1", FarewellRequest(reason="sold"), "alice")
+    transition, revocation = admitted.entries()[-2:]
+    assert (transition.state, revocation.kind, revocation.reason) == (
+        "retired",
+        "revocation",
+        "sold",
+    )
+    serial = x509.load_pem_x509_certificate(pem.encode()).serial_number
+    assert f"{serial:x}" in revocation.certificates
+    assert "certificate revoked" in verify(admitted, pem, tmp_path)[1]
 
 
 def test_openssl_accepts_a_certificate_until_it_is_revoked(admitted, machine, tmp_path):

@@ -1,8 +1,8 @@
 """The end of a node, and what is like it: retired, replaced by another TPM, rejected.
 
 A retired node is off the rolls: its name is free, its certificate is not renewed, its evidence and
-its enrolment are refused. Only a person brings it back, by an approval with name and role. That its
-certificate is worthless from now on, and not only when it expires, is a revocation's to say.
+its enrolment are refused. Only a person brings it back, by an approval with name and role. What it was
+given is revoked with it.
 """
 
 from __future__ import annotations
