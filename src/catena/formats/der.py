@@ -24,6 +24,8 @@ INTEGER, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER = 0x02, 0x03, 0x04, 0x06
 SEQUENCE, SET = 0x30, 0x31
 MAX_DEPTH = 24
 MAX_ELEMENTS = 8192
+MAX_OID = 128
+"""Bytes; the longest ones in use have less than half."""
 
 _CONSTRUCTED, _CLASS, _NUMBER = 0x20, 0xC0, 0x1F
 _LONG_FORM = 0x80
@@ -176,6 +178,12 @@ def _check_bits(body: bytes, at: int) -> None:
 
 def dotted(body: bytes) -> str:
     """The contents of an OBJECT IDENTIFIER in dotted form (8.19). Raises ``NotDer``."""
+    if len(body) > MAX_OID:
+        raise NotDer(
+            "an object identifier that is too long",
+            expected=f"at most {MAX_OID} bytes",
+            got=f"{len(body)}",
+        )
     arcs, value = [], 0
     for at, byte in enumerate(body):
         if value == 0 and byte == _LONG_FORM:

@@ -167,9 +167,13 @@ FORMS: dict[str, type[ReleaseManifest | KeySet | FirmwareCapture]] = {
 """The documents that state measurements in order, by the type of their predicate."""
 
 
+_MAX_COMPLAINT = 200
+"""Characters of what is wrong: it may quote a document."""
+
+
 def parse_predicate(raw: bytes | msgspec.Raw, kind: type[T]) -> T:
     """Decode one predicate strictly. Raises ``FormatError``."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"not a {kind.__name__}: {error}") from error
+        raise FormatError(f"not a {kind.__name__}: {str(error)[:_MAX_COMPLAINT]}") from error
