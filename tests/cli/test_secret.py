@@ -107,5 +107,5 @@ def test_another_storage_key_from_the_command_line(running, capsys, monkeypatch)
     assert "delete its file" in said
     assert run(["secret", "rekey", made["kek"], *running.options]) == 0
     assert "0 were moved" in capsys.readouterr().out
-    assert run(["secret", "rekey", "0" * 16, *running.options]) == 1
-    assert "kek-missing" in capsys.readouterr().err
+    assert run(["secret", "rekey", "0" * 16, *running.options]) == 3
+    assert "unknown-kek" in capsys.readouterr().err

@@ -130,6 +130,8 @@ def test_a_cursor_that_no_page_gave_is_refused(api, path, cursor):
         "limit=0",
         f"limit={MAX_PAGE + 1}",
         "limit=x",
+        "limit=null",
+        "cursor=Null",
         "limit=",
         "limit=1.5",
         "limit=1&limit=2",

@@ -13,6 +13,7 @@ import pytest
 
 from catena.server.storagekeys import STORAGE_KEY, make_storage_key
 from catena.service import rekeying
+from catena.service.rekeying import UnknownKek
 from catena.service.vault import KekMissing, UnreadableSecret, kek_digest
 from catena.service.views import RekeyRequest, SecretReading
 from catena.store.errors import KekMoved
@@ -106,7 +107,7 @@ def test_a_secret_from_before_key_ids_moves_too(server):
 
 def test_a_key_that_is_not_here_is_refused(server):
     put_secret(server.service, "db", "web")
-    with pytest.raises(KekMissing):
+    with pytest.raises(UnknownKek):
         rekey(server, "0" * 16)
     assert "key-change" not in server.kinds()[1:]
 

@@ -39,6 +39,7 @@ from catena.service.references import (
     ReferenceTaken,
     UnknownReferenceKind,
 )
+from catena.service.rekeying import UnknownKek
 from catena.service.roles import Right
 from catena.service.secrets import BadSecretName, NewestVersion, NoAudience, NoSuchSecret
 from catena.service.simulation import SimulationRunning
@@ -223,7 +224,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         right=Right.SECRETS_WRITE,
         takes=RekeyRequest,
         answer=RekeyView,
-        refuses=(KekMoved,),
+        refuses=(UnknownKek, KekMoved),
         verb=lambda at, call: at.service.rekeying.rekey(call.body, call.actor),
     ),
     Operation(

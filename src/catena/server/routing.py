@@ -148,6 +148,8 @@ def read_query(request: Request, kind: type[msgspec.Struct] | None) -> msgspec.S
     values = dict(given)
     if len(values) != len(given):
         raise BadQuery("a parameter is given twice")
+    if any(value.lower() == "null" for value in values.values()):
+        raise BadQuery("a parameter is null: leave it out")  # it would count as left out
     if kind is None:
         if given:
             raise BadQuery("this request has no parameters", got=ascii(given[0][0][:40]))

@@ -17,9 +17,10 @@ from dataclasses import replace
 from typing import Literal
 
 from catena.audit.entries import KeyChanged
+from catena.errors import NotFound
 from catena.service.secrets import opened
 from catena.service.setting import Setting
-from catena.service.vault import kek_digest
+from catena.service.vault import KekMissing, kek_digest
 from catena.service.views import RekeyRequest, RekeyView
 from catena.store.secrets import Secret
 
@@ -27,6 +28,13 @@ BATCH = 16
 """Secrets, of at most a megabyte each, that are in memory at once."""
 KEY = "secrets"
 """What a KEK is for, as entries say it."""
+
+
+class UnknownKek(NotFound):
+    """A storage key that was asked for and is not in this server's folder."""
+
+    code = "unknown-kek"
+    remedy = "Make one with `catena server rotate-kek`, or copy its file here; it is found at once."
 
 
 class Rekeying:
@@ -39,10 +47,13 @@ class Rekeying:
     def rekey(self, request: RekeyRequest, actor: str) -> RekeyView:
         """One step towards ``request.kek``; nothing is left to do when ``remaining`` is 0.
 
-        Raises ``KekMissing``, ``KekMoved``, ``UnreadableSecret``.
+        Raises ``UnknownKek``, ``KekMissing``, ``KekMoved``, ``UnreadableSecret``.
         """
         kek, database = request.kek, self._setting.database
-        self._keys.get(kek)
+        try:
+            self._keys.get(kek)
+        except KekMissing as error:
+            raise UnknownKek("no storage key here has this id", got=kek) from error
         with self._setting.journal.deciding("keks"):
             self._switch(kek, actor)
             rekeyed = self._move(kek)
