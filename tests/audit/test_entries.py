@@ -28,11 +28,13 @@ from catena.audit.entries import (
     LogEnded,
     LoggedContainerEvent,
     LogRead,
+    NodeLabelled,
     PersonForgotten,
     PolicyAccepted,
     ReferenceAccepted,
     Revocation,
     SecretChanged,
+    SecretRead,
     SecretReleased,
     TokenIssued,
     Transition,
@@ -84,6 +86,8 @@ EXAMPLES = [
     KeyRejected(**ABOUT, ak_sha256=DIGEST, reason="unknown"),
     AttestationDemanded(**ABOUT, by=NOON),
     InventoryChanged(at=NOON, actor="alice", action="expected", machines=2, list_sha256=DIGEST),
+    NodeLabelled(**ABOUT, labels=("site=a",)),
+    SecretRead(at=NOON, actor=PERSON, secret="db", version=3, ciphertext_sha256=DIGEST),
     ReferenceAccepted(
         at=NOON, actor="alice", name="os", type="release", version="1", document_sha256=DIGEST
     ),

@@ -128,7 +128,7 @@ def show(
     exits=_EXITS,
     examples=(
         "catena secret get db-password > password",
-        "catena secret get db-password --version 3 -o json | jq -r .value | base64 -d",
+        "catena secret get db-password --version 3 -o json > db-password.json",
     ),
 )
 @click.argument("name")
