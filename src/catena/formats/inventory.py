@@ -31,7 +31,8 @@ from catena.formats import ijson
 
 MAX_LIST = 16 * 1024 * 1024
 MAX_MACHINES = 50_000
-MAX_TOLD = 50
+MAX_TOLD = 30
+_MAX_FAULT = 100
 """Faults that are shown; of the rest only the number is."""
 
 Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")]
@@ -78,7 +79,7 @@ class BadInventory(FormatError):
     remedy = "Correct these lines; the manual says what each column holds."
 
     def __init__(self, faults: tuple[str, ...]) -> None:
-        told = "; ".join(faults[:MAX_TOLD])
+        told = "; ".join(fault[:_MAX_FAULT] for fault in faults[:MAX_TOLD])
         more = f"; and {len(faults) - MAX_TOLD} more" if len(faults) > MAX_TOLD else ""
         super().__init__(f"{len(faults)} lines cannot be used: {told}{more}")
         self.faults = faults
