@@ -82,7 +82,7 @@ CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
 MAX_SEED = 64 * 1024
 _IMAGE = small_pe()
 _OWNER = uuid.UUID(int=0x1234)
-_TEXTS = ("sha256", "0f" * 32)
+_TEXTS = ("sha256", "0f" * 32, "1f")
 _NOW = datetime(2026, 1, 2, tzinfo=UTC)
 _CONSTANTS: dict[type, object] = {
     msgspec.inspect.BoolType: True,

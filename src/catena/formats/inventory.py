@@ -32,8 +32,9 @@ from catena.formats import ijson
 MAX_LIST = 16 * 1024 * 1024
 MAX_MACHINES = 50_000
 MAX_TOLD = 30
-_MAX_FAULT = 100
 """Faults that are shown; of the rest only the number is."""
+_MAX_FAULT = 100
+"""Characters of one of them."""
 
 Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
