@@ -49,6 +49,10 @@ from service.fixtures import PASSWORD, make_server, put_secret
 PASSPHRASE = b"a long passphrase"
 
 
+EVIDENCE = b"what a node said"
+PACK = b"catena evidence pack 1\n" + bytes(32) + (1).to_bytes(4) + b"x"
+
+
 def asked(server, **changes) -> Asked:
     values = {
         "folder": server.folder,
@@ -89,6 +93,8 @@ def rewrite(file, change):
 def filled(server):
     for number in range(300):  # more than one tile
         put_secret(server.service, f"s{number}", "web")
+    digest = hashlib.sha256(EVIDENCE).hexdigest()
+    server.service.setting.evidence.keep_once({digest: EVIDENCE})
     return server
 
 
@@ -108,6 +114,8 @@ def test_what_comes_back_is_the_server_that_was(filled, tmp_path):
             assert len(rows.secrets.list()) == 300
         (stored,) = [one for one in opened.service.secrets.list() if one.name == "s7"]
         assert stored.roles == ("web",)
+        digest = hashlib.sha256(EVIDENCE).hexdigest()
+        assert opened.service.setting.evidence.read(digest) == EVIDENCE
         put_secret(opened.service, "more", "web")  # and it goes on
     finally:
         opened.close()
@@ -327,6 +335,9 @@ def added(name, content=b"x"):
         (added("logs/../checkpoint"), NotABackup),
         (added("logs/log/tile/0/x1"), NotABackup),
         (added("evidence/ab/" + "ab" * 32), EvidenceAltered),
+        (added("evidence/packs/pack-00000009"), NotABackup),
+        (added("evidence/packs/pack-9", PACK), NotABackup),
+        (added("evidence/packs/pack-00000009", PACK), EvidenceAltered),
         (added("roots/extra.pem"), NotABackup),
         (added("server.toml", b"again"), (NotABackup, FolderUnwritable)),
         (lambda _: [], NotABackup),

@@ -14,6 +14,7 @@ a pack was named by no entry. Whoever reads checks the digest, so a pack needs n
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mmap
 import os
 import re
@@ -132,6 +133,22 @@ class PackReader:
             at = max(packs.index(self._last) - 1, 0)
             yield from reversed(packs[at : at + 2])
         yield from packs
+
+
+def altered_in(pack: Path) -> str | None:
+    """The digest of the first record of a pack that is not what it is named by; None if all are.
+
+    An incomplete record at the end is none. Raises ``OSError``, ``ValueError`` for what is no pack.
+    """
+    with pack.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError(pack.name)
+        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+            digest, length = _RECORD.unpack(head)
+            content = file.read(length)
+            if len(content) == length and hashlib.sha256(content).digest() != digest:
+                return bytes(digest).hex()
+    return None
 
 
 def _packs(folder: Path) -> list[Path]:

@@ -43,6 +43,7 @@ from catena.server.backup_file import (
     Manifest,
     fingerprint,
     is_log_name,
+    is_pack,
     limit_of,
     log_name,
     own_keys,
@@ -321,10 +322,20 @@ class _Making:
         store = logplace.beside(self._folder, self._config) / evidence.FOLDER
         for path in sorted(store.rglob("*")):
             name = f"evidence/{path.relative_to(store).as_posix()}"
-            if path.is_file() and limit_of(name):
+            if is_pack(name):
+                self._add_pack(tar, name, path)
+            elif path.is_file() and limit_of(name):
                 content = path.read_bytes()
                 _add(tar, name, content)
                 self._asked.progress("evidence", len(content))
+
+    def _add_pack(self, tar: tarfile.TarFile, name: str, path: Path) -> None:
+        """As much of it as there is now: a pack only grows."""
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = path.stat().st_size, 0o600
+        with path.open("rb") as pack:
+            tar.addfile(member, pack)
+        self._asked.progress("evidence", member.size)
 
 
 def _tiles(size: int) -> Iterator[Tile]:

@@ -7,7 +7,7 @@
     server.toml …          settings, certificates, public keys, cursors
     catena.db              a consistent copy of the database
     logs/NAME/…            checkpoint and tiles of each log that lies in the folder NAME of the server's
-    evidence/…             named by their own digests
+    evidence/…             named by their own digests, or packs of such
 
 The log proves itself by its key and evidence by its names; the digests find damage in the rest, not
 deceit: whoever can write a backup can write another. So keep it as safe as the server.
@@ -24,7 +24,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from catena.audit import tiles
+from catena.audit import evidencepack, tiles
 from catena.audit.folder import MAX_CHECKPOINT
 from catena.audit.tiles import CHECKPOINT, MAX_BUNDLE
 from catena.errors import FormatError, UsageError
@@ -47,6 +47,8 @@ _SMALL = re.compile(
 )
 _LOG = re.compile(r"logs/([A-Za-z0-9][A-Za-z0-9._-]{0,63})/(.+)")
 _NO_LOGS = frozenset({"evidence", "exports", "roots", "keys"})
+_PACK = re.compile(r"evidence/packs/pack-\d{8}")
+_MAX_PACK = 2 * evidencepack.FULL
 _EVIDENCE = re.compile(r"evidence/([0-9a-f]{2})/\1[0-9a-f]{62}")
 _MAX_EVIDENCE = 32 * 1024 * 1024
 _CONTEXT = b"catena/backup-keys/v1"
@@ -111,6 +113,8 @@ def limit_of(name: str) -> int | None:
         return MAX_DATABASE
     if _EVIDENCE.fullmatch(name):
         return _MAX_EVIDENCE
+    if is_pack(name):
+        return _MAX_PACK
     found = _LOG.fullmatch(name)
     if found is None or found[1] in _NO_LOGS:
         return None
@@ -121,6 +125,11 @@ def limit_of(name: str) -> int | None:
     except FormatError:
         return None
     return MAX_BUNDLE
+
+
+def is_pack(name: str) -> bool:
+    """Whether the member is a pack of evidence (``audit.evidencepack``)."""
+    return _PACK.fullmatch(name) is not None
 
 
 def place_of(name: str) -> str:

@@ -28,6 +28,7 @@ from typing import IO
 import msgspec
 
 from catena.audit import checkpoint as checkpoints
+from catena.audit import evidencepack
 from catena.audit.evidence import EvidenceAltered
 from catena.audit.folder import LogFolder, sync_folder
 from catena.audit.hashes import read_checkpoint
@@ -47,6 +48,7 @@ from catena.server.backup_file import (
     Manifest,
     NotABackup,
     is_digested,
+    is_pack,
     limit_of,
     open_keys,
     parse_manifest,
@@ -158,7 +160,10 @@ def _unpack(wanted: Wanted, room: Path) -> Manifest:
             if limit is None or member.size > limit:
                 raise NotABackup("the backup has a member that it cannot have")
             digest = _write(room, member.name, content, wanted.progress)
-            _require_digest(member.name, digest, manifest)
+            if is_pack(member.name):
+                _require_pack(room / place_of(member.name))
+            else:
+                _require_digest(member.name, digest, manifest)
             left.discard(member.name)
     if manifest is None or left:
         raise NotABackup("the backup is not complete")
@@ -200,6 +205,15 @@ def _write(room: Path, name: str, content: IO[bytes], progress: Callable[[str, i
         file.flush()
         os.fsync(descriptor)
     return digest.hexdigest()
+
+
+def _require_pack(pack: Path) -> None:
+    try:
+        altered = evidencepack.altered_in(pack)
+    except ValueError as error:
+        raise NotABackup("the backup has a pack of evidence that is none") from error
+    if altered is not None:
+        raise EvidenceAltered("a content of the backup does not have its digest", expected=altered)
 
 
 def _require_digest(name: str, digest: str, manifest: Manifest) -> None:
