@@ -29,7 +29,7 @@ from catena.osimage.tool import ZSTD, run
 BANKS = (HashAlg.SHA1, HashAlg.SHA256, HashAlg.SHA384, HashAlg.SHA512)
 """Every bank that the lab's TPM has."""
 
-BOOT_SECONDS = 120.0
+BOOT_SECONDS = 240.0
 _MIB = 1024 * 1024
 _FIRST_LBA = _MIB // SECTOR
 _SPARE = 4 * _MIB
