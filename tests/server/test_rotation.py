@@ -28,6 +28,7 @@ from catena.server.rotation import (
     Successor,
     rotate,
 )
+from catena.service.journal import Journal
 from catena.service.keys import note_keys
 from service.fixtures import make_server, put_secret
 
@@ -98,17 +99,17 @@ def test_what_else_the_settings_say_stays(stopped):
 
 
 STEPS = {
-    "before anything": ("_say", 0),
-    "once the database says it": ("_record", 0),
-    "once the old log has ended": ("_made", 0),
-    "once the new log is made": ("_record", 1),
+    "before anything": (rotation._Rotation, "_say", 0),
+    "once the database says it": (Journal, "record", 0),
+    "once the old log has ended": (rotation._Rotation, "_made", 0),
+    "once the new log is made": (Journal, "record", 1),
 }
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_whatever_stops_it_the_same_call_finishes_it(stopped, old_key, monkeypatch, step):
-    name, after = STEPS[step]
-    real = getattr(rotation._Rotation, name)
+    owner, name, after = STEPS[step]
+    real = getattr(owner, name)
     calls = []
 
     def stop(*arguments):
@@ -118,7 +119,7 @@ def test_whatever_stops_it_the_same_call_finishes_it(stopped, old_key, monkeypat
         return real(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rotation._Rotation, name, stop)
+        patched.setattr(owner, name, stop)
         with pytest.raises(KeyboardInterrupt):
             rotated(stopped.folder)
     if step != "before anything":

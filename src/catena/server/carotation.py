@@ -24,8 +24,9 @@ from catena.keys.signer import (
 from catena.server.config import Config
 from catena.server.folder import OpenServer, read_passphrase
 from catena.server.signers import open_signer
-from catena.service.authorities import ACTOR, Rotation, row_of
+from catena.service.authorities import Rotation, row_of
 from catena.service.nodes import rfc3339
+from catena.service.pseudonyms import SERVER
 from catena.store.authorities import Authority
 
 
@@ -67,7 +68,7 @@ def rotate(
             drop_after=plan.drop_after,
             certificate_lifetime=setting.certificate_lifetime,
             now=at,
-            actor=ACTOR,
+            actor=SERVER,
         )
     except BaseException:
         if made is not None:

@@ -41,7 +41,7 @@ from catena.server.folder import (
 from catena.server.storagekeys import STORAGE_KEY
 from catena.service.bearer import new_token, token_hash
 from catena.service.journal import Journal
-from catena.service.pseudonyms import Pseudonyms
+from catena.service.pseudonyms import SERVER, Pseudonyms
 from catena.service.roles import Role
 from catena.service.setting import KEY_SIZE
 from catena.store.credentials import Token
@@ -129,7 +129,7 @@ def _found_log(room: Path, config: Config, sources: Sources) -> str:
         journal.record(
             AdminToken(
                 at=stored.created_at,
-                actor="server",
+                actor=SERVER,
                 action="created",
                 label=stored.label,
                 role=stored.role,

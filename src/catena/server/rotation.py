@@ -132,8 +132,10 @@ class _Rotation:
             last = LogEnded(
                 at=self.now(), actor=SERVER, origin=successor, log_key_sha256=key_id_of(key)
             )
+            journal = self._journal(log, signer)
             if not _has(log, signer.public_key, log.size - 1, last):
-                self._record(log, signer, last)
+                journal.record(last)
+            _remember(journal)
             return checkpoints.verify(log.checkpoint().encode(), signer.public_key)
 
     def begin(self, new: Config, signer: Signer, ended: Checkpoint, key: PublicKey) -> None:
@@ -147,12 +149,12 @@ class _Rotation:
             root_sha256=ended.root.hex(),
         )
         with self._made(new, signer) as log:
+            journal = self._journal(log, signer)
             if log.size == 0:
-                self._record(log, signer, first)
+                journal.record(first)
             elif log.origin != new.log_origin or not _has(log, signer.public_key, 0, first):
                 raise LogExists("at this place is another log", got=ascii(log.origin[:80]))
-            with self._journal(log, signer).effect():
-                pass  # the database remembers the new log from here on
+            _remember(journal)
 
     def _say(self, origin: str, successor: str) -> None:
         """Step 1. The row is locked, so that no server is in the middle of an append."""
@@ -163,12 +165,6 @@ class _Rotation:
                     "this log was said to go on elsewhere", got=ascii(state.successor)
                 )
             rows.log_states.end(origin, successor)
-
-    def _record(self, log: TransparencyLog, signer: Signer, entry: Entry) -> None:
-        journal = self._journal(log, signer)
-        journal.record(entry)
-        with journal.effect():
-            pass  # the database remembers the checkpoint
 
     def _journal(self, log: TransparencyLog, signer: Signer) -> Journal:
         return Journal(log, signer, self.database, self.pseudonyms)
@@ -203,6 +199,12 @@ class _Rotation:
         )
         with contextlib.closing(log):
             yield log
+
+
+def _remember(journal: Journal) -> None:
+    """Let the database remember the log's checkpoint, without any other effect."""
+    with journal.effect():
+        pass
 
 
 def _has(log: TransparencyLog, key: PublicKey, index: int, wanted: Entry) -> bool:

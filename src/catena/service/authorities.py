@@ -29,6 +29,7 @@ from catena.audit.entries import KeyChanged
 from catena.errors import UsageError
 from catena.keys.signer import PublicKey, Signer, UnusableKey, algorithm_of, key_id_of
 from catena.service.journal import Journal
+from catena.service.pseudonyms import SERVER
 from catena.store.authorities import Authority
 from catena.store.database import Database
 from catena.store.errors import Conflict
@@ -37,7 +38,6 @@ FRESH = timedelta(seconds=10)
 """For how long a replica believes what it has read."""
 SOONEST = timedelta(minutes=1)
 """The shortest time in which every replica has seen a rotation."""
-ACTOR = "server"
 KEY = "cluster-ca"
 """What the log calls these keys."""
 
@@ -218,7 +218,7 @@ class Rotation:
                 self._journal.record(
                     *(
                         KeyChanged(
-                            at=now, actor=ACTOR, action="removed", key=KEY, key_sha256=one.sha256
+                            at=now, actor=SERVER, action="removed", key=KEY, key_sha256=one.sha256
                         )
                         for one in ended
                     )

@@ -33,6 +33,7 @@ from catena.service import states
 from catena.service.denials import Denials
 from catena.service.endorsements import Endorsements
 from catena.service.inventory import ListedNameTaken, expected_for
+from catena.service.pseudonyms import SERVER
 from catena.service.setting import Mode, Setting
 from catena.service.states import RetiredNode
 from catena.service.ticket import Memory, TicketOffice, expiry
@@ -247,7 +248,7 @@ def _admission(node: Node, line: ExpectedMachine, now: datetime) -> Approval:
     """What a person decided by listing the machine."""
     return Approval(
         at=now,
-        actor="server",
+        actor=SERVER,
         node_id=node.id,
         node_name=line.name,
         ak_sha256=hashlib.sha256(node.ak_public).hexdigest(),

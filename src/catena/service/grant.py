@@ -20,6 +20,7 @@ from catena.formats.nodeapi import SealedSecret
 from catena.keys.svid import NodeCertificates
 from catena.service.authorities import Issuing
 from catena.service.judgement import Proven
+from catena.service.pseudonyms import SERVER
 from catena.service.secrets import Secrets
 from catena.service.setting import Setting
 from catena.store.credentials import Certificate
@@ -57,7 +58,7 @@ class Grant:
         releases = (
             SecretReleased(
                 at=now,
-                actor="server",
+                actor=SERVER,
                 node_id=node.id,
                 node_name=node.name,
                 secret=secret.name,
@@ -147,7 +148,7 @@ def _certificate_entry(
 ) -> CertificateIssued:
     return CertificateIssued(
         at=now,
-        actor="server",
+        actor=SERVER,
         node_id=node.id,
         node_name=node.name,
         serial=serial_of(certificate),

@@ -25,12 +25,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from catena.errors import UsageError
-from catena.service.setting import KEY_SIZE, Setting
+from catena.service.setting import Setting
 from catena.service.vault import UnreadableSecret
 from catena.store.errors import Conflict, DatabaseGone
 from catena.store.idempotency import KeptAnswer
@@ -92,9 +90,8 @@ class Idempotency:
         self._database = setting.database
         self._now = setting.now
         self._random = setting.random
-        self._key = HKDF(
-            hashes.SHA256(), KEY_SIZE, salt=None, info=b"catena/idempotent-answer/v1"
-        ).derive(setting.keys.nonce)  # the storage keys change while answers are kept
+        # Not from the storage keys: those change while answers are kept.
+        self._key = setting.keys.derived(b"catena/idempotent-answer/v1")
 
     def once(self, keyed: Keyed, decide: Callable[[], bytes]) -> Once:
         """Decide, or give the answer that was kept.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 from catena.audit.entries import InventoryChanged
 from catena.errors import NotFound, Refusal, UsageError
-from catena.formats.inventory import Machine, encode
-from catena.ids import NodeId, NodeName, Sha256Hex
+from catena.formats.inventory import COLUMNS, Machine, encode
+from catena.ids import NodeId, Sha256Hex
 from catena.service import pages
 from catena.service.nodes import rfc3339
 from catena.service.pages import ExpectedKey, ExpectedRequest, Page, page_of
@@ -179,39 +180,19 @@ def _conflicts(
 
 
 def _machine(stored: ExpectedMachine) -> Machine:
-    return Machine(
-        name=stored.name,
-        role=stored.role,
-        site=stored.site,
-        channel=stored.channel,
-        ek_sha256=stored.ek_sha256,
-        ek_issuer=stored.ek_issuer,
-        ek_serial=stored.ek_serial,
-    )
+    return Machine(**_line(stored))
 
 
 def _stored(machine: Machine, now: datetime) -> ExpectedMachine:
-    return ExpectedMachine(
-        name=NodeName(machine.name),
-        role=machine.role,
-        site=machine.site,
-        channel=machine.channel,
-        ek_sha256=machine.ek_sha256,
-        ek_issuer=machine.ek_issuer,
-        ek_serial=machine.ek_serial,
-        listed_at=now,
-    )
+    return ExpectedMachine(**_line(machine), listed_at=now)
 
 
 def _view(machine: ExpectedMachine) -> ExpectedView:
     return ExpectedView(
-        name=machine.name,
-        role=machine.role,
-        site=machine.site,
-        channel=machine.channel,
-        ek_sha256=machine.ek_sha256,
-        ek_issuer=machine.ek_issuer,
-        ek_serial=machine.ek_serial,
-        listed_at=rfc3339(machine.listed_at),
-        node=machine.node_id,
+        **_line(machine), listed_at=rfc3339(machine.listed_at), node=machine.node_id
     )
+
+
+def _line(machine: Machine | ExpectedMachine) -> dict[str, Any]:
+    """What a line of the list says, which is the same wherever it is kept."""
+    return {column: getattr(machine, column) for column in COLUMNS}

@@ -20,9 +20,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from catena.audit.entries import AdminSignIn
 from catena.errors import FormatError, Refusal
 from catena.formats import jwt
@@ -32,7 +29,7 @@ from catena.formats.jwt import Claims, Jwt
 from catena.keys import jose
 from catena.service.bearer import new_token, token_hash
 from catena.service.roles import Role
-from catena.service.setting import KEY_SIZE, Setting
+from catena.service.setting import Setting
 from catena.service.tokens import KEPT_SESSIONS, entry_of, view_of
 from catena.service.views import LoginOffer, LoginRequest, NewToken
 from catena.store.credentials import Token
@@ -125,9 +122,7 @@ class Login:
     def __init__(self, setting: Setting, issuer: Issuer) -> None:
         self._setting = setting
         self._issuer = issuer
-        self._key = HKDF(hashes.SHA256(), KEY_SIZE, salt=None, info=b"catena/login/v1").derive(
-            setting.keys.nonce
-        )
+        self._key = setting.keys.derived(b"catena/login/v1")
 
     def offer(self) -> LoginOffer:
         """Where to log in, as which client, and with which nonce."""

@@ -45,10 +45,12 @@ class ServerKeys:
     storage: KeyRing = field(repr=False)
 
     def ticket(self) -> bytes:
-        """The key of enrolment tickets, derived so that it is never a nonce key."""
-        return HKDF(hashes.SHA256(), KEY_SIZE, salt=None, info=b"catena/ticket/v1").derive(
-            self.nonce
-        )
+        """The key of enrolment tickets."""
+        return self.derived(b"catena/ticket/v1")
+
+    def derived(self, purpose: bytes) -> bytes:
+        """A key for one purpose, derived so that it is never a nonce key (RFC 5869)."""
+        return HKDF(hashes.SHA256(), KEY_SIZE, salt=None, info=purpose).derive(self.nonce)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

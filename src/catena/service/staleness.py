@@ -13,6 +13,7 @@ from typing import Final
 
 from catena.audit.entries import Transition
 from catena.service import states
+from catena.service.pseudonyms import SERVER
 from catena.service.setting import Setting
 from catena.service.states import Rhythm
 from catena.store.nodes import Node
@@ -68,7 +69,7 @@ class Staleness:
             *(
                 Transition(
                     at=now,
-                    actor="server",
+                    actor=SERVER,
                     node_id=node.id,
                     node_name=node.name,
                     before=states.TRUSTED,

@@ -28,6 +28,7 @@ from catena.formats.nodeapi import NodeToken
 from catena.ids import Sha256Hex
 from catena.keys import jose
 from catena.keys.signer import Signer
+from catena.service.pseudonyms import SERVER
 from catena.store.nodes import Node
 
 EAR_PROFILE = "tag:ietf.org,2026:rats/ear#04"
@@ -139,7 +140,7 @@ def entries_of(tokens: Iterable[NodeToken], node: Node, now: datetime) -> tuple[
     return tuple(
         TokenIssued(
             at=now,
-            actor="server",
+            actor=SERVER,
             node_id=node.id,
             node_name=node.name,
             audience=one.audience,
