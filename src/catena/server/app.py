@@ -10,6 +10,7 @@ from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from catena.audit.reader import LogReader
@@ -42,6 +43,7 @@ from catena.server.ratelimit import AddressLimit
 from catena.server.readiness import Readiness
 from catena.service.login import Login
 from catena.service.trust import TrustService
+from catena.service.uses import Purpose
 
 if TYPE_CHECKING:
     from catena.server.metrics import Metrics
@@ -93,34 +95,9 @@ def build_app(
         ratelimit.of_nodes(config, clock),
         metrics.verdict if metrics else lambda _: None,
     )
-    admins = Admission(service.setting.database, service.uses, "admin", service.setting.now)
-    described = routing.routes(
-        (
-            *nodes.OPERATIONS,
-            *login.OPERATIONS,
-            *bundle.OPERATIONS,
-            *admin.OPERATIONS,
-            *machines.OPERATIONS,
-        ),
-        parts,
-        desk,
-        admins,
+    described, routes = _routes(
+        parts, desk, config=config, log=log, feed=feed, readiness=readiness or Readiness({})
     )
-    routes = [
-        *public.routes(desk, openapi.describe(OPERATIONS), collector, readiness or Readiness({})),
-        *crl.routes(desk, service),
-        *described,
-    ]
-    if log is not None:
-        admission = (
-            None
-            if config.log_public
-            else Admission(service.setting.database, service.uses, "log", service.setting.now)
-        )
-        routes += log_files.routes(log, desk, admission)
-    if feed is not None:
-        readers = Admission(service.setting.database, service.uses, "log", service.setting.now)
-        routes += events.routes(feed, desk, readers)
     application = Starlette(
         routes=routes, exception_handlers={404: no_such_route, 405: wrong_method}
     )
@@ -134,3 +111,42 @@ def build_app(
         return AccessLog(guarded, write, service.setting.random)
     metrics.know({route.endpoint: route.path for route in routes}, desk)
     return AccessLog(guarded, write, service.setting.random, metrics.request)
+
+
+def _routes(
+    parts: Parts,
+    desk: Desk,
+    *,
+    config: Config,
+    log: LogReader | None,
+    feed: Feed | None,
+    readiness: Readiness,
+) -> tuple[list[Route], list[Route]]:
+    """The routes of what nodes and admins ask, and all routes there are."""
+    service = parts.service
+
+    def admission(purpose: Purpose) -> Admission:
+        return Admission(service.setting.database, service.uses, purpose, service.setting.now)
+
+    described = routing.routes(
+        (
+            *nodes.OPERATIONS,
+            *login.OPERATIONS,
+            *bundle.OPERATIONS,
+            *admin.OPERATIONS,
+            *machines.OPERATIONS,
+        ),
+        parts,
+        desk,
+        admission("admin"),
+    )
+    routes = [
+        *public.routes(desk, openapi.describe(OPERATIONS), parts.collector, readiness),
+        *crl.routes(desk, service),
+        *described,
+    ]
+    if log is not None:
+        routes += log_files.routes(log, desk, None if config.log_public else admission("log"))
+    if feed is not None:
+        routes += events.routes(feed, desk, admission("log"))
+    return described, routes

@@ -87,6 +87,7 @@ class Authorities:
         """Who was believed at the last look."""
         self._issuing: dict[str, Issuing] = {}
         self._changed: Callable[[], None] | None = None
+        self._told: tuple[tuple[str, ...], str] | None = None  # every attestation tells it
 
     def on_change(self, changed: Callable[[], None]) -> None:
         """Call ``changed`` when others are believed than at the last look, or the log lacks an end."""
@@ -117,7 +118,14 @@ class Authorities:
 
     def news(self, now: datetime) -> str | None:
         """The bundle in PEM for nodes; None if it never was another than the one they began with."""
-        return bundle_pem(self.believed(now)) if self._rows(now) else None
+        rows = self._rows(now)
+        if not rows:
+            return None
+        believed = tuple(one.sha256 for one in _believed(rows, now))
+        told = self._told
+        if told is None or told[0] != believed:  # two threads may make the same one
+            told = self._told = (believed, bundle_pem(self.believed(now)))
+        return told[1]
 
     def schedule(self, now: datetime) -> tuple[Authority, ...]:
         """Every authority there ever was; none if there was no rotation."""
