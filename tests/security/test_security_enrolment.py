@@ -12,7 +12,7 @@ from catena.formats.tpm2 import TpmaObject, encode_public, parse_public
 from catena.service.setting import Mode
 from catena.service.views import ApprovalRequest
 from changed import replace
-from service.fixtures import capture, make_server, put_secret
+from service.fixtures import capture, listed, make_server, put_secret
 from swtpm import needs_swtpm
 
 pytestmark = [needs_swtpm, pytest.mark.tpm]
@@ -90,7 +90,7 @@ def test_a_secret_of_one_ticket_does_not_redeem_another(trusting, machine):
     with pytest.raises(Exception, match="activation secret is wrong") as caught:
         finish(trusting, mixed)
     assert caught.value.code == "wrong-activation-secret"
-    assert trusting.service.nodes.list() == ()
+    assert listed(trusting.service.nodes) == ()
 
 
 def test_open_mode_does_not_readmit_what_became_untrusted(tmp_path, keys, booted_tpm, machine):

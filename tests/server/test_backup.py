@@ -44,7 +44,7 @@ from catena.server.rotation import Successor, rotate
 from catena.store.errors import DatabaseDamaged, SchemaMismatch
 from server.live import *  # noqa: F403 - fixtures
 from server.live import end, start
-from service.fixtures import PASSWORD, make_server, put_secret
+from service.fixtures import PASSWORD, listed, make_server, put_secret
 
 PASSPHRASE = b"a long passphrase"
 
@@ -112,7 +112,7 @@ def test_what_comes_back_is_the_server_that_was(filled, tmp_path):
     try:
         with opened.database.snapshot() as rows:
             assert len(rows.secrets.list()) == 300
-        (stored,) = [one for one in opened.service.secrets.list() if one.name == "s7"]
+        (stored,) = [one for one in listed(opened.service.secrets) if one.name == "s7"]
         assert stored.roles == ("web",)
         digest = hashlib.sha256(EVIDENCE).hexdigest()
         assert opened.service.setting.evidence.read(digest) == EVIDENCE

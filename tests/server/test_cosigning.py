@@ -49,7 +49,7 @@ from catena.service.views import CosigningReport
 from server.live import *  # noqa: F403 - fixtures
 from server.live import lifetime
 from server.witnesses import SECONDS, RunningWitness, running_witness
-from service.fixtures import make_server
+from service.fixtures import listed, make_server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "audit"))
 from witness_samples import PaperLog
@@ -547,7 +547,7 @@ def test_a_server_cosigns_what_it_decides(tmp_path, keys):
         collector = server.opened.collector
         collector.start()
         wait_for(lambda: collector.status().cosigned_size == 1)
-        server.service.secrets.list()
+        listed(server.service.secrets)
         from catena.service.views import SecretRequest
 
         for _ in range(3):

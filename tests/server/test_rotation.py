@@ -30,7 +30,7 @@ from catena.server.rotation import (
 )
 from catena.service.journal import Journal
 from catena.service.keys import note_keys
-from service.fixtures import make_server, put_secret
+from service.fixtures import listed, make_server, put_secret
 
 ORIGIN = "acme.example/log/2"
 
@@ -83,7 +83,7 @@ def test_the_old_log_ends_and_the_new_one_goes_on(stopped, old_key, new_key):
     opened = open_server(stopped.folder, now=now, random=os.urandom)
     put_secret(opened.service, "db", "web")
     assert opened.log.origin == ORIGIN
-    assert [one.version for one in opened.service.secrets.list()] == [2]
+    assert [one.version for one in listed(opened.service.secrets)] == [2]
     opened.close()
 
 
@@ -209,7 +209,7 @@ def test_servers_of_one_database_are_fenced_and_follow(tmp_path, keys, postgresq
     size = running.log.size
     with pytest.raises(LogAtItsEnd):
         put_secret(running.service, "a", "web")
-    assert [one.version for one in running.service.secrets.list()] == [1]
+    assert [one.version for one in listed(running.service.secrets)] == [1]
     running.close()
     rotated(second, log="database:")  # finds it done, and changes the settings
     servers = [open_server(folder, now=now, random=os.urandom) for folder in (first, second)]

@@ -25,6 +25,11 @@ from catena.keys.hierarchy import KeyFolder, KeyName
 from catena.server.config import Config
 from catena.server.folder import OpenServer, open_server
 from catena.server.founding import Sources, init
+from catena.service import shipped
+from catena.service.nodes import Nodes
+from catena.service.pages import MAX_PAGE, NodesRequest, PageRequest
+from catena.service.references import References
+from catena.service.secrets import Secrets
 from catena.service.trust import TrustService
 from catena.service.views import ApprovalRequest, CaptureRequest, SecretRequest
 from catena.tpm.device import open_tpm
@@ -109,6 +114,14 @@ class Server:
             machine.node_id, ApprovalRequest(name=name, role=role), "admin"
         )
         self.clock.pass_(1)
+
+
+def listed(verbs: Nodes | Secrets | References) -> tuple:
+    """All that is listed, on one page; retired nodes too, but not the rules that catena ships."""
+    if isinstance(verbs, Nodes):
+        return verbs.page(NodesRequest(retired=True, limit=MAX_PAGE)).items
+    found = verbs.page(PageRequest(limit=MAX_PAGE)).items
+    return tuple(one for one in found if one not in shipped.views())
 
 
 def capture(service: TrustService, node: str) -> None:

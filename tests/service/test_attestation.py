@@ -22,7 +22,7 @@ from catena.service.nodes import UnknownNode
 from catena.service.views import ApprovalRequest
 from catena.store.errors import DatabaseGone
 from catena.store.nodes import Clock
-from service.fixtures import PASSWORD, capture, put_secret
+from service.fixtures import PASSWORD, capture, listed, put_secret
 from swtpm import needs_swtpm
 
 pytestmark = [needs_swtpm, pytest.mark.tpm]
@@ -294,14 +294,14 @@ def test_a_log_that_cannot_be_written_stops_every_decision(admitted, machine):
     with pytest.raises(LogUnwritable):
         admitted.service.secrets.remove("db-password", "admin")
     assert admitted.node("n1") == before
-    assert [secret.name for secret in admitted.service.secrets.list()] == ["db-password"]
+    assert [secret.name for secret in listed(admitted.service.secrets)] == ["db-password"]
 
 
 def test_a_log_that_cannot_be_written_stops_an_enrolment(trusting, machine):
     make_log_unwritable(trusting)
     with pytest.raises(LogUnwritable):
         machine.enrol(trusting.call)
-    assert trusting.service.nodes.list() == ()
+    assert listed(trusting.service.nodes) == ()
 
 
 def test_a_log_that_can_be_written_again_goes_on(admitted, machine):

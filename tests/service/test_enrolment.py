@@ -13,7 +13,7 @@ from catena.service.setting import Mode
 from catena.service.ticket import ExpiredTicket, ForgedTicket, WrongActivationSecret
 from catena.tpm.device import open_tpm
 from catena.tpm.failure import ForeignSeal
-from service.fixtures import make_server
+from service.fixtures import listed, make_server
 from swtpm import needs_swtpm, software_tpm
 
 pytestmark = [needs_swtpm, pytest.mark.tpm]
@@ -108,7 +108,7 @@ def test_a_guessed_activation_secret_is_refused_and_logged(trusting, machine):
     with pytest.raises(WrongActivationSecret):
         finish(trusting, guess)
     assert trusting.entries()[-1].code == "wrong-activation-secret"
-    assert trusting.service.nodes.list() == ()
+    assert listed(trusting.service.nodes) == ()
 
 
 def test_a_ticket_of_another_server_is_refused(trusting, server, machine):

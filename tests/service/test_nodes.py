@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from catena.service.nodes import NeverAttested, UnknownNode
-from service.fixtures import START
+from service.fixtures import START, listed
 from service.test_approval import enrolled
 
 
 def test_nodes_are_listed_with_what_they_say_of_themselves_marked_untrusted(server):
     enrolled(server, "aa" * 32)
-    (view,) = server.service.nodes.list()
+    (view,) = listed(server.service.nodes)
     assert (view.name, view.untrusted_name_hint) == (None, "root\x1b[31m")
     assert view.enrolled_at == f"{START:%Y-%m-%dT%H:%M:%SZ}"
 

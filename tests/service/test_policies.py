@@ -16,7 +16,7 @@ from catena.keys.hierarchy import KeyName
 from catena.service.policies import PolicyMoved, PolicyRollback, TamperedPolicy
 from catena.service.trust import build
 from catena.store.errors import OutdatedPolicy
-from service.fixtures import signed
+from service.fixtures import listed, signed
 
 STRICT = default_policy_text() + "\n[vendor] a vendor vouches for the TPM\n  tpm_kind == 'vendor'\n"
 
@@ -198,5 +198,5 @@ def test_a_policy_that_vanishes_is_noticed_by_who_knew_it(server):
 
 def test_policies_are_no_references(server):
     apply(server)
-    assert server.service.references.list() == ()
+    assert listed(server.service.references) == ()
     assert server.service.references.active().all() == ()

@@ -17,7 +17,7 @@ from catena.service.rekeying import UnknownKek
 from catena.service.vault import KekMissing, UnreadableSecret, kek_digest
 from catena.service.views import RekeyRequest, SecretReading
 from catena.store.errors import KekMoved
-from service.fixtures import PASSWORD, Server, put_secret
+from service.fixtures import PASSWORD, Server, listed, put_secret
 from service.revocable import *  # noqa: F403 - fixtures
 from swtpm import needs_swtpm
 
@@ -82,13 +82,13 @@ def test_both_changes_are_in_the_log_without_a_key(filled):
 def test_secrets_are_read_stored_and_removed_between_two_batches(filled):
     kek = new_kek(filled)
     filled.service.rekeying.rekey(RekeyRequest(kek=kek), "alice")
-    names = [one.name for one in filled.service.secrets.list()]
+    names = [one.name for one in listed(filled.service.secrets)]
     assert all(read(filled, name).startswith(PASSWORD) for name in names)
     put_secret(filled.service, "new", "web", b"fresh")
     filled.service.secrets.remove("s9", "alice")
     rekey(filled, kek)
     assert keks(filled) == {kek}
-    assert "s9" not in [one.name for one in filled.service.secrets.list()]
+    assert "s9" not in [one.name for one in listed(filled.service.secrets)]
     assert read(filled, "new") == b"fresh"
 
 

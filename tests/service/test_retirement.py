@@ -9,7 +9,7 @@ from catena.service.pages import NodesRequest
 from catena.service.retirement import AlreadyRetired, NothingToReject, UnfitReplacement
 from catena.service.views import DemandRequest, FarewellRequest, ReplacementRequest
 from catena.store.nodes import Reenrolment
-from service.fixtures import START
+from service.fixtures import START, listed
 from service.test_approval import AK, OTHER_AK, approve, enrolled
 
 WHY = FarewellRequest(reason="sold")
@@ -142,7 +142,7 @@ def test_a_demand_is_a_deadline_for_those_it_is_about(server):
 
     assert demand(role="db", within=5) == 1
     server.clock.pass_(6)
-    states = {one.name: one.state for one in server.service.nodes.list() if one.name}
+    states = {one.name: one.state for one in listed(server.service.nodes) if one.name}
     assert states == {"web-1": "trusted", "db-1": "stale"}
     assert demand() == 2
     assert [entry.kind for entry in server.entries()[-3:]] == ["demand"] * 3

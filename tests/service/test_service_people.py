@@ -16,6 +16,7 @@ from catena.errors import FormatError
 from catena.service.people import PersonInUse, UnknownPerson
 from catena.service.pseudonyms import Pseudonyms, is_reserved
 from catena.store.credentials import Token
+from service.fixtures import listed
 from service.vendor import Authority, request
 
 NAME = "ada.example@corp"
@@ -38,7 +39,7 @@ def everything(server):
 
 
 def test_the_log_has_a_salted_digest_and_never_the_name(server, known):
-    server.service.secrets.list()
+    listed(server.service.secrets)
     one = person(server, NAME)
     assert one.pseudonym == known
     digest = hashlib.sha256(b"catena/person/v1" + bytes.fromhex(one.salt) + NAME.encode())

@@ -27,14 +27,14 @@ from catena.service.references import (
     UnknownReferenceKind,
 )
 from catena.service.views import CaptureRequest, PcrPolicyRequest
-from service.fixtures import capture, signed
+from service.fixtures import capture, listed, signed
 from swtpm import needs_swtpm
 
 
 def test_signed_release_and_key_set_become_active_and_are_logged(server, boot):
     server.import_references(boot)
-    listed = {(one.kind, one.name) for one in server.service.references.list()}
-    assert listed == {("keyset", "acme"), ("release", "lab")}
+    found = {(one.kind, one.name) for one in listed(server.service.references)}
+    assert found == {("keyset", "acme"), ("release", "lab")}
     active = server.service.references.active()
     assert (len(active.releases), len(active.keysets)) == (1, 1)
     assert server.kinds()[-2:] == ["reference", "reference"]
@@ -50,7 +50,7 @@ def test_importing_the_same_document_again_changes_nothing(server, boot):
     document = signed(server.keys, RELEASE_TYPE, release_of(boot))
     first = server.service.references.accept(document, "alice")
     assert server.service.references.accept(document, "alice") == first
-    assert len(server.service.references.list()) == 1
+    assert len(listed(server.service.references)) == 1
 
 
 def test_a_published_version_never_changes(server, boot):
@@ -65,7 +65,7 @@ def test_a_document_by_another_key_is_refused(server, boot, signer):
     document = signed(server.keys, RELEASE_TYPE, release_of(boot), signer)
     with pytest.raises(UntrustedSigner):
         server.service.references.accept(document, "alice")
-    assert server.service.references.list() == ()
+    assert listed(server.service.references) == ()
 
 
 def test_a_document_changed_after_signing_is_refused(server, boot):
@@ -108,7 +108,7 @@ def test_a_row_that_was_slipped_into_the_database_does_not_count(server, boot):
 
 def test_a_reference_is_shown_by_name_version_or_digest(server, boot):
     server.import_references(boot)
-    (release,) = (one for one in server.service.references.list() if one.kind == "release")
+    (release,) = (one for one in listed(server.service.references) if one.kind == "release")
     for name in ("lab", "lab-1", release.sha256[:8]):
         detail = server.service.references.show(name)
         assert detail.reference.name == "lab"
@@ -160,7 +160,7 @@ def test_an_imported_pcr_policy_is_sealed_logged_and_active(server):
         1,
     )
     assert view.warnings == ("8.ascii.0 now has to match the whole text: set .+",)
-    assert references.list() == (view,)
+    assert listed(references) == (view,)
     (policy,) = references.active().pcr_policies
     assert policy.label == "flatcar-3510.2.0"
     assert server.entries()[-1].document_sha256 == view.sha256
@@ -177,7 +177,7 @@ def test_importing_the_same_pcr_policy_again_changes_nothing(server):
     assert references.accept_policy(policy_request(), "alice") == first
     with pytest.raises(ReferenceTaken):
         references.accept_policy(policy_request(content=POLICY.replace(b"set", b"unset")), "alice")
-    assert references.list() == (first,)
+    assert listed(references) == (first,)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_pcr_policy_that_cannot_count_is_refused_and_not_logged(server, change
         server.service.references.accept_policy(policy_request(**changes), "alice")
     assert refused.value.code == code
     assert server.kinds() == ["admin-token"]
-    assert server.service.references.list() == ()
+    assert listed(server.service.references) == ()
 
 
 def test_a_pcr_policy_that_the_log_key_did_not_seal_does_not_count(server, boot):

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from catena.service.secrets import SEALED_PCRS, BadSecretName, NoSuchSecret
-from service.fixtures import PASSWORD, put_secret
+from service.fixtures import PASSWORD, listed, put_secret
 
 
 def test_a_secret_has_versions_and_is_never_shown(server):
     put_secret(server.service, "db", "web")
     put_secret(server.service, "db", "web")
-    (view,) = server.service.secrets.list()
+    (view,) = listed(server.service.secrets)
     assert (view.name, view.version, view.roles) == ("db", 2, ("web",))
     assert PASSWORD.decode() not in repr(view)
 
@@ -28,14 +28,14 @@ def test_put_and_removal_are_logged_without_the_value(server):
     put, removed = server.entries()[-2:]
     assert (put.action, put.secret, put.version, put.roles) == ("put", "db", 1, ("web",))
     assert (removed.action, server.name(removed.actor)) == ("removed", "alice")
-    assert server.service.secrets.list() == ()
+    assert listed(server.service.secrets) == ()
 
 
 def test_a_removed_version_number_is_not_used_again(server):
     put_secret(server.service, "db", "web")
     server.service.secrets.remove("db", "alice")
     put_secret(server.service, "db", "web")
-    assert server.service.secrets.list()[0].version == 2
+    assert listed(server.service.secrets)[0].version == 2
 
 
 def test_removing_what_is_not_there_is_refused(server):

@@ -22,7 +22,7 @@ from catena.service.views import (
     ReplacementRequest,
 )
 from catena.tpm.device import open_tpm
-from service.fixtures import capture, put_secret
+from service.fixtures import capture, listed, put_secret
 from service.machine import Machine
 from swtpm import needs_swtpm, software_tpm
 
@@ -121,7 +121,7 @@ def test_the_log_tells_a_whole_life(trusting, running_machine, other_machine):  
         machine.enrol(server.call)
     server.clock.pass_(1)
     assert other_machine.attest(server.call).state == "trusted"
-    assert [node.id for node in service.nodes.list() if node.name == "n1"] == [
+    assert [node.id for node in listed(service.nodes) if node.name == "n1"] == [
         other_machine.node_id
     ]
 

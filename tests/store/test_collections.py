@@ -177,8 +177,6 @@ def test_releases_are_remembered_for_rotation(database, node):
         tx.secrets.record_release(first)
         tx.secrets.record_release(again)
         assert tx.secrets.held_by(node.id) == (again,)
-        tx.secrets.forget_releases(node.id)
-        assert tx.secrets.held_by(node.id) == ()
 
 
 def test_references_are_kept_by_digest_and_can_be_withdrawn(database):

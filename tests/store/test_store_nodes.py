@@ -10,7 +10,7 @@ from store_samples import NOON, make_node
 
 from catena.ids import NodeId, NodeName
 from catena.store.errors import AmbiguousNode, Conflict, NameTaken, NodeMoved, NoSuchRow
-from catena.store.nodes import Clock, Reenrolment
+from catena.store.nodes import Attested, Clock, Reenrolment
 
 NOBODY = NodeId("f" * 64)
 
@@ -117,10 +117,15 @@ def test_a_new_ak_starts_with_a_new_clock(database, node):
     assert (changed.ak_public, changed.clock_triple) == (b"new", Clock())
 
 
+def attested(node, **changes):
+    values = {"at": NOON, "verdict": "trusted", "boot_log": None, "trusted_log": None}
+    return Attested(before=node, after=node.clock_triple, **{**values, **changes})
+
+
 def test_state_and_attestation_are_recorded(database, node):
     with database.transaction() as tx:
         tx.nodes.set_state(node.id, "untrusted", "secure boot is off")
-        tx.nodes.record_attestation(node.id, at=NOON, verdict="untrusted", boot_log=None)
+        assert tx.nodes.attested([attested(tx.nodes.get(node.id), verdict="untrusted")])
         changed = tx.nodes.get(node.id)
         assert (changed.state, changed.state_reason) == ("untrusted", "secure boot is off")
         assert (changed.last_attested, changed.last_verdict) == (NOON, "untrusted")
@@ -130,18 +135,22 @@ def test_state_and_attestation_are_recorded(database, node):
 
 def test_a_boot_log_that_is_not_stored_is_refused(database, node):
     with pytest.raises(Conflict), database.transaction() as tx:
-        tx.nodes.record_attestation(node.id, at=NOON, verdict="trusted", boot_log="0" * 64)
+        tx.nodes.attested([attested(tx.nodes.get(node.id), boot_log="0" * 64)])
 
 
 def test_changing_an_unknown_node_is_an_error(database):
     for change in (
         lambda nodes: nodes.set_state(NOBODY, "trusted", ""),
         lambda nodes: nodes.replace_ak(NOBODY, b""),
-        lambda nodes: nodes.record_attestation(NOBODY, at=NOON, verdict="x", boot_log=None),
         lambda nodes: nodes.approve(NOBODY, name=NodeName("n"), role="r", state="s", at=NOON),
     ):
         with pytest.raises(NoSuchRow), database.transaction() as tx:
             change(tx.nodes)
+
+
+def test_an_attestation_of_an_unknown_node_does_not_count(database, node):
+    with database.transaction() as tx:
+        assert not tx.nodes.attested([attested(dataclasses.replace(node, id=NOBODY))])
 
 
 def test_only_the_latest_second_enrolment_waits(database, node):

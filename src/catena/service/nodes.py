@@ -49,11 +49,6 @@ class Nodes:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
 
-    def list(self) -> tuple[NodeView, ...]:
-        """Every node, oldest enrolment first."""
-        with self._setting.database.snapshot() as rows:
-            return tuple(self.view(rows, node) for node in rows.nodes.list())
-
     def page(self, request: NodesRequest) -> Page[NodeView]:
         """Some of them; without retired ones unless these are asked for. Raises ``BadCursor``.
 

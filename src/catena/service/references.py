@@ -236,12 +236,6 @@ class References:
         subject = Subject(name=request.name, digest={"sha256": document.source_sha256})
         return self._seal("pcr-policy", PCR_POLICY_TYPE, subject, document, actor)
 
-    def list(self) -> tuple[ReferenceView, ...]:
-        """All active references, in the order of their acceptance."""
-        with self._setting.database.snapshot() as rows:
-            stored = rows.references.list(active_only=True)
-        return tuple(_view(row, self._open(row)) for row in stored)
-
     def page(self, request: PageRequest) -> Page[ReferenceView]:
         """Some of them, and behind the last the rules that catena ships. Raises ``BadCursor``."""
         key = pages.decode(request.cursor, ReferenceKey) or ReferenceKey()

@@ -104,11 +104,6 @@ class Secrets:
                 rows.secrets.put(secret)
         return view_of_secret(secret)
 
-    def list(self) -> tuple[SecretView, ...]:
-        """Names, versions and audiences."""
-        with self._setting.database.snapshot() as rows:
-            return tuple(view_of_secret(secret) for secret in rows.secrets.list())
-
     def page(self, request: PageRequest) -> Page[SecretView]:
         """Some of them. Raises ``BadCursor``."""
         key = pages.decode(request.cursor, SecretKey)

@@ -124,17 +124,6 @@ _NEW_CLOCK: dict[str, Any] = {
     "clock": bindparam("new_clock"),
 }
 _ADVANCE = update(_nodes).where(*_AS_READ).values(**_NEW_CLOCK)
-_RECORDED = (
-    update(_nodes)
-    .where(_nodes.c.id == bindparam("node"))
-    .values(
-        last_attested=bindparam("at"),
-        last_verdict=bindparam("verdict"),
-        boot_log=bindparam("log"),
-        trusted_log=bindparam("trusted"),
-        attest_by=None,
-    )
-)
 _ATTESTED = (
     update(_nodes)
     .where(*_AS_READ)
@@ -372,20 +361,6 @@ class Nodes:
         """As ``advance_clock``, without a new clock. Raises ``NodeMoved``."""
         if not self.advance_clock(node, node.clock_triple):
             raise NodeMoved("the node was decided about elsewhere meanwhile")
-
-    def record_attestation(
-        self,
-        node_id: NodeId,
-        *,
-        at: datetime,
-        verdict: str,
-        boot_log: Sha256Hex | None,
-        trusted_log: Sha256Hex | None = None,
-    ) -> None:
-        """Remember the last appraisal; both logs must be stored already."""
-        values = {"at": at, "verdict": verdict, "log": boot_log, "trusted": trusted_log}
-        result = self._connection.execute(_RECORDED, {"node": node_id, **values})
-        _require_one(result.rowcount)
 
     def attested(self, concluded: Sequence[Attested]) -> bool:
         """Remember attestations, each of another node.

@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     bindparam,
-    delete,
     func,
     insert,
     or_,
@@ -234,10 +233,6 @@ class Secrets:
     def exposed(self) -> tuple[Release, ...]:
         """Exposed releases whose version is still the newest: these need rotation."""
         return tuple(Release(**row) for row in self._connection.execute(_EXPOSED).mappings())
-
-    def forget_releases(self, node_id: NodeId) -> None:
-        """Forget what the node received, after rotation."""
-        self._connection.execute(delete(_releases).where(_releases.c.node_id == node_id))
 
 
 def _elsewhere(kek: str) -> tuple[ColumnElement[bool], ...]:
