@@ -12,7 +12,8 @@ from catena.audit.checkpoint import CheckpointForged, ForeignOrigin
 from catena.audit.folder import LogFolder
 from catena.audit.follow import Following, known
 from catena.audit.hashes import TileUnavailable
-from catena.audit.log import LogForked, LogRewound, TransparencyLog
+from catena.audit.log import TransparencyLog
+from catena.audit.past import LogForked, LogRewound
 from catena.audit.tiles import CHECKPOINT, Tile
 from catena.audit.verify import EntryForged, RootMismatch
 

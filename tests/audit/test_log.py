@@ -20,15 +20,9 @@ from audit_samples import ORIGIN, tree_of
 from catena.audit import checkpoint as checkpoints
 from catena.audit.checkpoint import BadOrigin, CheckpointForged, UnusableLogKey
 from catena.audit.folder import LogExists, LogInUse, LogMissing
-from catena.audit.log import (
-    BadEntry,
-    LogDamaged,
-    LogForked,
-    LogRewound,
-    LogUnwritable,
-    TransparencyLog,
-)
+from catena.audit.log import BadEntry, LogUnwritable, TransparencyLog
 from catena.audit.merkle import ProofMismatch
+from catena.audit.past import LogDamaged, LogForked, LogRewound
 from catena.audit.receipt import verify_proof
 from catena.audit.verify import verify_folder
 from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key, write_key

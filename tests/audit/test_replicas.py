@@ -17,7 +17,8 @@ from catena.audit import checkpoint as checkpoints
 from catena.audit import merkle, tiles
 from catena.audit.database import DatabaseSequencer, DatabaseStorage
 from catena.audit.folder import LogExists, LogMissing
-from catena.audit.log import LogForked, LogUnwritable, TransparencyLog
+from catena.audit.log import LogUnwritable, TransparencyLog
+from catena.audit.past import LogForked
 from catena.audit.storage import Batch, CheckpointMoved, TileConflict
 from catena.audit.tiles import Tile
 from catena.audit.verify import verify_folder

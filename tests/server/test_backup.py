@@ -18,7 +18,7 @@ import pytest
 
 from catena.audit.evidence import EvidenceAltered
 from catena.audit.folder import LogMissing
-from catena.audit.log import LogForked, LogRewound
+from catena.audit.past import LogForked, LogRewound
 from catena.audit.verify import LogFault, verify_folder
 from catena.cli.main import run
 from catena.errors import LogInconsistent

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from catena.audit.folder import LogInUse
-from catena.audit.log import LogRewound
+from catena.audit.past import LogRewound
 from catena.errors import LogInconsistent
 from catena.keys import hierarchy
 from catena.keys.signer import ExposedKey, MissingKey, UnusableKey, WrongPassphrase

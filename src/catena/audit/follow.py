@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from catena.audit import checkpoint as checkpoints
 from catena.audit import growth, merkle
 from catena.audit.hashes import TileHashes, read_bundle, read_checkpoint
-from catena.audit.log import LogForked, require_not_rewound
 from catena.audit.merkle import Frontier
+from catena.audit.past import LogForked, require_not_rewound
 from catena.audit.reader import LogReader
 from catena.audit.tiles import TILE_WIDTH
 from catena.audit.verify import RootMismatch, VerifiedEntry, open_leaf

@@ -30,7 +30,15 @@ from catena.audit import checkpoint as checkpoints
 from catena.audit import merkle, tiles
 from catena.audit.checkpoint import CheckpointMalformed
 from catena.audit.folder import MAX_CHECKPOINT, LogFolder
-from catena.audit.merkle import ProofMismatch
+from catena.audit.past import (
+    LogDamaged,
+    LogForked,
+    grown,
+    load_right_edge,
+    require_contains,
+    require_not_rewound,
+    require_root,
+)
 from catena.audit.publisher import Publisher
 from catena.audit.reader import LogReader, LogUnreadable
 from catena.audit.storage import (
@@ -43,9 +51,9 @@ from catena.audit.storage import (
     writing,
 )
 from catena.audit.tiles import CHECKPOINT, MAX_ENTRY
-from catena.audit.tree import EMPTY_TREE, Growth, TileNodes, Tree, load_tree
+from catena.audit.tree import EMPTY_TREE, Growth
 from catena.audit.writeahead import WriteAhead
-from catena.errors import CatenaError, FormatError, LogInconsistent, UsageError
+from catena.errors import CatenaError, UsageError
 from catena.formats.note import Checkpoint
 from catena.formats.tlogproof import TlogProof
 from catena.keys.signer import Signer
@@ -54,38 +62,6 @@ MAX_BATCH = 1024
 MAX_UNPUBLISHED = 256
 """Appends that readers do not see yet; with more, appends wait for readers."""
 MAX_SWAPS = 16
-
-
-class LogRewound(LogInconsistent):
-    """The log is older than a checkpoint that was seen before."""
-
-    code = "log-rewound"
-    remedy = (
-        "The folder was restored from an older copy. Restore the newest; keep both as evidence."
-    )
-
-
-def require_not_rewound(head: Checkpoint, past: Checkpoint) -> None:
-    """Refuse a log that is smaller than it was. Raises ``LogRewound``."""
-    if head.size < past.size:
-        raise LogRewound(
-            "the log is older than a checkpoint seen before",
-            expected=f"at least {past.size} entries",
-            got=f"{head.size}",
-        )
-
-
-class LogForked(LogInconsistent):
-    """The log contradicts a checkpoint that was seen before."""
-
-    code = "log-forked"
-
-
-class LogDamaged(LogInconsistent):
-    """The log's tiles do not lead to its checkpoint."""
-
-    code = "log-damaged"
-    remedy = "Restore the log from a copy; `catena audit verify` names the file."
 
 
 class BadEntry(UsageError):
@@ -318,8 +294,8 @@ class TransparencyLog:
             if batches and batches[0].start == self._tree.size:
                 key = self._signer.public_key
                 head = checkpoints.verify(turn.head.encode(), key, origin=self.origin)
-                growth = _grow(self._tree, batches)
-                _require_root(growth.tree, head)
+                growth = grown(self._tree, batches)
+                require_root(growth.tree, head)
                 self._advance(growth, turn.head)
             else:
                 self._load(turn, None)
@@ -346,12 +322,12 @@ class TransparencyLog:
             base = published or Checkpoint(self.origin, 0, merkle.EMPTY_ROOT)
         else:
             base = checkpoints.verify(turn.base.encode(), key, origin=self.origin)
-        tree = _load_tree(self._storage, base)
-        growth = _grow(tree, [batch for batch in turn.staged if batch.end > base.size])
-        _require_root(growth.tree, head)
+        tree = load_right_edge(self._storage, base)
+        growth = grown(tree, [batch for batch in turn.staged if batch.end > base.size])
+        require_root(growth.tree, head)
         for known, problem in ((published, LogDamaged), (past, LogForked)):
             if known is not None:
-                _require_contains(growth, known, self._storage, problem)
+                require_contains(growth, known, self._storage, problem)
         self._tree, self._head = growth.tree, turn.head
         with self._publishing:
             self._published = content
@@ -438,68 +414,6 @@ def _require_entries(entries: Sequence[bytes]) -> None:
             raise BadEntry(
                 "entry has a wrong size", expected=f"1 to {MAX_ENTRY} bytes", got=f"{len(entry)}"
             )
-
-
-def _load_tree(storage: LogStorage, head: Checkpoint) -> Tree:
-    """The right edge, which must lead to the root that ``head`` signs."""
-    try:
-        tree = load_tree(storage, head.size)
-    except FormatError as error:
-        raise LogDamaged(f"the log's last tiles cannot be used: {error}") from error
-    _require_root(tree, head)
-    return tree
-
-
-def _grow(tree: Tree, batches: Sequence[Batch]) -> Growth:
-    """The tree with staged batches, which must follow it without a gap."""
-    entries: list[bytes] = []
-    for batch in batches:
-        if batch.start != tree.size + len(entries):
-            raise LogDamaged("entries behind the published checkpoint are missing")
-        try:
-            entries += tiles.parse_bundle(batch.bundle, batch.count)
-        except FormatError as error:
-            raise LogDamaged(f"staged entries cannot be read: {error}") from error
-    return tree.grow(entries)
-
-
-def _require_root(tree: Tree, head: Checkpoint) -> None:
-    if (tree.size, tree.frontier.root()) != (head.size, head.root):
-        raise LogDamaged(
-            "the log does not lead to its checkpoint",
-            expected=f"{head.size} entries",
-            got=f"{tree.size}",
-        )
-
-
-def _require_contains(
-    growth: Growth, known: Checkpoint, storage: LogStorage, problem: type[LogInconsistent]
-) -> None:
-    """Refuse a log that a known checkpoint's tree is no beginning of.
-
-    Newer than ``growth.before``, the tree is made from the staged entries; older, a proof from
-    the tiles must connect the two.
-    """
-    if known.size > growth.tree.size:
-        raise problem(
-            "a checkpoint covers entries that the log does not have",
-            expected=f"{known.size} entries",
-            got=f"{growth.tree.size}",
-        )
-    if known.size == 0:
-        return  # every log starts from the empty tree
-    frontier = growth.before.frontier
-    if known.size > frontier.size:
-        leaves = [growth.leaf_hash(index) for index in range(frontier.size, known.size)]
-        frontier = frontier.extend(leaves)
-    nodes = TileNodes(storage, frontier.size)
-    try:
-        proof = merkle.consistency_proof(known.size, frontier.size, nodes)
-        merkle.verify_consistency(known.size, known.root, frontier.size, frontier.root(), proof)
-    except ProofMismatch as error:
-        raise problem("the log does not contain the tree of a checkpoint seen before") from error
-    except FormatError as error:
-        raise LogDamaged(f"the log's tiles cannot be used: {error}") from error
 
 
 @contextlib.contextmanager

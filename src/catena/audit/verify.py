@@ -29,8 +29,8 @@ from catena.audit import merkle, tiles
 from catena.audit.entries import Entry
 from catena.audit.folder import OWN_FILES, UNCOMMITTED, LogFolder
 from catena.audit.leaf import open_entry
-from catena.audit.log import LogForked, require_not_rewound
 from catena.audit.merkle import HASH_SIZE
+from catena.audit.past import LogForked, require_not_rewound
 from catena.audit.reader import LogReader, TileAbsent, read_entries, read_hashes, read_tile
 from catena.audit.tiles import CHECKPOINT, FULL_TILE, MAX_BUNDLE, TILE_WIDTH, Tile
 from catena.audit.tree import EMPTY_TREE, Tree

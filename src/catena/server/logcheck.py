@@ -10,7 +10,7 @@ from catena.audit import checkpoint as checkpoints
 from catena.audit.folder import WRITE_AHEAD, LogFolder
 from catena.audit.growth import require_contained
 from catena.audit.hashes import TileUnavailable, read_checkpoint
-from catena.audit.log import LogRewound
+from catena.audit.past import LogRewound
 from catena.audit.reader import LogReader
 from catena.audit.writeahead import recorded
 from catena.formats.note import Checkpoint

@@ -32,7 +32,7 @@ from catena.audit import evidencepack
 from catena.audit.evidence import EvidenceAltered
 from catena.audit.folder import LogFolder, sync_folder
 from catena.audit.hashes import read_checkpoint
-from catena.audit.log import LogRewound
+from catena.audit.past import LogRewound
 from catena.audit.verify import verify_folder, verify_log
 from catena.formats.note import Checkpoint
 from catena.keys.signer import PublicKey, write_new
