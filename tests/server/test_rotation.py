@@ -19,6 +19,7 @@ from catena.errors import ExitCode
 from catena.keys.signer import KeyAlgorithm, generate_key, key_id_of, load_signer, write_key
 from catena.server import config as settings
 from catena.server import rotation, tomlplace
+from catena.server.checkup import check
 from catena.server.folder import open_server
 from catena.server.founding import Sources, init
 from catena.server.rotation import (
@@ -161,6 +162,7 @@ def test_an_ended_log_takes_no_server(stopped):
     with pytest.raises(LogAtItsEnd) as caught:
         open_server(stopped.folder, now=now, random=os.urandom)
     assert ORIGIN in str(caught.value.got)
+    assert "log-at-its-end" in {one.code for one in check(stopped.folder, now()).findings}
 
 
 def test_a_new_log_needs_a_name_of_its_own(stopped):

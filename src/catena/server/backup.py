@@ -50,7 +50,7 @@ from catena.server.backup_file import (
     seal_keys,
 )
 from catena.server.config import Config
-from catena.server.folder import UnrememberedLog, database_url
+from catena.server.folder import database_url, remembered_log
 from catena.server.owned import read_owned
 from catena.store import sqlite_copy
 from catena.store.database import Database
@@ -222,12 +222,9 @@ class _Making:
             raise BackupUnsupported("the database is of an earlier schema")
         database = Database.open(url)
         try:
-            with database.snapshot() as rows:
-                state = rows.log_states.get(self._config.log_origin)
+            state = remembered_log(database, self._config.log_origin)
         finally:
             database.close()
-        if state is None:
-            raise UnrememberedLog("the database does not know this log")
         sqlite_copy.make_whole(self._room / DATABASE)
         return state
 

@@ -68,6 +68,7 @@ from catena.service.trust import TrustService
 from catena.service.vault import KeyRing
 from catena.service.vouching import Vouching
 from catena.store.database import Database
+from catena.store.logstate import LogState
 from catena.store.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -367,16 +368,27 @@ def _open_log(
     now: Callable[[], datetime],
 ) -> TransparencyLog:
     """The log, which must contain what the database remembers of it."""
-    with database.snapshot() as rows:
-        state = rows.log_states.get(config.log_origin)
-    if state is None:
-        raise UnrememberedLog("the database does not know this log", got=config.log_origin)
-    if state.successor is not None:
-        raise LogAtItsEnd("this log has ended", got=f"goes on in {state.successor!a}")
+    state = remembered_log(database, config.log_origin)
+    require_going_on(state)
     log = logplace.open_log(folder, config, signer, database, now, remembered=state.checkpoint)
     if config.log_publish_ms:
         log.publish_behind(config.log_publish_ms / 1000)
     return log
+
+
+def remembered_log(database: Database, origin: str) -> LogState:
+    """What the database remembers of a log. Raises ``UnrememberedLog``."""
+    with database.snapshot() as rows:
+        state = rows.log_states.get(origin)
+    if state is None:
+        raise UnrememberedLog("the database does not know this log", got=origin)
+    return state
+
+
+def require_going_on(state: LogState) -> None:
+    """Refuse a log that another one goes on for. Raises ``LogAtItsEnd``."""
+    if state.successor is not None:
+        raise LogAtItsEnd("this log has ended", got=f"goes on in {state.successor!a}")
 
 
 def read_passphrase(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from catena.formats.note import Checkpoint
 from catena.keys.signer import PublicKey
 from catena.server import logplace
 from catena.server.config import Config
-from catena.server.folder import UnrememberedLog
+from catena.server.folder import remembered_log, require_going_on
 from catena.store.database import Database
 
 ATTEMPTS = 3
@@ -33,14 +33,13 @@ def check_log(
 ) -> Checkpoint:
     """The newest checkpoint that the log has, which contains the one that is remembered.
 
-    Raises ``UnrememberedLog``, ``LogMissing``, ``CheckpointForged``, ``LogRewound``,
+    Raises ``UnrememberedLog``, ``LogAtItsEnd``, ``LogMissing``, ``CheckpointForged``, ``LogRewound``,
     ``CheckpointNotContained`` and what the place raises.
     """
+    state = remembered_log(database, config.log_origin)
+    require_going_on(state)
     with database.snapshot() as rows:
-        state = rows.log_states.get(config.log_origin)
         staged = [one.checkpoint for one in rows.log_batches.staged(config.log_origin)]
-    if state is None:
-        raise UnrememberedLog("the database does not know this log", got=config.log_origin)
     past = checkpoints.verify(state.checkpoint.encode(), key, origin=config.log_origin)
     with logplace.reading(folder, config, database, now) as reader:
         for _ in range(ATTEMPTS - 1):

@@ -30,7 +30,7 @@ from catena.keys.signer import PublicKey, Signer, key_id_of, load_signer
 from catena.server import config as settings
 from catena.server import logplace, settingsfile, tomlplace
 from catena.server.config import CONFIG_FILE, Config
-from catena.server.folder import UnrememberedLog, database_url, read_passphrase
+from catena.server.folder import database_url, read_passphrase, remembered_log
 from catena.service.journal import Journal
 from catena.service.pseudonyms import SERVER, Pseudonyms
 from catena.store.database import Database
@@ -123,10 +123,7 @@ class _Rotation:
 
     def end(self, old: Config, signer: Signer, successor: str, key: PublicKey) -> Checkpoint:
         """Steps 1 and 2; the old log's last tree."""
-        with self.database.snapshot() as rows:
-            state = rows.log_states.get(old.log_origin)
-        if state is None:
-            raise UnrememberedLog("the database does not know this log", got=old.log_origin)
+        state = remembered_log(self.database, old.log_origin)
         with self._open(old, signer, state.checkpoint) as log:  # nobody else has a folder open
             self._say(old.log_origin, successor)
             last = LogEnded(
