@@ -19,18 +19,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from catena.containers.images.layout import Layout
 from catena.formats import oci
-from catena.lab import archive
 from catena.lab.process import Child
-from catena.lab.tree import Cache
+from debian_testing import program
 
-CACHE = Path(os.environ.get("CATENA_CACHE", ".cache")).resolve()
 SECONDS = 60.0
 _STARTS = 5
 
@@ -123,15 +120,6 @@ def registry(folder: Path) -> Iterator[LocalRegistry]:
     pytest.fail(f"registry does not start: {(folder / 'registry.log').read_text()[-500:]}")
 
 
-@cache
-def cosign_program() -> Path:
-    """Debian testing's cosign; skips where the archive does not have it."""
-    try:
-        return archive.unpacked(Cache(CACHE), "testing", "cosign", print) / "usr/bin/cosign"
-    except archive.NoSuchPackage as error:
-        pytest.skip(f"no cosign from Debian testing: {error}")
-
-
 def cosign(folder: Path, *words: str | Path, good: bool = True) -> str:
     """What cosign prints; its home is ``folder``, where it asks nobody else."""
     environment = {
@@ -142,7 +130,7 @@ def cosign(folder: Path, *words: str | Path, good: bool = True) -> str:
         "TUF_ROOT": str(folder / "tuf"),
     }
     done = subprocess.run(
-        [cosign_program(), *map(str, words)],
+        [program("cosign"), *map(str, words)],
         env=environment,
         cwd=folder,
         capture_output=True,

@@ -7,7 +7,8 @@ import pytest
 from catena.cli.main import run
 from catena.errors import ExitCode
 from catena.keys.signer import KeyAlgorithm, generate_key, public_pem, write_key
-from container_images import cosign, cosign_program, needs_registry, registry, tiny_layout
+from container_images import cosign, needs_registry, registry, tiny_layout
+from debian_testing import program
 
 REPOSITORY = "registry.example.com/team/app"
 NAME = f"{REPOSITORY}:1.4"
@@ -153,7 +154,7 @@ def test_a_key_that_others_may_read_signs_nothing(shop, capsys):
 def test_an_image_in_a_registry_is_signed_verified_by_cosign_and_fetched(
     shop, capsys, tmp_path, kind
 ):
-    cosign_program()
+    program("cosign")
     with registry(tmp_path / "registry") as running:
         image = running.push("team/app", "text", "1.4").reference
         repository = image.rpartition(":")[0]

@@ -13,17 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from catena.formats import notation as documents
-from catena.lab import archive
 from catena.lab.process import Child
-from catena.lab.tree import Cache
+from debian_testing import program
 
-CACHE = Path(os.environ.get("CATENA_CACHE", ".cache")).resolve()
 SECONDS = 60.0
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -180,15 +177,6 @@ def _layout(folder, content):
     return manifest
 
 
-@cache
-def notation_program() -> Path:
-    """Debian testing's notation; skips where the archive does not have it."""
-    try:
-        return archive.unpacked(Cache(CACHE), "testing", "notation", print) / "usr/bin/notation"
-    except archive.NoSuchPackage as error:
-        pytest.skip(f"no notation from Debian testing: {error}")
-
-
 @dataclass(frozen=True)
 class Notation:
     """notation with a configuration of its own."""
@@ -202,7 +190,7 @@ class Notation:
     def __call__(self, *arguments, good=True):
         """What it printed; it must succeed, or fail."""
         done = subprocess.run(
-            [notation_program(), *arguments],
+            [program("notation"), *arguments],
             env={**os.environ, "XDG_CONFIG_HOME": str(self.home), "XDG_CACHE_HOME": str(self.home)},
             capture_output=True,
             check=False,

@@ -13,7 +13,8 @@ from catena.containers.signature.sign import sign_image, target_of
 from catena.containers.signature.verify import verify_image
 from catena.formats.containerpolicy import CertificateIdentity, Scope
 from catena.keys.signer import KeyAlgorithm, load_signer
-from container_images import cosign, cosign_program, needs_registry
+from container_images import cosign, needs_registry
+from debian_testing import program
 
 pytestmark = needs_registry
 
@@ -24,7 +25,7 @@ NEWER = ("--use-signing-config=false", "--tlog-upload=false")
 
 @pytest.fixture(autouse=True)
 def real_cosign():
-    cosign_program()
+    program("cosign")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding
-from notation_tool import Notation, notation_program, plain_registry
+from notation_tool import Notation, plain_registry
 from signing import Given
 
 from catena.cli.container_policy import noun
@@ -32,6 +32,7 @@ from catena.containers.signature.result import SignatureRefused
 from catena.containers.signature.verify import verify_image
 from catena.errors import CatenaError, ExitCode
 from code_signing import IMAGE, NOW, TARGET, publisher
+from debian_testing import program
 from small_signatures import ACI_MANIFEST, aci
 
 ALICE, BOB = publisher(1), publisher(2)
@@ -192,7 +193,7 @@ def test_store_with_something_else_than_certificates_is_refused(
     reason="a registry needs docker-registry and skopeo",
 )
 def test_what_notation_itself_trusts_is_trusted_after_import(tmp_path, imported):
-    notation_program()
+    program("notation")
     tool = Notation(tmp_path)
     with plain_registry(tmp_path) as registry:
         image = registry.push("team/app", "app")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from notation_tool import MANIFEST, Notation, notation_program, plain_registry
+from notation_tool import MANIFEST, Notation, plain_registry
 
 from catena.containers.signature import notation
 from catena.containers.signature.certificates import parse_certificates
@@ -16,6 +16,7 @@ from catena.containers.signature.notation_policy import read_trust_policy
 from catena.errors import FormatError
 from catena.formats.notation import COSE_TYPE, JWS_TYPE, Descriptor
 from code_signing import authority, issue, name, new_key
+from debian_testing import program
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("docker-registry", "skopeo")),
@@ -31,7 +32,7 @@ def now():
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    notation_program()
+    program("notation")
     with plain_registry(tmp_path_factory.mktemp("registry")) as running:
         yield running
 

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from notation_tool import Notation, notation_program
+from notation_tool import Notation
 
 from catena.cli.main import run
 from catena.errors import ExitCode
 from catena.keys.signer import write_key
 from code_signing import authority, issue, name, new_key
 from container_images import needs_registry
+from debian_testing import program
 from small_signatures import aci, tar_entry
 
 NOTATION = ("notation-jws", "notation-cose")
@@ -53,7 +54,7 @@ def told(capsys):
 def test_the_real_notation_and_catena_verify_what_is_signed_in_its_formats(
     local_registry, team, capsys, kind
 ):
-    notation_program()
+    program("notation")
     folder, publisher = team
     image = local_registry.push(f"team/{kind}", kind)
     plain = (image.reference, "--plain-http")

@@ -46,8 +46,8 @@ class LogSource:
 
             yield LogFolder(self.folder)
             return
-        from catena.server.client import read_token
         from catena.server.log_reader import UrlReader
+        from catena.server.profile import read_token
 
         token = None if self.token_file is None else read_token(self.token_file)
         with UrlReader(self.where, ca=self.ca, token=token, kept=self.kept) as reader:

@@ -14,7 +14,8 @@ import msgspec
 from catena.cli.home import in_home
 
 if TYPE_CHECKING:
-    from catena.server.client import AdminClient, Profile
+    from catena.server.client import AdminClient
+    from catena.server.profile import Profile
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -36,7 +37,7 @@ class Connection:
 
     def chosen(self) -> Profile:
         """Which server, CA and token file the options name. Raises ``NoServerNamed``."""
-        from catena.server.client import NoServerNamed, Profile, load_profile
+        from catena.server.profile import NoServerNamed, Profile, load_profile
 
         if self.profile is not None:
             chosen = load_profile(self.profile)

@@ -61,7 +61,8 @@ def noun(
     import os
 
     from catena.server import signing_in
-    from catena.server.client import AdminClient, NoToken, write_token
+    from catena.server.client import AdminClient
+    from catena.server.profile import NoToken, write_token
     from catena.service.views import LoginRequest
 
     profile = connection.chosen()

@@ -140,9 +140,9 @@ def init(
 
     from catena.keys.hierarchy import open_folder
     from catena.server import founding
-    from catena.server.client import PROFILE_FILE, load_profile
     from catena.server.config import Config
     from catena.server.folder import read_passphrase
+    from catena.server.profile import PROFILE_FILE, load_profile
     from catena.service.setting import Mode
 
     path = key_folder.resolve()

@@ -29,7 +29,6 @@ from catena.keys.signer import (
 )
 from catena.server import config as settings
 from catena.server import logplace, tls
-from catena.server.client import PROFILE_FILE, Profile
 from catena.server.config import Config
 from catena.server.folder import (
     CA_FILE,
@@ -38,6 +37,7 @@ from catena.server.folder import (
     read_roots,
     split_root,
 )
+from catena.server.profile import PROFILE_FILE, Profile
 from catena.server.storagekeys import STORAGE_KEY
 from catena.service.bearer import new_token, token_hash
 from catena.service.journal import Journal
