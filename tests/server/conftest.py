@@ -67,7 +67,7 @@ def open_api(server: Server) -> Iterator[Api]:
     log = LogFolder(opened.folder / opened.config.log)
     journal = server.service.setting.journal
     feed = Feed(log, journal.public_key, opened.config.log_origin, opened.config.max_listeners)
-    journal.on_append(feed.wake)
+    opened.log.on_publish(feed.wake)
     app = build_app(
         server.service, opened.config, lines.append, log=log, people=opened.people, feed=feed
     )

@@ -290,7 +290,7 @@ def test_who_does_not_take_what_is_sent_loses_its_place(server, monkeypatch):
 def test_an_append_wakes_a_listener_at_once(server, monkeypatch):
     monkeypatch.setattr("catena.server.events.LOOK", SECONDS * 2)
     client, bodies = Client(server), []
-    server.service.setting.journal.on_append(client.feed.wake)
+    server.opened.log.on_publish(client.feed.wake)
 
     def write() -> None:
         server.service.secrets.put("a", SecretRequest(roles=("web",), value=b"x"), "admin")

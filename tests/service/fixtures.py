@@ -192,6 +192,7 @@ def running_machine(tmp_path, tpm_ca, boot) -> Iterator[Machine]:
 
 
 def make_server(folder: Path, keys: KeyFolder, roots: tuple[str, ...] = (), **settings) -> Server:
+    settings.setdefault("log_publish_ms", 0)  # a test reads the log as soon as it was written
     config = Config(
         listen="127.0.0.1:0",
         names=("localhost", "127.0.0.1"),

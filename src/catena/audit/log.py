@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -86,6 +86,7 @@ class TransparencyLog:
         "_sequencer",
         "_signer",
         "_storage",
+        "_told",
         "_tree",
         "_unpublished",
         "origin",
@@ -108,6 +109,7 @@ class TransparencyLog:
         self._published: bytes | None = head.encode() or None  # the checkpoint that readers see
         self._published_size = 0
         self._publisher: Publisher | None = None
+        self._told: list[Callable[[], None]] = []
 
     @classmethod
     def create(cls, folder: Path, origin: str, signer: Signer) -> Self:
@@ -163,12 +165,16 @@ class TransparencyLog:
             log.publish()
         return log
 
-    def publish_behind(self, delay: float) -> None:
-        """From now on let appends return before readers see them, ``delay`` seconds at most.
+    def publish_behind(self, pause: float) -> None:
+        """From now on let appends return before readers see them, ``pause`` seconds at most.
 
         They are durable all the same, and a log that cannot be published takes no entries.
         """
-        self._publisher = Publisher(self.publish, delay)
+        self._publisher = Publisher(self.publish, pause)
+
+    def on_publish(self, told: Callable[[], None]) -> None:
+        """Call ``told`` whenever readers see more: from any thread, so it must be quick and not raise."""
+        self._told.append(told)
 
     @property
     def reader(self) -> LogReader:
@@ -358,19 +364,24 @@ class TransparencyLog:
             waiting = tuple(self._unpublished)
             if not waiting:
                 return
-            latest = {
-                (tile.level, tile.index): (tile, content)
-                for growth, _ in waiting
-                for tile, content in growth.files
-            }
-            self._storage.put(tuple(latest.values()))
-            growth, text = waiting[-1]
-            self._swap_checkpoint(growth.tree.size, text.encode())
-            for _ in waiting:
-                self._unpublished.popleft()
-            for tile, _ in latest.values():
-                if not tile.partial:
-                    self._storage.drop_partials(tile)
+            self._publish(waiting)
+        for told in self._told:
+            told()
+
+    def _publish(self, waiting: Sequence[tuple[Growth, str]]) -> None:
+        latest = {
+            (tile.level, tile.index): (tile, content)
+            for growth, _ in waiting
+            for tile, content in growth.files
+        }
+        self._storage.put(tuple(latest.values()))
+        growth, text = waiting[-1]
+        self._swap_checkpoint(growth.tree.size, text.encode())
+        for _ in waiting:
+            self._unpublished.popleft()
+        for tile, _ in latest.values():
+            if not tile.partial:
+                self._storage.drop_partials(tile)
 
     def _swap_checkpoint(self, size: int, new: bytes) -> None:
         """Publish a checkpoint, unless another server has published one as new or newer."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 
 class Publisher:
-    """Calls ``publish`` at most ``delay`` seconds after ``wake``, in a thread of its own.
+    """Calls ``publish`` after ``wake``, in a thread of its own: at once, but only every ``pause`` seconds.
 
     ``failed`` tells that the last call did not succeed: whoever appends next has to publish,
     and gets to know why it cannot be done.
     """
 
-    __slots__ = ("_delay", "_publish", "_stopping", "_thread", "_wake", "failed")
+    __slots__ = ("_pause", "_publish", "_stopping", "_thread", "_wake", "failed")
 
-    def __init__(self, publish: Callable[[], None], delay: float) -> None:
+    def __init__(self, publish: Callable[[], None], pause: float) -> None:
         self.failed = False
         self._publish = publish
-        self._delay = delay
+        self._pause = pause
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-publisher", daemon=True)
@@ -35,7 +36,8 @@ class Publisher:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._wake.wait() and not self._stopping.wait(self._delay):
+        earliest = time.monotonic() + self._pause
+        while self._wake.wait() and not self._stopping.wait(max(0, earliest - time.monotonic())):
             self._wake.clear()
             try:
                 self._publish()
@@ -43,3 +45,4 @@ class Publisher:
                 self.failed = True
             else:
                 self.failed = False
+            earliest = time.monotonic() + self._pause

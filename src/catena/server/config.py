@@ -102,7 +102,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     log_s3_credentials: str | None = None
     """A file with access key and secret key, a line each, that only its owner may read."""
     log_s3_region: str = "us-east-1"
-    log_publish_ms: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    log_publish_ms: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 200
     """How long after an append its readers may have to wait for it; 0: the append waits."""
     ca_key: str
     ca_certificate: str

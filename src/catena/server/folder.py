@@ -205,10 +205,10 @@ def open_server(
     )
     collector = _collector(folder, config, log.reader, log_signer.public_key, now)
     if collector is not None:
-        journal.on_append(collector.wake)
+        log.on_publish(collector.wake)
     exporters = _exporters(folder, config, log.reader, log_signer.public_key)
     if exporters is not None:
-        journal.on_append(exporters.wake)
+        log.on_publish(exporters.wake)
     service = trust.build(setting)
     return OpenServer(
         folder,

@@ -71,7 +71,7 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
         config.log_origin,
         config.max_listeners,
     )
-    server.service.setting.journal.on_append(feed.wake)
+    server.log.on_publish(feed.wake)
     uvicorn_config = bounded(
         build_app(
             server.service,
