@@ -22,6 +22,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -64,6 +65,15 @@ class UnnameableNode(CatenaError):
 
     code = "unnameable-node"
     remedy = "Approve the node again with a name of at most 52 characters."
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCertificate:
+    """A certificate as it was issued: ``der`` is all of it, the others say what is in it."""
+
+    der: bytes
+    serial: int
+    not_after: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +122,7 @@ class NodeCertificates:
 
     def issue(
         self, spki: bytes, *, node_name: NodeName, not_before: datetime, lifetime: timedelta
-    ) -> x509.Certificate:
+    ) -> NodeCertificate:
         """A certificate for a P-256 key, as ``authority.issue_node_certificate`` would issue it.
 
         ``spki`` is the key's SubjectPublicKeyInfo in DER, found sound before.
@@ -120,7 +130,8 @@ class NodeCertificates:
         if len(spki) != len(_P256_HEAD) + 65 or not spki.startswith(_P256_HEAD):
             raise UncopiableExtension("the key is not a P-256 key in DER")
         serial = x509.random_serial_number()
-        validity = _time(not_before - CLOCK_SKEW) + _time(not_before + lifetime)
+        not_after = (not_before + lifetime).replace(microsecond=0)
+        validity = _time(not_before - CLOCK_SKEW) + _time(not_after)
         key_id = hashlib.sha1(spki[-65:], usedforsecurity=False).digest()
         if len(f"system:node:{node_name}") > _MAX_COMMON_NAME:
             raise UnnameableNode("the node's name is too long for a certificate", got=node_name)
@@ -137,7 +148,8 @@ class NodeCertificates:
             + _der(_EXTENSIONS, _der(_SEQUENCE, self.shared + names + _KEY_ID_HEAD + key_id)),
         )
         signature = _der(_BIT_STRING, b"\0" + self.ca.sign(body))
-        return x509.load_der_x509_certificate(_der(_SEQUENCE, body + self.algorithm + signature))
+        der = _der(_SEQUENCE, body + self.algorithm + signature)
+        return NodeCertificate(der, serial, not_after)
 
 
 def _subject(node_name: NodeName) -> bytes:
@@ -148,7 +160,12 @@ def _subject(node_name: NodeName) -> bytes:
 
 def _time(moment: datetime) -> bytes:
     """Until 2049 UTCTime, then GeneralizedTime (RFC 5280, 4.1.2.5)."""
-    utc = moment.astimezone(UTC)
+    return _encoded_time(moment.astimezone(UTC).replace(microsecond=0))
+
+
+@lru_cache(maxsize=64)
+def _encoded_time(utc: datetime) -> bytes:
+    """Certificates of one second share their times."""
     if utc.year < 2050:
         return _UTC_TIME + f"{utc:%y%m%d%H%M%SZ}".encode()
     return _der(_GENERALIZED_TIME, f"{utc:%Y%m%d%H%M%SZ}".encode())

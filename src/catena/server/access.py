@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catena.server import requestid
@@ -61,7 +60,7 @@ class AccessLog:
     ) -> None:
         self._app = app
         self._write = write
-        self._random = random
+        self._names = requestid.Names(random)
         self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +68,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        called = requestid.name(scope, self._random)
+        called = self._names.name(scope)
         started = time.perf_counter()
         status = 500
 
@@ -77,7 +76,7 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[requestid.HEADER] = called
+                message["headers"] = [*message["headers"], (requestid.RAW_HEADER, called.encode())]
             await send(message)
 
         try:

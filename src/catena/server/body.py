@@ -8,8 +8,6 @@ slow senders nor many queued requests can fill memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -34,58 +32,62 @@ class BodyReader:
         """Bytes held at this moment."""
         return self._held
 
-    @asynccontextmanager
-    async def reading(self, request: Request, limit: int | None = None) -> AsyncIterator[bytes]:
+    def reading(self, request: Request, limit: int | None = None) -> _Reading:
         """The whole body; its share of the budget is held for as long as the block uses it.
 
-        Raises ``BodyTooLarge``, ``BodyTooSlow`` or ``Busy``.
+        Entering raises ``BodyTooLarge``, ``BodyTooSlow`` or ``Busy``.
         """
-        bound = self.limit if limit is None else min(limit, self.limit)
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > bound:
-            raise _too_large(bound)
-        with self._share() as share:
-            try:
-                async with asyncio.timeout(self.timeout):
-                    body = await self._stream(request, bound, share)
-            except TimeoutError as error:
-                raise BodyTooSlow(
-                    "the request body took too long", expected=f"at most {self.timeout:g} s"
-                ) from error
-            yield body
+        return _Reading(self, request, self.limit if limit is None else min(limit, self.limit))
 
-    async def _stream(self, request: Request, bound: int, share: _Share) -> bytes:
+
+class _Reading:
+    """One request's body, and what it holds of the budget."""
+
+    __slots__ = ("_bound", "_reader", "_request", "_size")
+
+    def __init__(self, reader: BodyReader, request: Request, bound: int) -> None:
+        self._reader = reader
+        self._request = request
+        self._bound = bound
+        self._size = 0
+
+    async def __aenter__(self) -> bytes:
+        declared = self._request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._bound:
+            raise _too_large(self._bound)
+        try:
+            async with asyncio.timeout(self._reader.timeout):
+                return await self._stream()
+        except TimeoutError as error:
+            self._give_back()
+            raise BodyTooSlow(
+                "the request body took too long", expected=f"at most {self._reader.timeout:g} s"
+            ) from error
+        except BaseException:
+            self._give_back()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give_back()
+
+    async def _stream(self) -> bytes:
         body = bytearray()
-        async for chunk in request.stream():
-            share.take(len(chunk))
+        async for chunk in self._request.stream():
+            self._take(len(chunk))
             body += chunk
-            if len(body) > bound:
-                raise _too_large(bound)
+            if len(body) > self._bound:
+                raise _too_large(self._bound)
         return bytes(body)
 
-    @contextmanager
-    def _share(self) -> Iterator[_Share]:
-        share = _Share(self)
-        try:
-            yield share
-        finally:
-            self._held -= share.size
-
-
-class _Share:
-    """What one request holds of the budget."""
-
-    __slots__ = ("_reader", "size")
-
-    def __init__(self, reader: BodyReader) -> None:
-        self._reader = reader
-        self.size = 0
-
-    def take(self, size: int) -> None:
+    def _take(self, size: int) -> None:
         if self._reader._held + size > self._reader.budget:  # noqa: SLF001 - one class in two parts
             raise Busy("too many request bodies at once")
-        self.size += size
+        self._size += size
         self._reader._held += size  # noqa: SLF001 - as above
+
+    def _give_back(self) -> None:
+        self._reader._held -= self._size  # noqa: SLF001 - as above
+        self._size = 0
 
 
 def _too_large(bound: int) -> BodyTooLarge:

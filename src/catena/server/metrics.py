@@ -79,6 +79,7 @@ class Metrics:
         build.info({"version": __version__, "schema": str(SCHEMA_VERSION)})
         ProcessCollector(registry=self.registry)
         self._routes: dict[object, str] = {}
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def know(self, routes: dict[object, str], desk: Desk) -> None:
         """The path of each endpoint, as it is written in the code, and who decides."""
@@ -89,8 +90,12 @@ class Metrics:
         """One answered request."""
         route = self._routes.get(scope.get("endpoint"), NO_ROUTE)
         method = scope["method"] if route != NO_ROUTE else NO_ROUTE
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        counted = self._counted.get((method, route, status))
+        if counted is None:  # finding the two costs more than counting
+            counted = self._requests.labels(method, route, str(status)), self._seconds.labels(route)
+            self._counted[method, route, status] = counted
+        counted[0].inc()
+        counted[1].observe(seconds)
         code = scope.get("catena.code")
         if code is not None:
             self._refusals.labels(code).inc()

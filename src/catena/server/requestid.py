@@ -9,24 +9,38 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 HEADER = "x-request-id"
+RAW_HEADER = HEADER.encode()
 PATTERN = r"^[A-Za-z0-9._-]{1,64}\Z"
 _BYTES = 12
+_FETCHED = 256
 _KEY = "catena.request"
 
 
-def name(scope: Scope, random: Callable[[int], bytes]) -> str:
-    """The request's id, which is remembered in its scope."""
-    given = Headers(scope=scope).getlist(HEADER)
-    plain = len(given) == 1 and re.match(PATTERN, given[0])
-    chosen = given[0] if plain else random(_BYTES).hex()
-    scope[_KEY] = chosen
-    return chosen
+class Names:
+    """Names requests. For the event loop; randomness is fetched for many at once."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self._fresh: list[str] = []
+
+    def name(self, scope: Scope) -> str:
+        """The request's id, which is remembered in its scope."""
+        given = [value for key, value in scope["headers"] if key == RAW_HEADER]
+        plain = re.match(PATTERN, given[0].decode("latin-1")) if len(given) == 1 else None
+        chosen = plain[0] if plain else self._next()
+        scope[_KEY] = chosen
+        return chosen
+
+    def _next(self) -> str:
+        if not self._fresh:
+            random = self._random(_BYTES * _FETCHED)
+            self._fresh = [random[at : at + _BYTES].hex() for at in range(0, len(random), _BYTES)]
+        return self._fresh.pop()
 
 
 def request_id(scope: Scope) -> str:
-    """What ``name`` chose, or nothing outside a named request."""
+    """What ``Names`` chose, or nothing outside a named request."""
     return str(scope.get(_KEY, ""))

@@ -144,6 +144,8 @@ def _keyed(request: Request, token: StoredToken, key: str, body: bytes) -> Keyed
 
 def read_query(request: Request, kind: type[msgspec.Struct] | None) -> msgspec.Struct | None:
     """The query string, read strictly. Raises ``BadQuery``."""
+    if kind is None and not request.scope["query_string"]:
+        return None
     given = request.query_params.multi_items()
     values = dict(given)
     if len(values) != len(given):

@@ -6,18 +6,15 @@ A grant is made first, then logged entry by entry, then remembered, and handed o
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from catena.audit.entries import CertificateIssued, Entry, SecretReleased
 from catena.errors import CatenaError
 from catena.formats.nodeapi import SealedSecret
-from catena.keys.svid import NodeCertificates
+from catena.keys.svid import NodeCertificate, NodeCertificates
 from catena.service.authorities import Issuing
 from catena.service.judgement import Proven
 from catena.service.pseudonyms import SERVER
@@ -40,7 +37,7 @@ class UnprovenGrant(CatenaError):
 class Grant:
     """A certificate for the key ``spki`` (DER) and sealed secrets, or nothing."""
 
-    certificate: x509.Certificate | None = None
+    certificate: NodeCertificate | None = None
     spki: bytes = b""
     secrets: tuple[SealedSecret, ...] = ()
 
@@ -49,7 +46,7 @@ class Grant:
         """The certificate as the node gets it."""
         if self.certificate is None:
             return None
-        return self.certificate.public_bytes(Encoding.PEM).decode()
+        return ssl.DER_cert_to_PEM_cert(self.certificate.der)
 
     def entries(self, node: Node, now: datetime) -> tuple[Entry, ...]:
         """One log entry for each thing that will be handed out."""
@@ -76,7 +73,7 @@ class Grant:
             serial=serial_of(self.certificate),
             node_id=node.id,
             issued_at=now,
-            not_after=self.certificate.not_valid_after_utc,
+            not_after=self.certificate.not_after,
         )
 
     def releases(self, node: Node, now: datetime) -> tuple[Release, ...]:
@@ -138,13 +135,13 @@ def remember_grants(rows: Transaction, grants: Sequence[tuple[Grant, Node]], now
             rows.secrets.record_release(release)
 
 
-def serial_of(certificate: x509.Certificate) -> str:
+def serial_of(certificate: NodeCertificate) -> str:
     """The serial number in lower-case hex."""
-    return f"{certificate.serial_number:x}"
+    return f"{certificate.serial:x}"
 
 
 def _certificate_entry(
-    certificate: x509.Certificate, spki: bytes, node: Node, now: datetime
+    certificate: NodeCertificate, spki: bytes, node: Node, now: datetime
 ) -> CertificateIssued:
     return CertificateIssued(
         at=now,
@@ -152,7 +149,7 @@ def _certificate_entry(
         node_id=node.id,
         node_name=node.name,
         serial=serial_of(certificate),
-        certificate_sha256=certificate.fingerprint(SHA256()).hex(),
+        certificate_sha256=hashlib.sha256(certificate.der).hexdigest(),
         spki_sha256=hashlib.sha256(spki).hexdigest(),
-        not_after=certificate.not_valid_after_utc,
+        not_after=certificate.not_after,
     )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from catena.appraise.explanation import ExplainedEvent
 from catena.appraise.quote import (
+    KEPT_KEYS,
     ClockRollback,
     ClockState,
     ResetCountRollback,
@@ -126,7 +128,13 @@ def known_to_appraise(node: Node) -> KnownNode:
 
 def tpm_of(node: Node) -> TpmIdentity:
     """Which TPM a node's is, as its enrolment established it."""
-    return UNKNOWN_TPM if node.tpm is None else msgspec.json.decode(node.tpm, type=TpmIdentity)
+    return UNKNOWN_TPM if node.tpm is None else _identity(node.tpm)
+
+
+@lru_cache(maxsize=KEPT_KEYS)
+def _identity(document: bytes) -> TpmIdentity:
+    """A fleet has few kinds of TPM."""
+    return msgspec.json.decode(document, type=TpmIdentity)
 
 
 def _event(event: ExplainedEvent) -> EventView:
