@@ -373,13 +373,8 @@ def test_an_entry_comes_twice_if_the_server_is_killed_before_it_noted_the_first(
             running.process.send_signal(signal.SIGKILL)
             running.process.wait()
         receiver.hold.set()
-        process = start(server.folder)  # noqa: F405
-        try:
+        for _ in lifetime(server):
             wait_for(lambda: len(receiver.posts) >= 2)
-        finally:
-            process.terminate()
-            process.communicate()
-    assert process.returncode == 0
     assert receiver.posts[0] == receiver.posts[1]
     assert receiver.posts[0][0]["catena-log-index"] == "0"
     assert open_entry(receiver.posts[0][1], keys.public_key(KeyName.LOG)).kind == "admin-token"
