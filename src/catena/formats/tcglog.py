@@ -22,6 +22,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -124,6 +125,7 @@ class EventLog:
     events: tuple[Event, ...]
 
 
+@lru_cache(maxsize=256)
 def event_type_name(event_type: int) -> str:
     """The TCG name of an event type, ``0x80000123`` for one that has none."""
     try:

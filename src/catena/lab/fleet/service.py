@@ -105,16 +105,19 @@ def _lift_limits(settings: Path) -> None:
 
 
 def _write_references(folder: Path, key: Path, boots: Sequence[RecordedBoot]) -> None:
-    signer, place = load_signer(key), folder / "references"
+    place = folder / "references"
     place.mkdir()
-    seen: set[bytes] = set()
-    for boot in boots:
-        for number, (kind, predicate) in enumerate(boot.documents()):
-            statement = Statement(subject=(), predicate_type=kind, predicate=msgspec.Raw(predicate))
-            if predicate not in seen:
-                seen.add(predicate)
-                path = place / f"{boot.name}-{number}.dsse.json"
-                path.write_bytes(seal(signer, statement).encode())
+    for number, envelope in enumerate(references(key, boots)):
+        (place / f"{number:04d}.dsse.json").write_bytes(envelope)
+
+
+def references(key: Path, boots: Sequence[RecordedBoot]) -> Iterator[bytes]:
+    """What the boots may measure, each document once, in an envelope signed with the key in a file."""
+    signer = load_signer(key)
+    documents = dict.fromkeys(document for boot in boots for document in boot.documents())
+    for kind, predicate in documents:
+        statement = Statement(subject=(), predicate_type=kind, predicate=msgspec.Raw(predicate))
+        yield seal(signer, statement).encode()
 
 
 @contextlib.contextmanager
