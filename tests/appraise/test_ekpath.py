@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 
 import pytest
@@ -32,7 +33,15 @@ from test_endorsement import (
 
 from catena.appraise import ekpath
 from catena.appraise import endorsement_refusal as refusals
-from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots, endorse
+from catena.appraise.certificate import parse_certificate as parse
+from catena.appraise.endorsement import (
+    EndorsementKind,
+    TrustRoot,
+    TrustRoots,
+    authorities_above,
+    authority_digest,
+    endorse,
+)
 from catena.appraise.revocation import (
     MalformedRevocationList,
     RevocationList,
@@ -279,3 +288,66 @@ def test_a_list_without_a_next_update_is_malformed():
 def test_a_certificate_is_no_list():
     with pytest.raises(MalformedRevocationList):
         parse_revocation_list(ROOT)
+
+
+# Whatever the time -----------------------------------------------------------------------------
+
+
+def test_without_a_time_what_is_only_old_is_not_refused():
+    stale = crl(8, start=NOW - YEAR, end=NOW - timedelta(days=300))
+    with pytest.raises(refusals.StaleRevocationList):
+        endorse([leaf()], rsa_ek(), revoking(stale, roots=ACCEPTED), NOW)
+    endorse([leaf()], rsa_ek(), revoking(stale, roots=ACCEPTED), None)
+    expired = leaf(start=NOW - 2 * YEAR, end=NOW - YEAR)
+    with pytest.raises(refusals.ExpiredEkCertificate):
+        endorse([expired], rsa_ek(), ROOTS, NOW)
+    endorse([expired], rsa_ek(), ROOTS, None)
+
+
+def test_without_a_time_a_revocation_counts_behind_a_stale_list_too():
+    """The EK's own issuer has a stale list; a list of the root above names that issuer."""
+    issuer = certificate("middle", MIDDLE_KEY.public_key(), "root", ROOT_KEY, CA, CRL_SIGNS)
+    old = {"start": NOW - YEAR, "end": NOW - timedelta(days=300)}
+    stale = crl(8, issuer="middle", signer=MIDDLE_KEY, **old)
+    revoked = crl(7)
+    with pytest.raises(refusals.StaleRevocationList):
+        endorse([BELOW, issuer], rsa_ek(), revoking(stale, revoked, roots=ACCEPTED), NOW)
+    with pytest.raises(refusals.RevokedEkCertificate):
+        endorse([BELOW, issuer], rsa_ek(), revoking(stale, revoked, roots=ACCEPTED), None)
+
+
+def test_who_may_stand_above_a_certificate_is_known_by_name():
+    names = {text: ekpath_name(text) for text in ("root", "middle", "other")}
+    assert ekpath.names_above(parse(leaf()), []) == {names["root"]}
+    assert ekpath.names_above(parse(BELOW), []) == {names["middle"]}
+    known = [parse(MIDDLE), parse(authority("other", key(150), "root", ROOT_KEY))]
+    assert ekpath.names_above(parse(BELOW), known) == {names["middle"], names["root"]}
+    circle = [parse(authority("root", key(151), "middle", MIDDLE_KEY)), parse(MIDDLE)]
+    assert ekpath.names_above(parse(BELOW), circle) == {names["middle"], names["root"]}
+
+
+def ekpath_name(text: str) -> bytes:
+    return name(text).public_bytes()
+
+
+def test_what_a_change_may_concern_is_the_ek_the_names_above_and_the_roots_of_these_names():
+    ek = rsa_ek()
+    pin = hashlib.sha256(ek.raw).hexdigest()
+    root = hashlib.sha256(ROOT).hexdigest()
+    found = authorities_above([BELOW, MIDDLE], ek, ROOTS)
+    names = {authority_digest(ekpath_name(one)) for one in ("root", "middle")}
+    assert found == {pin, root, *names}
+    assert authorities_above([BELOW], ek, TrustRoots()) == {
+        pin,
+        authority_digest(ekpath_name("middle")),
+    }
+    assert authorities_above([], ek, ROOTS) == authorities_above([b"junk"], ek, ROOTS) == {pin}
+
+
+def test_an_endorsement_names_what_of_the_nodes_own_it_rests_on():
+    unused = authority("other", key(150), "root", ROOT_KEY)
+    padded = BELOW + b"\xff" * 8
+    found = endorse([padded, unused, MIDDLE, ROOT], rsa_ek(), ROOTS, NOW)
+    assert found.certificates == (BELOW, MIDDLE)
+    helped = replace(ROOTS, intermediates=(MIDDLE,))
+    assert endorse([BELOW], rsa_ek(), helped, NOW).certificates == (BELOW,)

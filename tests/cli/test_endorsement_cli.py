@@ -8,10 +8,11 @@ import zipfile
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from catena.cli.endorsement import _render_progress
 from catena.cli.main import run
 from catena.server import endorsement_files
 from catena.server.endorsement_files import NoBundle, batches, gather
-from catena.service.views import EndorsementItem
+from catena.service.views import EndorsementItem, RejudgingView
 from server.live import *  # noqa: F403 - fixtures
 from service.vendor import Authority
 
@@ -57,6 +58,24 @@ def test_a_vendors_folder_is_imported_listed_shown_and_withdrawn(
     capsys.readouterr()
     assert run(["endorsement", "show", "acme-tpm-root-ca-2", *running.options]) == 3
     assert "no-such-endorsement" in capsys.readouterr().err
+
+
+def test_it_is_shown_whose_nodes_are_being_judged_again(running, vendor, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["endorsement", "progress", *running.options]) == 0
+    assert capsys.readouterr().out == "every node is judged by what is accepted now\n"
+    assert run(["endorsement", "import", str(vendor), *running.options]) == 0
+    capsys.readouterr()
+    assert run(["endorsement", "progress", *running.options]) == 0
+    assert "CN=Acme TPM Root CA 1" in capsys.readouterr().out
+    assert run(["endorsement", "progress", *running.options, "-o", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (len(told["open"]), told["unknown"]) == (3, 0)
+
+
+def test_nodes_that_cannot_be_judged_again_are_told(capsys):
+    _render_progress(RejudgingView(open=(), unknown=2))
+    assert "2 nodes enrolled before their certificates were kept" in capsys.readouterr().out
 
 
 def test_a_zip_is_imported_and_what_is_refused_is_told(running, vendor, tmp_path, capsys):

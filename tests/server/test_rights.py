@@ -36,6 +36,7 @@ ALLOWED = {
     ("POST", "/endorsements"): {"admin"},
     ("GET", "/endorsements/{name}"): ALL,
     ("DELETE", "/endorsements/{name}"): {"admin"},
+    ("GET", "/rejudging"): ALL,
     ("POST", "/pcr-policies"): {"admin"},
     ("GET", "/policy"): ALL,
     ("POST", "/policy"): {"admin"},

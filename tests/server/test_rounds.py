@@ -16,12 +16,13 @@ def test_a_round_that_fails_is_told_of_once_and_tried_again():
             raise faults.pop()
         done.set()
 
-    rounds = Rounds(work, write=lines.append, pause=0.01)
+    rounds = Rounds(work, "working", write=lines.append, pause=0.01)
     rounds.start()
     assert done.wait(20)
     rounds.stop()
     assert len(lines) == 1
     assert "database-gone" in lines[0]
+    assert "working: the database failed" in lines[0]
 
 
 def test_a_defect_ends_no_round_after_it():
@@ -34,7 +35,7 @@ def test_a_defect_ends_no_round_after_it():
             raise RuntimeError("secret text")
         done.set()
 
-    rounds = Rounds(work, write=lines.append, pause=0.01)
+    rounds = Rounds(work, "working", write=lines.append, pause=0.01)
     rounds.start()
     assert done.wait(20)
     rounds.stop()
@@ -43,4 +44,4 @@ def test_a_defect_ends_no_round_after_it():
 
 
 def test_rounds_that_never_began_can_be_stopped():
-    Rounds(lambda: None).stop()
+    Rounds(lambda: None, "working").stop()

@@ -57,6 +57,42 @@ def test_a_readmitted_node_needs_a_trusted_verdict_and_uses_the_readmission_up()
     assert (standing.state, standing.admitted, standing.readmitted) == ("trusted", True, False)
 
 
+# What vouches for the TPM --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["pending", "trusted", "untrusted", "stale"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_nobody_is_admitted_whose_tpm_is_not_vouched_for(state, trusted):
+    lost = node(state=state, readmitted=True, endorsement="ek-issuer-untrusted")
+    standing = after_verdict(lost, trusted=trusted, why="no-release")
+    assert (standing.state, standing.why) == ("untrusted", "ek-issuer-untrusted")
+    assert (standing.admitted, standing.readmitted) == (False, False)
+    assert standing.withheld is not None
+    assert (standing.withheld.code, bool(standing.withheld.remedy)) == ("ek-issuer-untrusted", True)
+
+
+@pytest.mark.parametrize("endorsement", [None, states.VOUCHED_FOR])
+def test_a_node_that_cannot_be_judged_again_is_admitted_as_before(endorsement):
+    assert after_verdict(node(endorsement=endorsement), trusted=True, why="").admitted
+
+
+def test_a_node_of_which_the_same_is_judged_keeps_its_state():
+    for state, reason in (("trusted", ""), ("stale", "missed-intervals"), ("untrusted", "x")):
+        same = node(state=state, state_reason=reason, readmitted=True, endorsement="")
+        assert states.after_judgement(same, "") == (state, reason, True)
+
+
+def test_a_node_that_is_vouched_for_again_waits_for_a_person():
+    back = node(state="untrusted", state_reason="ek-crl-foreign", endorsement="ek-crl-foreign")
+    assert states.after_judgement(back, "") == ("untrusted", "awaiting-readmission", False)
+
+
+def test_another_reason_not_to_be_vouched_for_replaces_the_first():
+    lost = node(state="untrusted", state_reason="ek-crl-foreign", endorsement="ek-crl-foreign")
+    after = states.after_judgement(lost, "ek-certificate-revoked")
+    assert after == ("untrusted", "ek-certificate-revoked", False)
+
+
 RHYTHM = Rhythm(interval=60, missed=4, lifetime=LIFETIME, of_role={"edge": 10})
 
 

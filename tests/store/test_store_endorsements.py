@@ -41,6 +41,14 @@ def test_a_withdrawn_document_is_not_listed_until_it_is_put_again(database):
         assert tx.endorsements.list() == (again,)
 
 
+def test_which_documents_are_active_is_told_without_them(database):
+    with database.transaction() as tx:
+        tx.endorsements.put(ROOT)
+        assert tx.endorsements.marks() == {(ROOT.sha256, NOON)}
+        tx.endorsements.withdraw(ROOT.sha256)
+        assert tx.endorsements.marks() == frozenset()
+
+
 def test_what_is_not_there_cannot_be_withdrawn(database):
     with pytest.raises(NoSuchRow), database.transaction() as tx:
         tx.endorsements.withdraw(Sha256Hex("00" * 32))

@@ -19,7 +19,7 @@ Policies are not judged: EK certificates are not issued under any that a server 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -68,7 +68,7 @@ class _Search:
     anchors: Sequence[Certificate]
     pool: Sequence[Certificate]
     lists: Sequence[RevocationList]
-    at: datetime
+    at: datetime | None
     signatures: int = 0
     refusal: EndorsementRefusal | None = None
 
@@ -118,9 +118,11 @@ def find_path(
     anchors: Sequence[Certificate],
     pool: Sequence[Certificate],
     lists: Sequence[RevocationList],
-    at: datetime,
+    at: datetime | None,
 ) -> Path:
     """The path from ``leaf`` to one of ``anchors``, over certificates of ``pool``.
+
+    Without ``at`` certificates and lists count whatever the time is.
 
     Raises the refusal of the first path whose signatures hold, or ``UntrustedEkIssuer``.
     """
@@ -132,7 +134,25 @@ def find_path(
     return Path(found, tuple(sorted(used)))
 
 
-def check_issuer(issuer: Certificate, below: Sequence[Certificate], at: datetime) -> None:
+def names_above(leaf: Certificate, known: Iterable[Certificate]) -> frozenset[bytes]:
+    """The name of each authority that a path from ``leaf`` over certificates of ``known`` may run over.
+
+    Nothing is verified. What becomes known, or unknown, or is listed as revoked, under a name that is not
+    among them changes no path of ``leaf``.
+    """
+    issuers: dict[bytes, set[bytes]] = {}
+    for one in known:
+        issuers.setdefault(one.subject, set()).add(one.issuer)
+    found: set[bytes] = set()
+    wanted = {leaf.issuer}
+    while wanted:
+        name = wanted.pop()
+        found.add(name)
+        wanted |= issuers.get(name, set()) - found
+    return frozenset(found)
+
+
+def check_issuer(issuer: Certificate, below: Sequence[Certificate], at: datetime | None) -> None:
     """Steps 1 to 5; ``below`` are the certificates under it, the EK's first."""
     tolerated(issuer)
     check_validity(issuer, at)  # 1.
@@ -164,9 +184,9 @@ def _check_length(issuer: Certificate, below: Sequence[Certificate]) -> None:
         )
 
 
-def check_validity(certificate: Certificate, at: datetime) -> None:
-    """Step 1. Raises ``ExpiredEkCertificate``."""
-    if not certificate.not_before <= at <= certificate.not_after:
+def check_validity(certificate: Certificate, at: datetime | None) -> None:
+    """Step 1, if there is a time. Raises ``ExpiredEkCertificate``."""
+    if at is not None and not certificate.not_before <= at <= certificate.not_after:
         raise ExpiredEkCertificate(
             "a certificate of the EK's path is not valid now",
             expected=f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}",

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from catena.appraise.certificate import Certificate, parse_certificate
 from catena.appraise.ek_template import check_ek_template
-from catena.appraise.ekpath import EK_USAGE, check_critical, check_validity, find_path
+from catena.appraise.ekpath import EK_USAGE, check_critical, check_validity, find_path, names_above
 from catena.appraise.endorsement_refusal import (
     EkKeyMismatch,
     MalformedEkCertificate,
@@ -33,6 +33,8 @@ from catena.formats.tpm2 import Public
 KEPT_CERTIFICATES = 4096
 """A server's own certificates that are kept as they were read; a vendor bundle has hundreds."""
 
+_read = lru_cache(maxsize=16)(parse_certificate)
+"""Strangers' certificates: who judges one also asks who may stand above it, in the next moment."""
 _WANTED_USAGE = {"rsa": "key_encipherment", "ecc": "key_agreement"}
 
 
@@ -71,18 +73,25 @@ class TrustRoots:
 
 @dataclass(frozen=True, slots=True)
 class Endorsement:
-    """Which root vouches for the TPM, for which subject, and which TPM that is."""
+    """Which root vouches for the TPM, for which subject, and which TPM that is.
+
+    ``certificates`` are those of the node's own that say so (DER, the EK's first): the rest of the path
+    is the server's. Of a pinned EK it is what was sent, unread.
+    """
 
     root_name: str
     subject: str
     kind: EndorsementKind
     tpm: TpmIdentity = NOT_CERTIFIED
+    certificates: tuple[bytes, ...] = ()
 
 
 def endorse(
-    ek_certificates: Sequence[bytes], ek_public: Public, roots: TrustRoots, at: datetime
+    ek_certificates: Sequence[bytes], ek_public: Public, roots: TrustRoots, at: datetime | None
 ) -> Endorsement:
     """Enrolment step 2: the EK's template, then a pin, or its certificate's path to a root.
+
+    Without ``at`` it is whether anybody vouches at all: what has only become old is not refused.
 
     ``ek_certificates`` are DER, leaf first; the others may help, and one that cannot be read
     does not. Raises ``UnknownEkTemplate`` or an ``EndorsementRefusal``.
@@ -90,7 +99,12 @@ def endorse(
     check_ek_template(ek_public)
     fingerprint = hashlib.sha256(ek_public.raw).hexdigest()
     if fingerprint in roots.pinned:
-        return Endorsement("pinned", f"EK {fingerprint}", EndorsementKind.PINNED)
+        return Endorsement(
+            "pinned",
+            f"EK {fingerprint}",
+            EndorsementKind.PINNED,
+            certificates=tuple(ek_certificates[:1]),
+        )
     if not ek_certificates:
         raise NoEkCertificate("the TPM has no EK certificate and its EK is not pinned")
     leaf = _parse_leaf(ek_certificates[0])
@@ -116,12 +130,51 @@ def endorse(
             is_software=root.kind is EndorsementKind.SOFTWARE,
             tolerances=tuple(sorted({*path.tolerances, *forgiven})),
         ),
+        (leaf.der, *(one.der for one in path.certificates[1:-1] if one in sent)),
     )
+
+
+def authorities_above(
+    ek_certificates: Sequence[bytes], ek_public: Public, roots: TrustRoots
+) -> frozenset[str]:
+    """Everything whose change may change what ``endorse`` says, by SHA-256 (hex).
+
+    The EK itself, which may be pinned; the name of each authority that may stand above its
+    certificate (``authority_digest``), known or not; and each root that has such a name.
+    """
+    fingerprint = hashlib.sha256(ek_public.raw).hexdigest()
+    try:
+        leaf = _read(ek_certificates[0]) if ek_certificates else None
+    except ValueError:  # a pinned EK's certificate need not be readable
+        leaf = None
+    if leaf is None:
+        return frozenset({fingerprint})
+    own = {_accepted(root.certificate): root for root in roots.roots}
+    known = (*_readable(ek_certificates[1:]), *own, *map(_accepted, roots.intermediates))
+    names = names_above(leaf, known)
+    held = (root.certificate for one, root in own.items() if one.subject in names)
+    return frozenset(
+        {
+            fingerprint,
+            *map(authority_digest, names),
+            *(hashlib.sha256(one).hexdigest() for one in held),
+        }
+    )
+
+
+def authority_digest(name: bytes) -> str:
+    """A raw DER name as it is kept: names have no bound that a database likes."""
+    return hashlib.sha256(name).hexdigest()
+
+
+def authority_name(certificate: bytes) -> str:
+    """``authority_digest`` of an accepted certificate. Raises ``MalformedEkCertificate``."""
+    return authority_digest(_accepted(certificate).subject)
 
 
 def _parse_leaf(der: bytes) -> Certificate:
     try:
-        return parse_certificate(der)
+        return _read(der)
     except ValueError as error:
         raise MalformedEkCertificate("an EK certificate cannot be read", got=str(error)) from error
 
@@ -129,7 +182,7 @@ def _parse_leaf(der: bytes) -> Certificate:
 def _readable(certificates: Sequence[bytes]) -> Iterator[Certificate]:
     for der in certificates:
         with suppress(ValueError):
-            yield parse_certificate(der)
+            yield _read(der)
 
 
 @lru_cache(maxsize=KEPT_CERTIFICATES)
@@ -141,7 +194,7 @@ def _accepted(der: bytes) -> Certificate:
         raise MalformedEkCertificate("an accepted certificate cannot be read") from error
 
 
-def _check_leaf(leaf: Certificate, ek_public: Public, at: datetime) -> tuple[str, ...]:
+def _check_leaf(leaf: Certificate, ek_public: Public, at: datetime | None) -> tuple[str, ...]:
     """EK profile, clause 3: key, form, validity, extended key usage, key usage.
 
     Returns the tolerances that its key usage needed.

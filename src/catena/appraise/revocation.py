@@ -116,9 +116,14 @@ def has_issued(issuer: Certificate, found: RevocationList) -> bool:
 
 
 def check_revocation(
-    certificate: Certificate, issuer: Certificate, lists: Iterable[RevocationList], at: datetime
+    certificate: Certificate,
+    issuer: Certificate,
+    lists: Iterable[RevocationList],
+    at: datetime | None,
 ) -> None:
     """RFC 5280, 6.3.3, for full lists: ``issuer``, whose signature holds, has not revoked it.
+
+    Without a time the newest list need not be current.
 
     Raises ``RevokedEkCertificate``, ``StaleRevocationList`` or ``ForeignRevocationList``.
     """
@@ -138,7 +143,7 @@ def check_revocation(
             got=f"serial {certificate.serial:x} of {issuer.subject_text[:80]}",
         )
     newest = max(own, key=lambda one: one.this_update)
-    if not newest.this_update <= at <= newest.next_update:
+    if at is not None and not newest.this_update <= at <= newest.next_update:
         raise StaleRevocationList(
             "the revocation list of an issuer is not current",
             expected=f"{newest.this_update:%Y-%m-%d} to {newest.next_update:%Y-%m-%d}",

@@ -8,6 +8,7 @@ from typing import Literal
 from catena.audit.entries import (
     ContainersRecorded,
     Denial,
+    EndorsementJudged,
     Enrolment,
     Entry,
     NodeEntry,
@@ -42,6 +43,10 @@ def _facts(entry: Entry) -> Iterator[tuple[Fact, str]]:
             yield from _verdict_facts(entry)
         case Enrolment() | Transition():
             yield "state", entry.state
+        case EndorsementJudged():
+            yield "state", entry.state
+            if entry.code:
+                yield "failed", entry.code
         case Revocation():
             yield "state", "untrusted"
         case ContainersRecorded():

@@ -15,6 +15,7 @@ from catena.service.views import (
     EndorsementImport,
     EndorsementRequest,
     EndorsementView,
+    RejudgingView,
 )
 
 SHORT = 12
@@ -119,13 +120,50 @@ def show(*, name: str, connection: Connection, as_json: bool) -> None:
 @connection_options
 @output.output_option
 def withdraw(*, name: str, connection: Connection, as_json: bool) -> None:
-    """Let one no longer count. Nodes that enrolled before stay nodes: look at them.
+    """Let one no longer count. Nodes below it are judged again: who has no other path loses trust.
 
-    A root that `ek_roots` of server.toml names is withdrawn there.
+    `catena endorsement progress` says how far that is. A root that `ek_roots` of server.toml names is withdrawn there.
     """
     with connection.open() as client:
         view = client.withdraw_endorsement(name)
     output.emit(view, lambda one: _render_list((one,)), as_json=as_json)
+
+
+@noun.command(exits=_EXITS, examples=("catena endorsement progress",))
+@connection_options
+@output.output_option
+def progress(*, connection: Connection, as_json: bool) -> None:
+    """Show whose nodes are being judged again, because a root, an intermediate or a list changed.
+
+    Two passes are made for each change; the second looks for machines that enrolled meanwhile.
+    """
+    with connection.open() as client:
+        found = client.rejudging()
+    output.emit(found, _render_progress, as_json=as_json)
+
+
+def _render_progress(found: RejudgingView) -> None:
+    if found.open:
+        output.table(
+            ("authority", "changed", "nodes", "judged", "pass"),
+            (
+                (
+                    printable(one.name),
+                    one.changed_at,
+                    str(one.nodes),
+                    str(one.judged),
+                    "second" if one.is_second else "first",
+                )
+                for one in found.open
+            ),
+        )
+    else:
+        click.echo("every node is judged by what is accepted now")
+    if found.unknown:
+        click.echo(
+            f"{found.unknown} nodes enrolled before their certificates were kept: "
+            "they are not judged before they enrol again"
+        )
 
 
 def _render_import(told: EndorsementImport) -> None:

@@ -255,6 +255,7 @@ def _render_queue(nodes: tuple[NodeView, ...]) -> None:
         rows = (
             ("EK fingerprint", node.id),
             ("TPM endorsed by", node.endorsed_by),
+            ("endorsement", node.endorsement),
             ("calls itself", f"{node.untrusted_name_hint or '-'} (untrusted)"),
             ("first seen", node.enrolled_at),
             ("approved", node.approved_at or "never"),
@@ -289,6 +290,7 @@ def _render_node(node: NodeView) -> None:
         ("site", node.site or "-"),
         ("release channel", node.channel or "-"),
         ("TPM endorsed by", node.endorsed_by),
+        ("endorsement", node.endorsement),
         ("TPM", _tpm(node)),
         ("TPM firmware", node.firmware or "never quoted"),
         ("TPM tolerances", ", ".join(node.tpm.tolerances) or "none needed"),

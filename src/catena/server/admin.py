@@ -43,6 +43,7 @@ from catena.service.rekeying import UnknownKek
 from catena.service.roles import Right
 from catena.service.secrets import BadSecretName, NewestVersion, NoAudience, NoSuchSecret
 from catena.service.simulation import SimulationRunning
+from catena.service.states import NotVouchedFor
 from catena.service.tokens import (
     LabelTaken,
     LastAdmin,
@@ -71,6 +72,7 @@ from catena.service.views import (
     PolicyView,
     ReferenceDetail,
     ReferenceView,
+    RejudgingView,
     RekeyRequest,
     RekeyView,
     RemovalRequest,
@@ -143,6 +145,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             NameAndRoleNeeded,
             WaitingKeyUnseen,
             NothingToApprove,
+            NotVouchedFor,
             Conflict,
         ),
         verb=lambda at, call: at.service.approval.approve(call.name, call.body, call.actor),
@@ -333,6 +336,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         answer=EndorsementView,
         refuses=(NoSuchEndorsement, AmbiguousEndorsement, FixedEndorsement, TamperedEndorsement),
         verb=lambda at, call: at.service.endorsements.withdraw(call.name, call.actor),
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/rejudging",
+        "Which authorities changed whose nodes are being judged again, and how many nodes cannot be",
+        right=Right.REFERENCES_READ,
+        answer=RejudgingView,
+        verb=lambda at, _: at.service.rejudging.progress(),
     ),
     Operation(
         "GET",

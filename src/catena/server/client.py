@@ -47,6 +47,7 @@ from catena.service.views import (
     PolicyView,
     ReferenceDetail,
     ReferenceView,
+    RejudgingView,
     RekeyRequest,
     RekeyView,
     Removed,
@@ -304,6 +305,10 @@ class AdminClient:
     def withdraw_endorsement(self, name: str) -> EndorsementView:
         """Let one no longer count."""
         return self._call("DELETE", admin_path("endorsements", name), EndorsementView)
+
+    def rejudging(self) -> RejudgingView:
+        """Which changed authorities' nodes are being judged again."""
+        return self._call("GET", admin_path("rejudging"), RejudgingView)
 
     def policy(self) -> PolicyHistory:
         """The policy in force and its history."""

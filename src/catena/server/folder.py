@@ -114,8 +114,8 @@ class OpenServer:
     metrics: Metrics | None = None
     """Counts, if somebody may read it."""
 
-    rounds: Rounds | None = None
-    """Notice silent nodes, once they are started."""
+    rounds: tuple[Rounds, ...] = ()
+    """Notice silent nodes, and judge known ones again, once they are started."""
 
     def tell(self, lifecycle: Lifecycle) -> None:
         """Write down that it is open, and what that took."""
@@ -127,8 +127,8 @@ class OpenServer:
 
     def close(self) -> None:
         """Release log and database."""
-        if self.rounds is not None:
-            self.rounds.stop()
+        for one in self.rounds:
+            one.stop()
         if self.collector is not None:
             self.collector.stop()
         if self.exporters is not None:
@@ -219,7 +219,10 @@ def open_server(
         tls_identity,
         collector,
         exporters,
-        rounds=Rounds(service.staleness.notice),
+        rounds=(
+            Rounds(service.staleness.notice, "noticing silent nodes"),
+            Rounds(service.rejudging.judge, "judging nodes again"),
+        ),
         people=None if issuer is None else Login(setting, issuer),
         metrics=metrics,
     )

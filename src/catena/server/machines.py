@@ -11,6 +11,7 @@ from catena.service.nodes import UnknownNode
 from catena.service.pages import BadCursor, ExpectedRequest
 from catena.service.retirement import AlreadyRetired, NothingToReject, UnfitReplacement
 from catena.service.roles import Right
+from catena.service.states import NotVouchedFor
 from catena.service.views import (
     Demanded,
     DemandRequest,
@@ -44,7 +45,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         right=Right.NODES_WRITE,
         takes=ReplacementRequest,
         answer=Farewell,
-        refuses=(*_NODE, AlreadyRetired, UnfitReplacement),
+        refuses=(*_NODE, AlreadyRetired, UnfitReplacement, NotVouchedFor),
         verb=lambda at, call: at.service.retirement.replace(call.name, call.body, call.actor),
     ),
     Operation(

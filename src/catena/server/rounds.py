@@ -1,4 +1,4 @@
-"""What a running server does by itself from time to time: it notices silent nodes."""
+"""What a running server does by itself from time to time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ GRACE = 5.0
 
 
 class Rounds:
-    """A thread that calls ``work`` every ``pause`` seconds; one that fails is told of, and tried again."""
+    """A thread that calls ``work`` every ``pause`` seconds; one that fails is told of, and tried again.
+
+    ``name`` is what the work is called in the server's log.
+    """
 
     def __init__(
         self,
         work: Callable[[], object],
+        name: str,
         write: Write = to_stderr,
         pause: float = PERIOD.total_seconds(),
     ) -> None:
         self._work = work
+        self._name = name
         self._write = write
         self._pause = pause
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rounds", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"rounds: {name}", daemon=True)
         self._last_fault: str | None = None
 
     def start(self) -> None:
@@ -53,6 +58,6 @@ class Rounds:
         code = error.code if isinstance(error, CatenaError) else "internal"
         if code != self._last_fault:
             problem = str(error) if known else type(error).__name__
-            detail = f"noticing silent nodes: {problem}"
+            detail = f"{self._name}: {problem}"
             write_line(self._write, FaultLine(at=timestamp(), code=code, detail=detail))
         self._last_fault = code

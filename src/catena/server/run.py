@@ -113,8 +113,8 @@ def serve(server: OpenServer, door: socket.socket, announce: Callable[[str, str]
         server.collector.start()
     if server.exporters is not None:
         server.exporters.start()
-    if server.rounds is not None:
-        server.rounds.start()
+    for rounds in server.rounds:
+        rounds.start()
     with _metrics(server):
         server_loop.run_until_stopped(door)
 

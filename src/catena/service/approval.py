@@ -66,8 +66,8 @@ class Approval:
     def approve(self, name: str, request: ApprovalRequest, actor: str) -> NodeView:
         """Approve, rename, readmit, or accept a new key; all of it in one entry.
 
-        Raises ``UnknownNode``, ``NameTaken``, ``NameAndRoleNeeded``, ``WaitingKeyUnseen`` or
-        ``NothingToApprove``.
+        Raises ``UnknownNode``, ``NotVouchedFor``, ``NameTaken``, ``NameAndRoleNeeded``, ``WaitingKeyUnseen``
+        or ``NothingToApprove``.
         """
         database = self._setting.database
         with database.snapshot() as rows:
@@ -75,6 +75,7 @@ class Approval:
         with self._setting.journal.deciding(node_id):
             with database.snapshot() as rows:
                 node = find(rows, node_id)
+                states.require_vouched_for(node)
                 decision = _decide(node, rows.reenrolments.get(node_id), request)
                 holder = rows.nodes.find(decision.name)
             if holder is not None and holder.name == decision.name and holder.id != node_id:

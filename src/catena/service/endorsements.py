@@ -5,8 +5,8 @@ sealed with the log key together with where they came from, so that no row of th
 counts because it is there. The files that ``ek_roots`` of server.toml names are accepted as well:
 they are how a first server starts, and only the server's administrator changes them.
 
-A withdrawn root vouches for no TPM that enrols from then on. Nodes that it vouched for before
-stay nodes: whether they are still trusted is for a policy or a person.
+A change asks for the nodes below the authority to be judged again, in the transaction that makes it
+effective (``rejudging``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ import msgspec
 
 from catena.appraise.authority import Offered, check_signed, check_useful, read_offered
 from catena.appraise.certificate import Certificate
-from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots
+from catena.appraise.endorsement import (
+    EndorsementKind,
+    TrustRoot,
+    TrustRoots,
+    authority_digest,
+)
 from catena.appraise.endorsement_refusal import EndorsementRefusal
 from catena.appraise.revocation import RevocationList, has_issued
 from catena.audit.entries import EndorsementChanged
@@ -101,16 +106,28 @@ class Endorsements:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._fixed = tuple(_fixed(setting.roots))
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
         self._ready: tuple[_Accepted, ...] | None = None
         self._loaded: datetime | None = None
+        self._marks: frozenset[tuple[Sha256Hex, datetime]] = frozenset()
 
     def roots(self) -> TrustRoots:
         """Everything that may vouch for a TPM. Raises ``TamperedEndorsement``.
 
         Another replica's change is noticed within ``references.REFRESH``.
         """
-        accepted = self._accepted()
+        return self._as_roots(self._accepted())
+
+    def roots_now(self) -> TrustRoots:
+        """As ``roots``, with every change that was effective before the call."""
+        with self._setting.database.snapshot() as rows:
+            marks = rows.endorsements.marks()
+        with self._lock:
+            if marks != self._marks:
+                self._marks, self._loaded = marks, None
+        return self.roots()
+
+    def _as_roots(self, accepted: Sequence[_Accepted]) -> TrustRoots:
         return TrustRoots(
             roots=tuple(
                 TrustRoot(
@@ -199,6 +216,8 @@ class Endorsements:
                 rows.endorsements.put(row)
             for one in withdrawn:
                 rows.endorsements.withdraw(one.sha256)
+            for name, title in sorted({_authority(one.offered) for one, _ in changes}):
+                rows.rejudgements.ask(name, title, now)
         with self._lock:
             self._loaded = None
         return tuple(replace(one, row=row) for one, row in zip(new, rows_of, strict=True))
@@ -283,6 +302,13 @@ def _fixed(roots: TrustRoots) -> Iterator[_Accepted]:
             content=root.certificate,
         )
         yield _Accepted(offered, document, _digest(root.certificate))
+
+
+def _authority(offered: Offered) -> tuple[str, str]:
+    """Whose change this is, by digest and for people: the authority itself, or the issuer of a list."""
+    found, listed = offered.certificate, offered.list
+    name = listed.issuer if listed is not None else found.subject if found is not None else b""
+    return authority_digest(name), offered.subject if listed is None else offered.issuer
 
 
 def _offered(

@@ -34,9 +34,11 @@ from catena.service.denials import Denials
 from catena.service.endorsements import Endorsements
 from catena.service.inventory import ListedNameTaken, expected_for
 from catena.service.pseudonyms import SERVER
+from catena.service.rejudging import Rejudging
 from catena.service.setting import Mode, Setting
 from catena.service.states import RetiredNode
 from catena.service.ticket import Memory, TicketOffice, expiry
+from catena.store.database import Transaction
 from catena.store.errors import Conflict
 from catena.store.inventory import ExpectedMachine
 from catena.store.nodes import Node, Reenrolment
@@ -47,10 +49,17 @@ SECRET_SIZE = 32
 class Enrolment:
     """The verb *enrol*."""
 
-    def __init__(self, setting: Setting, denials: Denials, endorsements: Endorsements) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        denials: Denials,
+        endorsements: Endorsements,
+        rejudging: Rejudging,
+    ) -> None:
         self._setting = setting
         self._denials = denials
         self._endorsements = endorsements
+        self._rejudging = rejudging
         self._tickets = TicketOffice(setting.keys.ticket())
 
     def begin(self, request: EnrollRequest) -> EnrollChallenge:
@@ -97,6 +106,7 @@ class Enrolment:
             if known is None:
                 return self._admit(memory, self._line_for(memory, request))  # (6)
             self._require_on_the_rolls(known, request)
+            known = self._judged_again(known, memory)
             if known.ak_public == memory.ak_public:
                 state, _ = states.shown_state(known, now, self._setting.rhythm)
                 if (known.ek_root, known.tpm) != (
@@ -142,6 +152,7 @@ class Enrolment:
             tpm=endorsement.tpm,
             ek_issuer=issuer,
             ek_serial=serial,
+            ek_certificates=endorsement.certificates,
         )
         return EnrollChallenge(
             node_id=node_id,
@@ -177,9 +188,29 @@ class Enrolment:
         self._setting.journal.record(*entries)
         with self._setting.journal.effect() as rows:
             rows.nodes.insert(node)
+            self._keep(rows, memory)
             if line is not None and not rows.expected.arrived(line.name, node.id):
                 raise Conflict("another TPM enrolled as this machine first", got=line.name)
         return EnrollResult(node_id=node.id, state=states.PENDING, name=node.name)
+
+    def _keep(self, rows: Transaction, memory: Memory) -> None:
+        """What the endorsement rests on, to judge it again when that changes."""
+        if memory.ek_certificates is not None:
+            rows.ek_certificates.put(memory.node_id, memory.ek_certificates, self._setting.now())
+            rows.ek_certificates.place_under(memory.node_id, self._rejudging.above(memory))
+
+    def _judged_again(self, known: Node, memory: Memory) -> Node:
+        """A node that enrolled before its certificates were kept, or that sent others than before."""
+        with self._setting.database.snapshot() as rows:
+            kept = rows.ek_certificates.get(known.id)
+        is_known = kept is not None and kept.certificates == memory.ek_certificates
+        if memory.ek_certificates is None or (is_known and known.endorsement is not None):
+            return known
+        with self._setting.database.transaction() as rows:
+            self._keep(rows, memory)
+        self._rejudging.judge_node(known.id)
+        with self._setting.database.snapshot() as rows:
+            return rows.nodes.get(known.id) or known
 
     def _describe_again(self, known: Node, memory: Memory, state: NodeState) -> None:
         """Another root vouches for it by now, or its certificate was judged in another way."""
@@ -217,6 +248,7 @@ class Enrolment:
             enrolled_at=now,
             approved_at=now if is_open else None,
             state_since=now,
+            endorsement=None if memory.ek_certificates is None else states.VOUCHED_FOR,
         )
 
     def _remember_new_key(self, known: Node, memory: Memory) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterable, Iterator
 
+from catena.appraise.endorsement import authority_name
 from catena.audit.entries import KeyChanged
 from catena.keys.signer import key_id_of
 from catena.service.authorities import KEY as CLUSTER_CA
@@ -62,6 +64,8 @@ def note_keys(setting: Setting) -> tuple[KeyChanged, ...]:
             try:
                 with setting.journal.effect() as rows:
                     rows.keys_in_force.change(now - before, before - now)
+                    for name, title in _authorities(setting, now ^ before):
+                        rows.rejudgements.ask(name, title, setting.now())
             except Conflict:
                 if attempt + 1 == ATTEMPTS:
                     raise
@@ -73,6 +77,22 @@ def note_keys(setting: Setting) -> tuple[KeyChanged, ...]:
 def _is_rotated(setting: Setting) -> bool:
     """Whether the cluster CA is no longer the settings' own: its rotations are logged by themselves."""
     return bool(setting.authorities.schedule(setting.now()))
+
+
+def _authorities(setting: Setting, changed: Iterable[KeyInForce]) -> Iterator[tuple[str, str]]:
+    """Whose nodes are to be judged again, as ``authorities_above`` has it, with a name for people.
+
+    A root that is new may have nodes below its name; of one that is gone only the digest is known.
+    """
+    names = {
+        hashlib.sha256(root.certificate).hexdigest(): (authority_name(root.certificate), root.name)
+        for root in setting.roots.roots
+    }
+    for key, sha256 in sorted(changed):
+        if key == "tpm-root":
+            yield names.get(sha256, (sha256, f"root {sha256[:16]} of server.toml"))
+        elif key == "pinned-ek":
+            yield sha256, f"pinned EK {sha256[:16]}"
 
 
 def _changes(

@@ -121,6 +121,7 @@ class Nodes:
             state_reason=why,
             mode=node.mode,
             endorsed_by=node.ek_root,
+            endorsement="unknown" if node.endorsement is None else node.endorsement or "good",
             tpm=tpm_of(node),
             firmware=_firmware(latest),
             untrusted_name_hint=node.name_hint,

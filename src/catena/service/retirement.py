@@ -69,7 +69,7 @@ class Retirement:
     def replace(self, name: str, request: ReplacementRequest, actor: str) -> Farewell:
         """A new TPM takes the name and role of an old one, which is retired.
 
-        Raises ``UnknownNode``, ``AlreadyRetired``, ``UnfitReplacement``, ``Conflict``.
+        Raises ``UnknownNode``, ``AlreadyRetired``, ``UnfitReplacement``, ``NotVouchedFor``, ``Conflict``.
         """
         old_id, new_id = self._id_of(name), self._id_of(request.by)
         with self._setting.journal.deciding_all((old_id, new_id)):
@@ -185,7 +185,8 @@ class Retirement:
 
 
 def _require_fit(old: Node, new: Node) -> None:
-    """Raises ``UnfitReplacement``."""
+    """Raises ``UnfitReplacement`` or ``NotVouchedFor``."""
+    states.require_vouched_for(new)
     if old.name is None or old.role is None:
         raise UnfitReplacement("the old node was never approved: there is nothing to pass on")
     if new.state != states.PENDING or new.approved_at is not None:

@@ -8,6 +8,7 @@ state          because                               leaves it by
 ``trusted``    approved, last verdict trusted        an untrusted verdict, or silence
 ``untrusted``  an authenticated untrusted one        a trusted verdict *and* a readmission
 ``untrusted``  a person revoked it                   a readmission, then a trusted verdict
+``untrusted``  nobody vouches for its TPM any more   somebody does again, then as above
 ``stale``      trusted, then silent for too long     a verdict
 ``retired``    a person took it off the rolls        a person's approval, as if it were new
 =============  ====================================  ==========================================
@@ -66,6 +67,8 @@ REVOKED = Reason(
     message="The node was revoked and nobody has readmitted it",
     remedy="The log has the reason (`catena audit tail`). `catena node approve NODE` readmits it.",
 )
+VOUCHED_FOR: Final = ""
+"""A node's ``endorsement`` if its TPM is vouched for; else it is the code of why not."""
 AWAITING_ATTESTATION = "awaiting-attestation"
 VERDICT_EXPIRED = "verdict-expired"
 MISSED_INTERVALS = "missed-intervals"
@@ -77,6 +80,16 @@ class RetiredNode(Refusal):
 
     code = "retired-node"
     remedy = "If it shall come back, a person approves it as a new one: `catena node approve ID --name --role`."
+
+
+class NotVouchedFor(Refusal):
+    """Nobody that this server accepts vouches for the node's TPM any more."""
+
+    code = "not-vouched-for"
+    remedy = (
+        "`catena node show` says why. Import what vouches for it again (`catena endorsement import`), "
+        "or give the machine another TPM."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +145,46 @@ def after_verdict(node: Node, *, trusted: bool, why: str) -> Standing:
         return Standing(UNTRUSTED, REVOKED.code, False, False, REVOKED)
     if node.approved_at is None:
         return Standing(PENDING, AWAITING_APPROVAL.code, False, False, AWAITING_APPROVAL)
+    if node.endorsement:
+        return Standing(
+            UNTRUSTED, node.endorsement, False, False, _not_vouched_for(node.endorsement)
+        )
     if not trusted:
         return Standing(UNTRUSTED, why, admitted=False, readmitted=False)
     if node.state == UNTRUSTED and not node.readmitted:
         code = AWAITING_READMISSION.code
         return Standing(UNTRUSTED, code, False, False, AWAITING_READMISSION)
     return Standing(TRUSTED, "", admitted=True, readmitted=False)
+
+
+def after_judgement(node: Node, endorsement: str) -> tuple[NodeState, str, bool]:
+    """State, reason and readmission of a node whose TPM was judged again.
+
+    Who is not vouched for loses trust, and a readmission that was not used yet. Who is again has to be
+    readmitted. Of what was never approved, or is retired, nothing is taken: it cannot be approved.
+    """
+    reason = node.state_reason
+    if node.approved_at is None or node.state == RETIRED:
+        return named(node.state), reason, node.readmitted
+    if endorsement:
+        return UNTRUSTED, reason if reason == REVOKED.code else endorsement, False
+    if node.state == UNTRUSTED and reason == node.endorsement:
+        return UNTRUSTED, AWAITING_READMISSION.code, node.readmitted
+    return named(node.state), reason, node.readmitted
+
+
+def require_vouched_for(node: Node) -> None:
+    """Raises ``NotVouchedFor``."""
+    if node.endorsement:
+        raise NotVouchedFor("nobody vouches for this node's TPM any more", got=node.endorsement)
+
+
+def _not_vouched_for(code: str) -> Reason:
+    return Reason(
+        code=code,
+        message="Nobody that this server accepts vouches for the TPM any more",
+        remedy=NotVouchedFor.remedy,
+    )
 
 
 def require_on_the_rolls(node: Node) -> None:
@@ -173,4 +220,9 @@ def shown_state(node: Node, now: datetime, rhythm: Rhythm) -> tuple[NodeState, s
     why = why_stale(node, now, rhythm)
     if why is not None:
         return STALE, why
-    return _STATES.get(node.state, UNTRUSTED), node.state_reason
+    return named(node.state), node.state_reason
+
+
+def named(state: str) -> NodeState:
+    """A recorded state; one that is not known here is untrusted."""
+    return _STATES.get(state, UNTRUSTED)

@@ -64,6 +64,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     tpm: TpmIdentity = UNKNOWN_TPM
     ek_issuer: str | None = None
     ek_serial: str | None = None
+    ek_certificates: tuple[bytes, ...] | None = None
+    """What the endorsement rests on; None in a ticket of a server from before it was kept."""
 
 
 @dataclass(frozen=True, slots=True)

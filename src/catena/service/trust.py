@@ -19,6 +19,7 @@ from catena.service.nodes import Nodes
 from catena.service.people import People
 from catena.service.policies import Policies
 from catena.service.references import References
+from catena.service.rejudging import Rejudging
 from catena.service.rekeying import Rekeying
 from catena.service.retirement import Retirement
 from catena.service.revocation import Revocations
@@ -43,6 +44,7 @@ class TrustService:
     secrets: Secrets
     references: References
     endorsements: Endorsements
+    rejudging: Rejudging
     policies: Policies
     simulation: Simulation
     uses: TokenUses
@@ -67,15 +69,17 @@ def build(setting: Setting) -> TrustService:
     secrets = Secrets(setting)
     references, policies = References(setting), Policies(setting)
     grants, endorsements = Grants(setting, secrets), Endorsements(setting)
+    rejudging = Rejudging(setting, endorsements)
     return TrustService(
         setting=setting,
-        enrolment=Enrolment(setting, denials, endorsements),
+        enrolment=Enrolment(setting, denials, endorsements, rejudging),
         attestation=Attestation(setting, denials, references, policies, grants),
         approval=Approval(setting, nodes),
         nodes=nodes,
         secrets=secrets,
         references=references,
         endorsements=endorsements,
+        rejudging=rejudging,
         policies=policies,
         simulation=Simulation(setting, references, policies),
         uses=TokenUses(setting.journal, setting.now),

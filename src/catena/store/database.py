@@ -35,6 +35,7 @@ from catena.store.authorities import Authorities
 from catena.store.containers import ContainerRecords
 from catena.store.credentials import Certificates, Tokens
 from catena.store.crls import Crls
+from catena.store.ekcertificates import EkCertificates
 from catena.store.endorsements import Endorsements
 from catena.store.errors import (
     Conflict,
@@ -56,6 +57,7 @@ from catena.store.nodes import Nodes, Reenrolments
 from catena.store.people import People
 from catena.store.policies import Policies
 from catena.store.references import References
+from catena.store.rejudgements import Rejudgements
 from catena.store.rounds import Rounds
 from catena.store.secrets import Secrets
 
@@ -80,6 +82,7 @@ class Transaction:
         "certificates",
         "container_records",
         "crls",
+        "ek_certificates",
         "endorsements",
         "expected",
         "keks",
@@ -95,6 +98,7 @@ class Transaction:
         "policies",
         "reenrolments",
         "references",
+        "rejudgements",
         "rounds",
         "secrets",
         "tokens",
@@ -113,6 +117,8 @@ class Transaction:
         self.keks = Keks(connection)
         self.references = References(connection)
         self.endorsements = Endorsements(connection)
+        self.ek_certificates = EkCertificates(connection)
+        self.rejudgements = Rejudgements(connection)
         self.policies = Policies(connection)
         self.tokens = Tokens(connection)
         self.authorities = Authorities(connection)

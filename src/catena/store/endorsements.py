@@ -58,6 +58,12 @@ class Endorsements:
         rows = self._connection.execute(query).mappings()
         return tuple(StoredEndorsement(**row) for row in rows)
 
+    def marks(self) -> frozenset[tuple[Sha256Hex, datetime]]:
+        """Which documents are active, and since when: what ``list`` has, without the documents."""
+        columns = select(_endorsements.c.sha256, _endorsements.c.accepted_at)
+        rows = self._connection.execute(columns.where(_endorsements.c.active))
+        return frozenset((Sha256Hex(sha256), at) for sha256, at in rows)
+
     def withdraw(self, sha256: Sha256Hex) -> None:
         """Let a document no longer count. Raises ``NoSuchRow``."""
         changed = self._connection.execute(

@@ -64,6 +64,8 @@ class Node:
     channel: str | None = None
     former_name: NodeName | None = None
     """What a retired node was called; its ``name`` is free."""
+    endorsement: str | None = None
+    """Empty if its TPM is vouched for, else the code of why not; None if it cannot be told."""
 
     @property
     def clock_triple(self) -> Clock:
@@ -224,6 +226,13 @@ class Nodes:
         )
         return tuple(Node(**row) for row in self._connection.execute(query).mappings())
 
+    def count_unjudgeable(self) -> int:
+        """How many nodes that are not retired have no certificate to judge again."""
+        query = select(func.count()).where(
+            _nodes.c.endorsement.is_(None), _nodes.c.state != "retired"
+        )
+        return int(self._connection.execute(query).scalar_one())
+
     def names(self) -> dict[str, NodeId]:
         """The id of the node behind each name that is in use."""
         query = select(_nodes.c.name, _nodes.c.id).where(_nodes.c.name.is_not(None))
@@ -247,6 +256,10 @@ class Nodes:
     def describe_tpm(self, node_id: NodeId, ek_root: str, tpm: bytes | None) -> None:
         """Keep who vouches for the node's TPM now, and what its certificate says."""
         self._change(node_id, {"ek_root": ek_root, "tpm": tpm})
+
+    def endorse(self, node_id: NodeId, endorsement: str) -> None:
+        """Keep whether the node's TPM is vouched for."""
+        self._change(node_id, {"endorsement": endorsement})
 
     def forget_clock(self, node_id: NodeId) -> None:
         """Accept whatever clock the node's TPM shows next."""

@@ -20,6 +20,14 @@ class Rounds:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    def renew(self, name: str, before: datetime, now: datetime) -> bool:
+        """Compare and swap: True if the round that was taken at ``before`` is the caller's still."""
+        mine = (_rounds.c.name == name, _rounds.c.taken_at == before)
+        return (
+            self._connection.execute(update(_rounds).where(*mine).values(taken_at=now)).rowcount
+            == 1
+        )
+
     def take(self, name: str, now: datetime, *, not_after: datetime) -> bool:
         """Compare and swap: True for the one caller that may do this round now.
 

@@ -1,4 +1,4 @@
-"""Tables of the trust service, schema version 12.
+"""Tables of the trust service, schema version 13.
 
 Portable between SQLite and PostgreSQL: text, blobs, integers and booleans only. An instant is a
 64-bit count of microseconds since 1970 UTC, so it sorts and compares alike everywhere; a
@@ -28,7 +28,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -129,6 +129,34 @@ nodes = Table(
     Column("site", Text),
     Column("channel", Text),
     Column("former_name", Text),
+    Column("endorsement", Text),
+)
+
+ek_certificates = Table(
+    "ek_certificates",
+    metadata,
+    Column("node_id", Text, ForeignKey("nodes.id"), primary_key=True),
+    Column("certificates", LargeBinary, nullable=False),
+    Column("kept_at", Instant, nullable=False),
+)
+
+ek_authorities = Table(
+    "ek_authorities",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("node_id", Text, ForeignKey("nodes.id"), primary_key=True, index=True),
+)
+
+rejudgements = Table(
+    "rejudgements",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("change", BigInteger, nullable=False),
+    Column("changed_at", Instant, nullable=False),
+    Column("is_second", Boolean, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("judged", BigInteger, nullable=False),
 )
 
 expected_machines = Table(

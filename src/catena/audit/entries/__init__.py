@@ -20,6 +20,7 @@ from catena.audit.entries.base import (
 )
 from catena.audit.entries.life import (
     AttestationDemanded,
+    EndorsementJudged,
     InventoryChanged,
     KeyRejected,
     Transition,
@@ -74,6 +75,7 @@ __all__ = [
     "ContainersRecorded",
     "Denial",
     "EndorsementChanged",
+    "EndorsementJudged",
     "Enrolment",
     "Entry",
     "EntryBase",
@@ -124,6 +126,7 @@ Entry = (
     | LogEnded
     | LogContinues
     | EndorsementChanged
+    | EndorsementJudged
     | Transition
     | KeyRejected
     | AttestationDemanded

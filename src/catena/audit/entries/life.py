@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from catena.audit.entries.base import EntryBase, Text, Words, cut, sha256
+from catena.audit.entries.base import EntryBase, Text, Word, Words, cut, sha256
 from catena.audit.entries.nodes import NodeEntry
 from catena.formats.dsse import Subject
 from catena.formats.nodeapi import Hex256, NodeState
@@ -35,6 +35,29 @@ class Transition(NodeEntry, frozen=True, kw_only=True):
         """One line for a person."""
         rotate = f"; {len(self.secrets)} secrets to rotate" if self.secrets else ""
         return f"{self.before} → {self.state}: {self.reason}{rotate}"
+
+
+class EndorsementJudged(NodeEntry, frozen=True, kw_only=True):
+    """Whether somebody vouches for a node's TPM was judged again, and the answer is another.
+
+    ``code`` is of the refusal, empty if somebody does; ``state`` is the node's afterwards.
+    """
+
+    kind: ClassVar[str] = "node-endorsement"
+
+    code: Word = ""
+    message: Text = ""
+    before: NodeState
+    state: NodeState
+
+    def __post_init__(self) -> None:
+        """Cut the message to what an entry holds."""
+        msgspec.structs.force_setattr(self, "message", cut(self.message))
+
+    def summary(self) -> str:
+        """One line for a person."""
+        moved = self.state if self.state == self.before else f"{self.before} → {self.state}"
+        return f"{moved}: {self.message or 'the TPM is vouched for'}"
 
 
 class KeyRejected(NodeEntry, frozen=True, kw_only=True):

@@ -28,7 +28,10 @@ class NodeView(View, frozen=True, kw_only=True):
     mode: str
     """How it came in: ``inventory``, ``approve`` or ``open``."""
     endorsed_by: str
-    """The root that vouches for its TPM."""
+    """The root that vouched for its TPM when it enrolled."""
+    endorsement: str
+    """``good``; or the code of why nobody vouches for its TPM any more; or ``unknown``: it enrolled
+    before its certificates were kept, so it cannot be judged again."""
     tpm: TpmIdentity
     """What its EK certificate says of the TPM."""
     firmware: str | None

@@ -96,6 +96,30 @@ class EndorsementImport(View, frozen=True, kw_only=True):
     refused: tuple[RefusedEndorsement, ...]
 
 
+class ChangedAuthority(View, frozen=True, kw_only=True):
+    """An authority whose nodes are being judged again: so many are below it, and judged already.
+
+    ``is_second``: only who enrolled while it changed is still to be looked at.
+    """
+
+    name: str
+    changed_at: str
+    nodes: int
+    judged: int
+    is_second: bool
+
+
+class RejudgingView(View, frozen=True, kw_only=True):
+    """What is to be judged again still.
+
+    ``unknown`` nodes enrolled with a catena that did not keep their certificates: they are not judged
+    before they enrol again.
+    """
+
+    open: tuple[ChangedAuthority, ...]
+    unknown: int
+
+
 class PolicyView(View, frozen=True, kw_only=True):
     """A policy that was applied; ``sha256`` is of its text, as verdicts name it.
 
