@@ -6,6 +6,7 @@ import threading
 import pytest
 from anyio import CapacityLimiter
 
+from catena.server.faults import Busy
 from catena.server.gathering import Gathering
 
 
@@ -82,6 +83,46 @@ def test_a_defect_of_the_whole_group_is_told_to_all(desk):
     assert found[0] == 10
     assert all(isinstance(one, ZeroDivisionError) for one in found[1:])
     assert after == 70
+
+
+def test_who_waits_too_long_is_told_to_come_again_and_not_decided_about(desk):
+    async def main():
+        gathering = Gathering(desk.decide, CapacityLimiter(4), patience=0.05)
+        first = asyncio.create_task(gathering(1))
+        await asyncio.to_thread(desk.begun.wait, 20)
+        with pytest.raises(Busy):
+            await gathering(2)
+        desk.let.set()  # the first has waited longer, but it had begun
+        return await first, await gathering(3)
+
+    assert asyncio.run(main()) == (10, 30)
+    assert desk.groups == [(1,), (3,)]
+
+
+def test_who_arrives_when_the_last_group_has_just_ended_is_decided(desk):
+    """The next request comes in the very step in which the answer to the one before arrived."""
+
+    async def main():
+        gathering = Gathering(desk.decide, CapacityLimiter(4))
+        desk.let.set()
+        async with asyncio.timeout(20):
+            return [await gathering(number) for number in range(5)]
+
+    assert asyncio.run(main()) == [0, 10, 20, 30, 40]
+
+
+def test_waiting_for_a_worker_counts_and_nobody_begins_who_gave_up(desk):
+    async def main():
+        workers = CapacityLimiter(1)
+        gathering = Gathering(desk.decide, workers, patience=0.05)
+        desk.let.set()
+        async with workers:
+            with pytest.raises(Busy):
+                await gathering(1)
+        return await gathering(2)
+
+    assert asyncio.run(main()) == 20
+    assert desk.groups == [(2,)]
 
 
 def test_whoever_has_gone_is_not_decided_about_and_keeps_nobody_waiting(desk):

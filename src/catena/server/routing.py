@@ -101,7 +101,9 @@ def _together(operation: Operation, parts: Parts, desk: Desk) -> Endpoint:
 
     A large body takes long, so it is decided alone, and keeps nobody else waiting.
     """
-    gathering = Gathering(partial(operation.act_together, parts), desk.workers)
+    gathering = Gathering(
+        partial(operation.act_together, parts), desk.workers, patience=desk.patience
+    )
 
     async def answer(request: Request) -> Response:
         read_query(request, operation.query)
