@@ -11,10 +11,12 @@ import pytest
 
 from catena.server.app import OPERATIONS
 from catena.server.client import AdminClient, UnreadableAnswer
-from catena.service.pages import MAX_PAGE, PageRequest
-from catena.service.views import SecretRequest
+from catena.service.pages import MAX_PAGE, PageRequest, whole
+from catena.service.views import SecretRequest, TokenRequest
 from catena.store.nodes import Node
-from service.fixtures import START
+from catena.store.people import StoredPerson
+from service.fixtures import START, listed
+from service.vendor import Authority, request
 
 PAGED = [one.path for one in OPERATIONS if one.query is PageRequest]
 
@@ -97,6 +99,40 @@ def test_references_come_before_the_rules_that_are_shipped(api, boot, limit):
     assert set(kinds[2:]) == {"quirk"}
     assert len({one["sha256"] for one in found}) == len(found)
     assert found == get(api, f"/v1/admin/references?limit={MAX_PAGE}").json()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_endorsements_come_in_pages_by_their_acceptance(api, limit):
+    for name in ("b", "a"):
+        twins = (Authority(name).der for _ in range(2))
+        api.server.service.endorsements.accept(request(*twins), "admin")
+        api.server.clock.pass_(1)
+    found = walk(api, f"/v1/admin/endorsements?limit={limit}")
+    assert [one["name"] for one in found] == ["b", "b", "a", "a"]
+    assert len({one["sha256"] for one in found}) == 4
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_people_come_in_pages_by_name(api, limit):
+    for number, name in enumerate(("oidc:carol", "alice", "bob", 'oidc:d"\\' + "e" * 110)):
+        with api.server.opened.database.transaction() as rows:
+            rows.people.insert(
+                StoredPerson(pseudonym=f"person:{number}", salt=b"s" * 16, name=name)
+            )
+    found = [one["name"] for one in walk(api, f"/v1/admin/people?limit={limit}")]
+    assert found == sorted({*found, "alice", "bob", "oidc:carol"})
+    assert len(found) >= 4
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_tokens_come_in_pages_oldest_first(api, limit):
+    # Made in the same instant: then the hash decides, and none is left out.
+    for name in ("c", "a", "b"):
+        token = TokenRequest(label=name, role="viewer", expires_in=3600)
+        api.server.service.tokens.create(token, "admin")
+    found = [one["label"] for one in walk(api, f"/v1/admin/tokens?limit={limit}")]
+    assert sorted(found) == ["a", "admin", "b", "c", "eve"]
+    assert whole(api.server.service.tokens.page) == listed(api.server.service.tokens)
 
 
 def encoded(value: object) -> str:

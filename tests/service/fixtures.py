@@ -26,10 +26,13 @@ from catena.server.config import Config
 from catena.server.folder import OpenServer, open_server
 from catena.server.founding import Sources, init
 from catena.service import shipped
+from catena.service.endorsements import Endorsements
 from catena.service.nodes import Nodes
-from catena.service.pages import MAX_PAGE, NodesRequest, PageRequest
+from catena.service.pages import MAX_PAGE, NodesRequest, PageRequest, whole
+from catena.service.people import People
 from catena.service.references import References
 from catena.service.secrets import Secrets
+from catena.service.tokens import Tokens
 from catena.service.trust import TrustService
 from catena.service.views import ApprovalRequest, CaptureRequest, SecretRequest
 from catena.tpm.device import open_tpm
@@ -92,7 +95,7 @@ class Server:
 
     def name(self, pseudonym: str) -> str:
         """Who is behind an entry's pseudonym."""
-        return {one.pseudonym: one.name for one in self.service.people.list()}[pseudonym]
+        return {one.pseudonym: one.name for one in whole(self.service.people.page)}[pseudonym]
 
     def kinds(self) -> list[str]:
         return [entry.kind for entry in self.entries()]
@@ -116,7 +119,7 @@ class Server:
         self.clock.pass_(1)
 
 
-def listed(verbs: Nodes | Secrets | References) -> tuple:
+def listed(verbs: Nodes | Secrets | References | Endorsements | People | Tokens) -> tuple:
     """All that is listed, on one page; retired nodes too, but not the rules that catena ships."""
     if isinstance(verbs, Nodes):
         return verbs.page(NodesRequest(retired=True, limit=MAX_PAGE)).items

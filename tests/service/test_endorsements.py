@@ -25,7 +25,9 @@ from catena.service.endorsements import (
     NoSuchEndorsement,
     TamperedEndorsement,
 )
+from catena.service.pages import PageRequest
 from catena.service.references import REFRESH
+from service.fixtures import listed
 from service.vendor import Authority, request
 from swtpm import needs_swtpm
 
@@ -61,18 +63,18 @@ def test_a_root_and_an_intermediate_are_told_apart_and_logged(server, root, midd
 def test_what_is_accepted_is_shown_with_its_provenance(server, root):
     endorsements = server.service.endorsements
     endorsements.accept(request(root.der, source="the vendor's page"), "alice")
-    (listed,) = endorsements.list()
-    assert listed.sha256 == hashlib.sha256(root.der).hexdigest()
-    assert (listed.file, listed.source, listed.accepted_by) == (
+    (found,) = listed(endorsements)
+    assert found.sha256 == hashlib.sha256(root.der).hexdigest()
+    assert (found.file, found.source, found.accepted_by) == (
         "0.der",
         "the vendor's page",
         "alice",
     )
-    assert (listed.state, listed.subject) == ("valid", "CN=Acme TPM Root CA")
-    for name in ("acme-tpm-root-ca", listed.sha256[:8], listed.sha256):
+    assert (found.state, found.subject) == ("valid", "CN=Acme TPM Root CA")
+    for name in ("acme-tpm-root-ca", found.sha256[:8], found.sha256):
         detail = endorsements.show(name)
         assert x509.load_pem_x509_certificate(detail.pem.encode()) == root.certificate
-    for name in ("acme", listed.sha256[:3], ""):
+    for name in ("acme", found.sha256[:3], ""):
         with pytest.raises(NoSuchEndorsement):
             endorsements.show(name)
 
@@ -82,7 +84,7 @@ def test_two_of_one_name_are_told_apart_by_digest(server):
     endorsements.accept(request(Authority("Twin").der, Authority("Twin").der), "alice")
     with pytest.raises(AmbiguousEndorsement):
         endorsements.show("twin")
-    for one in endorsements.list():
+    for one in listed(endorsements):
         assert endorsements.show(one.sha256).endorsement == one
 
 
@@ -128,7 +130,7 @@ def test_a_withdrawn_root_no_longer_counts_and_may_come_back(server, root):
     assert len(endorsements.roots().roots) == 1
     assert endorsements.withdraw("acme-tpm-root-ca", "bob").name == "acme-tpm-root-ca"
     assert endorsements.roots().roots == ()
-    assert endorsements.list() == ()
+    assert listed(endorsements) == ()
     entry = server.entries()[-1]
     assert (entry.active, server.name(entry.actor)) == (False, "bob")
     assert "withdrawn" in entry.summary()
@@ -142,7 +144,7 @@ def test_a_withdrawn_root_no_longer_counts_and_may_come_back(server, root):
 @needs_swtpm
 def test_what_server_toml_names_is_listed_and_not_withdrawn(trusting):
     endorsements = trusting.service.endorsements
-    fixed = endorsements.list()
+    fixed = listed(endorsements)
     assert len(fixed) == 2
     assert {(one.source, one.accepted_at, one.vouches) for one in fixed} == {
         ("server.toml", None, "software")
@@ -153,6 +155,27 @@ def test_what_server_toml_names_is_listed_and_not_withdrawn(trusting):
         request(*(_der(endorsements.show(one.sha256).pem) for one in fixed)), "alice"
     )
     assert (again.accepted, len(again.known)) == ((), 2)
+
+
+@needs_swtpm
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_what_server_toml_names_comes_before_the_others_and_once(trusting, limit):
+    endorsements = trusting.service.endorsements
+    fixed = listed(endorsements)
+    endorsements.accept(request(Authority("Acme").der), "alice")
+    everything = listed(endorsements)
+    assert everything[:2] == fixed
+    with trusting.opened.database.transaction() as rows:
+        (row,) = rows.endorsements.list()
+        # It was accepted before it came into server.toml.
+        rows.endorsements.put(_replaced(row, sha256=fixed[0].sha256, name="older"))
+    found, cursor = [], None
+    for _ in range(4):
+        page = endorsements.page(PageRequest(limit=limit, cursor=cursor))
+        found, cursor = [*found, *page.items], page.cursor
+        if cursor is None:
+            break
+    assert tuple(found) == everything
 
 
 def _der(pem: str) -> bytes:
@@ -202,8 +225,8 @@ def test_a_newer_list_takes_the_place_of_the_older(server, root):
     told = endorsements.accept(request(root.crl(5), root.der), "alice")
     assert [one.type for one in told.accepted] == ["root", "crl"]
     endorsements.accept(request(root.crl(5, 6, days=1)), "alice")
-    (listed,) = (one for one in endorsements.list() if one.type == "crl")
-    assert (listed.name, listed.revoked) == ("crl-acme-tpm-root-ca", 2)
+    (found,) = (one for one in listed(endorsements) if one.type == "crl")
+    assert (found.name, found.revoked) == ("crl-acme-tpm-root-ca", 2)
     changes = [entry.active for entry in server.entries() if entry.kind == "endorsement"]
     assert changes == [True, True, True, False]
 

@@ -13,7 +13,7 @@ from catena.service.states import NotVouchedFor
 from catena.service.views import ApprovalRequest, FarewellRequest, ReplacementRequest
 from catena.store import schema
 from service.endorsed import fleet, hash_of, vendor, vouched, vouched_twice
-from service.fixtures import Server, make_server
+from service.fixtures import Server, listed, make_server
 from service.revocable import prepare, revoke
 from service.vendor import Authority, request
 from swtpm import needs_swtpm
@@ -29,7 +29,7 @@ def judged(server: Server) -> list:
 def withdraw(server: Server, authority: Authority) -> int:
     """How many nodes changed when an authority was withdrawn."""
     endorsements = server.service.endorsements
-    (name,) = (one.sha256 for one in endorsements.list() if one.subject == text_of(authority))
+    (name,) = (one.sha256 for one in listed(endorsements) if one.subject == text_of(authority))
     endorsements.withdraw(name, "alice")
     return server.service.rejudging.judge()
 
@@ -44,7 +44,7 @@ def text_of(authority: Authority) -> str:
 def test_a_node_whose_root_is_withdrawn_loses_everything_log_first(vouched, machine, vendor):
     server = vouched
     assert server.service.nodes.show("n1").endorsement == "good"
-    (endorsement,) = server.service.endorsements.list()
+    (endorsement,) = listed(server.service.endorsements)
     server.service.endorsements.withdraw(endorsement.sha256, "alice")
     assert server.service.rejudging.judge() == 1
 
@@ -71,7 +71,7 @@ def test_it_gets_nothing_by_attesting_nor_by_approval_until_somebody_vouches_for
     vouched, machine, vendor
 ):
     server = vouched
-    (endorsement,) = server.service.endorsements.list()
+    (endorsement,) = listed(server.service.endorsements)
     server.service.endorsements.withdraw(endorsement.sha256, "alice")
     server.service.rejudging.judge()
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_a_node_of_before_is_unknown_until_it_enrols_again(vouched, machine, ven
     before = vouched.kinds()
     machine.enrol(vouched.call)
     assert vouched.kinds() == before
-    (endorsement,) = vouched.service.endorsements.list()
+    (endorsement,) = listed(vouched.service.endorsements)
     vouched.service.endorsements.withdraw(endorsement.sha256, "alice")
     assert vouched.service.rejudging.judge() == 1
 
@@ -255,7 +255,7 @@ def test_a_large_fleet_is_judged_in_pages_and_a_stopped_one_goes_on_where_it_was
             raise OSError("power lost")
         return effect()
 
-    (name,) = (one.sha256 for one in server.service.endorsements.list())
+    (name,) = (one.sha256 for one in listed(server.service.endorsements))
     server.service.endorsements.withdraw(name, "alice")
     with monkeypatch.context() as patch:
         patch.setattr(server.service.setting.journal, "effect", stop_at_the_second)
@@ -292,7 +292,7 @@ def test_a_change_while_nodes_are_judged_begins_anew(server, acme, monkeypatch):
 
 def test_who_enrolled_while_the_authority_was_withdrawn_is_found_later(server, acme):
     endorsements = server.service.endorsements
-    (name,) = (one.sha256 for one in endorsements.list())
+    (name,) = (one.sha256 for one in listed(endorsements))
     before = fleet(server, acme, 1)
     server.clock.pass_(1)
     roots = endorsements.roots()
@@ -325,7 +325,7 @@ def test_an_approved_node_of_any_state_becomes_untrusted(server, acme, state):
 
 def test_what_a_person_revoked_keeps_that_reason(vouched):
     revoke(vouched)
-    (endorsement,) = vouched.service.endorsements.list()
+    (endorsement,) = listed(vouched.service.endorsements)
     vouched.service.endorsements.withdraw(endorsement.sha256, "alice")
     assert vouched.service.rejudging.judge() == 1
     shown = vouched.service.nodes.show("n1")
@@ -361,7 +361,7 @@ def test_a_retired_node_stays_retired_and_does_not_come_back(server, acme):
 
 def test_an_attestation_at_another_replica_meanwhile_is_taken_back_too(vouched_twice, machine):
     first, second = vouched_twice
-    (endorsement,) = first.service.endorsements.list()
+    (endorsement,) = listed(first.service.endorsements)
     first.service.endorsements.withdraw(endorsement.sha256, "alice")
     raced = []
 
@@ -383,7 +383,7 @@ def test_replicas_that_judge_at_once_judge_each_node_once(vouched_twice, monkeyp
     acme = Authority("Acme TPM Root CA")
     first.service.endorsements.accept(request(acme.der), "alice")
     ids = fleet(first, acme, 12)
-    (name,) = (one.sha256 for one in first.service.endorsements.list() if "acme" in one.name)
+    (name,) = (one.sha256 for one in listed(first.service.endorsements) if "acme" in one.name)
     first.service.endorsements.withdraw(name, "alice")
     looked_at = watched(monkeypatch)
     with ThreadPoolExecutor(2) as threads:

@@ -31,7 +31,7 @@ def known(server):
 
 
 def person(server, name):
-    return next(one for one in server.service.people.list() if one.name == name)
+    return next(one for one in listed(server.service.people) if one.name == name)
 
 
 def everything(server):
@@ -94,7 +94,7 @@ def test_a_forgotten_person_is_gone_and_the_log_verifies(server, known):
     salt = person(server, NAME).salt
     gone = server.service.people.forget(known, "admin")
     assert gone.pseudonym == known
-    assert NAME not in {one.name for one in server.service.people.list()}
+    assert NAME not in {one.name for one in listed(server.service.people)}
     last = server.entries()[-1]
     assert isinstance(last, PersonForgotten)
     assert (last.person, server.name(last.actor)) == (known, "admin")
@@ -110,7 +110,7 @@ def test_a_forgotten_person_is_gone_and_the_log_verifies(server, known):
 def test_what_a_forgotten_person_accepted_stays_accepted(server, known):
     server.service.endorsements.accept(request(Authority("Acme TPM Root CA").der), NAME)
     server.service.people.forget(known, "admin")
-    (kept,) = server.service.endorsements.list()
+    (kept,) = listed(server.service.endorsements)
     assert kept.accepted_by == known
 
 
@@ -155,7 +155,7 @@ def test_replicas_agree_on_a_pseudonym(server):
 
 
 def test_the_list_is_checked_where_it_is_used(server, known):
-    content = msgspec.json.encode(server.service.people.list())
+    content = msgspec.json.encode(listed(server.service.people))
     assert open_people(content)[known] == NAME
     with pytest.raises(PersonMismatch):
         open_people(content.replace(NAME.encode(), b"mallory"))

@@ -106,8 +106,10 @@ def list_tokens(*, folder: Path | None, connection: Connection, as_json: bool) -
         with connection.open() as client:
             tokens = client.tokens()
     else:
+        from catena.service.pages import whole
+
         with _opened(folder) as server:
-            tokens = server.service.tokens.list()
+            tokens = whole(server.service.tokens.page)
     output.emit(tokens, _render, as_json=as_json)
 
 

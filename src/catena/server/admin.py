@@ -306,8 +306,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Everything that may vouch for a TPM, with its provenance",
         right=Right.REFERENCES_READ,
         answer=tuple[EndorsementView, ...],
-        refuses=(TamperedEndorsement,),
-        verb=lambda at, _: at.service.endorsements.list(),
+        query=PageRequest,
+        refuses=(BadCursor, TamperedEndorsement),
+        verb=lambda at, call: at.service.endorsements.page(call.query),
     ),
     Operation(
         "POST",
@@ -381,7 +382,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Who is behind each pseudonym of the log; not everybody's to know",
         right=Right.PEOPLE_READ,
         answer=tuple[Person, ...],
-        verb=lambda at, _: at.service.people.list(),
+        query=PageRequest,
+        refuses=(BadCursor,),
+        verb=lambda at, call: at.service.people.page(call.query),
     ),
     Operation(
         "DELETE",
@@ -399,7 +402,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Every token, without values",
         right=Right.TOKENS_READ,
         answer=tuple[TokenView, ...],
-        verb=lambda at, _: at.service.tokens.list(),
+        query=PageRequest,
+        refuses=(BadCursor,),
+        verb=lambda at, call: at.service.tokens.page(call.query),
     ),
     Operation(
         "POST",

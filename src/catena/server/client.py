@@ -292,7 +292,7 @@ class AdminClient:
 
     def endorsements(self) -> tuple[EndorsementView, ...]:
         """Everything that may vouch for a TPM."""
-        return self._call("GET", admin_path("endorsements"), tuple[EndorsementView, ...])
+        return self._list(admin_path("endorsements"), EndorsementView)
 
     def endorsement(self, name: str) -> EndorsementDetail:
         """One of them, with its certificate or list."""
@@ -324,7 +324,7 @@ class AdminClient:
 
     def people(self) -> tuple[Person, ...]:
         """Who the pseudonyms of the log stand for."""
-        return self._call("GET", admin_path("people"), tuple[Person, ...])
+        return self._list(admin_path("people"), Person)
 
     def forget(self, pseudonym: str) -> Forgotten:
         """Delete the name behind a pseudonym."""
@@ -332,7 +332,7 @@ class AdminClient:
 
     def tokens(self) -> tuple[TokenView, ...]:
         """Every token, without values."""
-        return self._call("GET", admin_path("tokens"), tuple[TokenView, ...])
+        return self._list(admin_path("tokens"), TokenView)
 
     def create_token(self, request: TokenRequest) -> NewToken:
         """Make a token, which is shown here and never again."""

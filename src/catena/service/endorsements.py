@@ -37,7 +37,9 @@ from catena.formats.endorsements import ENDORSEMENT_TYPE, EndorsementDocument, p
 from catena.formats.references import parse_predicate
 from catena.ids import Sha256Hex
 from catena.keys.envelope import open_envelope
+from catena.service import pages
 from catena.service.nodes import rfc3339
+from catena.service.pages import EndorsementKey, Page, PageRequest, page_of
 from catena.service.references import REFRESH
 from catena.service.setting import Setting
 from catena.service.views import (
@@ -176,9 +178,30 @@ class Endorsements:
             refused=tuple(refused),
         )
 
-    def list(self) -> tuple[EndorsementView, ...]:
-        """All that is accepted: what server.toml names first, then by the time of acceptance."""
-        return tuple(self._view(one) for one in self._read())
+    def page(self, request: PageRequest) -> Page[EndorsementView]:
+        """Some of what is accepted: what server.toml names first, then by the time of acceptance.
+
+        Raises ``BadCursor`` and ``TamperedEndorsement``.
+        """
+        key = pages.decode(request.cursor, EndorsementKey) or EndorsementKey()
+        after = None if key.at is None else (key.at, key.name, key.sha256)
+        fixed = {one.sha256 for one in self._fixed}
+        with self._setting.database.snapshot() as rows:
+            stored = rows.endorsements.page(after, request.limit + 1, without=fixed)
+        found: list[tuple[EndorsementKey, _Accepted | StoredEndorsement]] = [
+            *(
+                (EndorsementKey(number), one)
+                for number, one in enumerate(self._fixed, 1)
+                if after is None and number > key.fixed
+            ),
+            *((EndorsementKey(0, row.accepted_at, row.name, row.sha256), row) for row in stored),
+        ]
+        page = page_of(found, request.limit, lambda one: one[0])
+        views = (
+            self._view(self._open(one) if isinstance(one, StoredEndorsement) else one)
+            for _, one in page.items
+        )
+        return Page(tuple(views), page.cursor)
 
     def show(self, name: str) -> EndorsementDetail:
         """One by its name or the first digits of its SHA-256.

@@ -77,6 +77,28 @@ class ReferenceKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, arra
     shipped: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
+class PersonKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """People are listed by name."""
+
+    name: str
+
+
+class TokenKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Tokens are listed by their creation."""
+
+    at: Moment
+    hash: str
+
+
+class EndorsementKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """What server.toml names comes first, by number (``fixed``); then endorsements by their acceptance."""
+
+    fixed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    at: Moment | None = None
+    name: str = ""
+    sha256: str = ""
+
+
 class BadCursor(FormatError):
     """A cursor that no page of this list gave."""
 
@@ -96,6 +118,16 @@ def page_of(rows: Sequence[R], limit: int, key: Callable[[R], msgspec.Struct]) -
     """The first ``limit`` of ``rows``, of which one more was fetched if there are more."""
     shown = tuple(rows[:limit])
     return Page(shown, encode(key(shown[-1])) if len(rows) > limit else None)
+
+
+def whole(page: Callable[[PageRequest], Page[T]]) -> tuple[T, ...]:
+    """All pages of a list, joined: for who has the service in the same process."""
+    found = page(PageRequest(limit=MAX_PAGE))
+    items = list(found.items)
+    while found.cursor is not None:
+        found = page(PageRequest(limit=MAX_PAGE, cursor=found.cursor))
+        items += found.items
+    return tuple(items)
 
 
 def encode(key: msgspec.Struct) -> str:

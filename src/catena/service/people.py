@@ -9,7 +9,9 @@ from catena.audit import people
 from catena.audit.entries import PersonForgotten
 from catena.audit.people import Person
 from catena.errors import NotFound, UsageError
+from catena.service import pages
 from catena.service.journal import Journal
+from catena.service.pages import Page, PageRequest, PersonKey, page_of
 from catena.service.views import Forgotten
 from catena.store.database import Database
 
@@ -36,13 +38,17 @@ class People:
         self._database = database
         self._now = now
 
-    def list(self) -> tuple[Person, ...]:
-        """Everybody whom the log names, by name."""
+    def page(self, request: PageRequest) -> Page[Person]:
+        """Some of those whom the log names, by name. Raises ``BadCursor``."""
+        key = pages.decode(request.cursor, PersonKey)
         with self._database.snapshot() as rows:
-            stored = rows.people.list()
-        return tuple(
-            Person(pseudonym=one.pseudonym, salt=one.salt.hex(), name=one.name) for one in stored
+            found = rows.people.page("" if key is None else key.name, request.limit + 1)
+        page = page_of(found, request.limit, lambda one: PersonKey(one.name))
+        people_ = (
+            Person(pseudonym=one.pseudonym, salt=one.salt.hex(), name=one.name)
+            for one in page.items
         )
+        return Page(tuple(people_), page.cursor)
 
     def forget(self, pseudonym: str, actor: str) -> Forgotten:
         """Delete name and salt behind a pseudonym.

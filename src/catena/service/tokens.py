@@ -13,8 +13,10 @@ from datetime import datetime, timedelta
 
 from catena.audit.entries import AdminToken
 from catena.errors import NotFound, Refusal, UsageError
+from catena.service import pages
 from catena.service.bearer import new_token, token_hash
 from catena.service.nodes import rfc3339
+from catena.service.pages import Page, PageRequest, TokenKey, page_of
 from catena.service.pseudonyms import require_free
 from catena.service.roles import RIGHTS, Right, Role, rights_of
 from catena.service.setting import Setting
@@ -66,16 +68,19 @@ class LastAdmin(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The verbs *list*, *create* and *remove*."""
+    """The verbs *page*, *create* and *remove*."""
 
     setting: Setting
     longest: timedelta
 
-    def list(self) -> tuple[TokenView, ...]:
-        """Every token, oldest first; none is shown."""
-        now = self.setting.now()
+    def page(self, request: PageRequest) -> Page[TokenView]:
+        """Some tokens, oldest first; none is shown. Raises ``BadCursor``."""
+        now, key = self.setting.now(), pages.decode(request.cursor, TokenKey)
+        after = None if key is None else (key.at, key.hash)
         with self.setting.database.snapshot() as rows:
-            return tuple(view_of(one, now) for one in rows.tokens.list())
+            found = rows.tokens.page(after, request.limit + 1)
+        page = page_of(found, request.limit, lambda one: TokenKey(one.created_at, one.hash))
+        return Page(tuple(view_of(one, now) for one in page.items), page.cursor)
 
     def create(self, request: TokenRequest, actor: str) -> NewToken:
         """Make a token.

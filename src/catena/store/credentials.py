@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from catena.ids import NodeId
 from catena.store import schema
@@ -86,6 +96,16 @@ class Tokens:
         """All tokens, oldest first."""
         rows = self._connection.execute(select(_tokens).order_by(_tokens.c.created_at)).mappings()
         return tuple(Token(**row) for row in rows)
+
+    def page(self, after: tuple[datetime, str] | None, limit: int) -> tuple[Token, ...]:
+        """As ``list``, at most ``limit`` behind the one with this creation and hash."""
+        query = select(_tokens).order_by(_tokens.c.created_at, _tokens.c.hash).limit(limit)
+        if after is not None:
+            at, token_hash = after
+            later = _tokens.c.created_at > at
+            same = and_(_tokens.c.created_at == at, _tokens.c.hash > token_hash)
+            query = query.where(or_(later, same))
+        return tuple(Token(**row) for row in self._connection.execute(query).mappings())
 
     def remove(self, token_hash: str) -> bool:
         """Forget a token; False if it was not there."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from catena.ids import Sha256Hex
 from catena.store import schema
@@ -55,6 +56,29 @@ class Endorsements:
             .where(_endorsements.c.active)
             .order_by(_endorsements.c.accepted_at, _endorsements.c.name, _endorsements.c.sha256)
         )
+        rows = self._connection.execute(query).mappings()
+        return tuple(StoredEndorsement(**row) for row in rows)
+
+    def page(
+        self,
+        after: tuple[datetime, str, str] | None,
+        limit: int,
+        *,
+        without: Iterable[Sha256Hex] = (),
+    ) -> tuple[StoredEndorsement, ...]:
+        """As ``list``, at most ``limit`` behind the one with this acceptance, name and digest."""
+        accepted, name, sha256 = (_endorsements.c[one] for one in ("accepted_at", "name", "sha256"))
+        query = (
+            select(_endorsements)
+            .where(_endorsements.c.active, sha256.not_in(list(without)))
+            .order_by(accepted, name, sha256)
+            .limit(limit)
+        )
+        if after is not None:
+            at, last_name, last = after
+            same_name = and_(accepted == at, name == last_name, sha256 > last)
+            same_time = and_(accepted == at, name > last_name)
+            query = query.where(or_(accepted > at, same_time, same_name))
         rows = self._connection.execute(query).mappings()
         return tuple(StoredEndorsement(**row) for row in rows)
 

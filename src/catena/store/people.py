@@ -44,9 +44,10 @@ class People:
         found = self._connection.execute(where).mappings().first()
         return None if found is None else StoredPerson(**found)
 
-    def list(self) -> tuple[StoredPerson, ...]:
-        """Everybody, by name."""
-        rows = self._connection.execute(select(_people).order_by(_people.c.name)).mappings()
+    def page(self, after: str, limit: int) -> tuple[StoredPerson, ...]:
+        """Those whose names come behind ``after``, at most ``limit``."""
+        query = select(_people).where(_people.c.name > after).order_by(_people.c.name).limit(limit)
+        rows = self._connection.execute(query).mappings()
         return tuple(StoredPerson(**row) for row in rows)
 
     def remove(self, pseudonym: str) -> bool:
