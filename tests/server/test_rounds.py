@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from catena.server.rounds import Rounds
+from catena.service.pages import PageRequest
 from catena.store.errors import DatabaseGone
+from service.endorsed import fleet
+from service.vendor import Authority, request
 
 
 def test_a_round_that_fails_is_told_of_once_and_tried_again():
@@ -45,3 +50,30 @@ def test_a_defect_ends_no_round_after_it():
 
 def test_rounds_that_never_began_can_be_stopped():
     Rounds(lambda: None, "working").stop()
+
+
+@pytest.mark.parametrize("change", ["silence", "withdrawal"])
+def test_a_running_server_notices_silence_and_what_no_longer_vouches_for_a_node(server, change):
+    """Both by threads of its own, which are started as ``serve`` does."""
+    acme = Authority("Acme TPM Root CA")
+    server.service.endorsements.accept(request(acme.der), "alice")
+    (node,) = fleet(server, acme, 1)
+    (root,) = server.service.endorsements.page(PageRequest()).items
+    expected = {"silence": "stale", "withdrawal": "untrusted"}[change]
+    if change == "silence":
+        server.service.staleness.notice()  # the server listens from now on
+        server.clock.pass_(24 * 3600)
+    else:
+        server.service.endorsements.withdraw(root.sha256, "alice")
+    moved = threading.Event()
+
+    def look() -> None:
+        with server.opened.database.snapshot() as rows:
+            if rows.nodes.get(node).state == expected:
+                moved.set()
+
+    watching = Rounds(look, "looking", pause=0.01)
+    for one in (*server.opened.rounds, watching):
+        one.start()
+    assert moved.wait(20)
+    watching.stop()
