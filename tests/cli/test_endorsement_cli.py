@@ -54,6 +54,7 @@ def test_a_vendors_folder_is_imported_listed_shown_and_withdrawn(
     shown = capsys.readouterr().out
     assert "2 certificates" in shown
     assert "BEGIN X509 CRL" in shown
+    assert "nodes below  0" in shown
     assert run(["endorsement", "withdraw", "acme-tpm-root-ca-2", *running.options]) == 0
     capsys.readouterr()
     assert run(["endorsement", "show", "acme-tpm-root-ca-2", *running.options]) == 3

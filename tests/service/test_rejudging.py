@@ -199,11 +199,17 @@ def test_only_nodes_below_the_changed_authority_are_looked_at(server, acme, monk
     ours, others = fleet(server, acme, 3), fleet(server, other, 3)
     server.service.rejudging.judge()
     looked_at = watched(monkeypatch)
+    assert [endorsements_below(server, one) for one in (acme, other)] == [3, 3]
     assert withdraw(server, acme) == 3
     assert sorted(looked_at) == ours
     with server.opened.database.snapshot() as rows:
         assert {rows.nodes.get(one).state for one in ours} == {"untrusted"}
         assert {rows.nodes.get(one).state for one in others} == {"trusted"}
+
+
+def endorsements_below(server: Server, authority: Authority) -> int:
+    name = hash_of(authority.der)
+    return server.service.endorsements.show(name).nodes
 
 
 def watched(monkeypatch) -> list[str]:

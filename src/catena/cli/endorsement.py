@@ -212,6 +212,7 @@ def _render_detail(detail: EndorsementDetail) -> None:
         ("source", one.source or "-"),
         ("accepted", one.accepted_at or "with server.toml"),
         ("accepted by", one.accepted_by or "-"),
+        ("nodes below", str(detail.nodes)),
     )
     for label, value in rows:
         click.echo(f"{label:<12} {printable(value)}")

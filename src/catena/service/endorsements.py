@@ -210,8 +210,11 @@ class Endorsements:
         """
         found = _find(self._read(), name)
         content = found.document.content
+        authority, _ = _authority(found.offered)
+        with self._setting.database.snapshot() as rows:
+            nodes = rows.ek_certificates.count_under(authority)
         return EndorsementDetail(
-            endorsement=self._view(found), pem=pem(content, found.document.type)
+            endorsement=self._view(found), pem=pem(content, found.document.type), nodes=nodes
         )
 
     def withdraw(self, name: str, actor: str) -> EndorsementView:

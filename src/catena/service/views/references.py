@@ -62,6 +62,8 @@ class EndorsementDetail(View, frozen=True, kw_only=True):
 
     endorsement: EndorsementView
     pem: str
+    nodes: int
+    """Known nodes below the authority, or the list's issuer: they are judged again if it is withdrawn."""
 
 
 class EndorsementItem(View, frozen=True, kw_only=True):
