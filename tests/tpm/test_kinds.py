@@ -178,3 +178,21 @@ def test_no_ek_has_a_second_public_area(bare, kind):
         check_ek_template(replace(ek, name_alg=other))
     with pytest.raises(UnknownEkTemplate):
         check_ek_template(replace(ek, auth_policy=bytes(len(ek.auth_policy))))
+
+
+@EK_KINDS
+def test_individual_keys_are_of_the_same_templates_and_no_two_alike(bare, kind):
+    """As nodes have them that share a TPM; what is made for one of them opens for none of the others."""
+    seen = []
+    for individual in (b"", b"1", b"2"):
+        with open_tpm(bare.tcti, NodeKeys(kind, individual=individual)) as tpm:
+            seen.append((tpm.ek_public(), tpm.ak_public()))
+            check_ek_template(parse_public(seen[-1][0]))
+            check_attestation_key(parse_public(seen[-1][1]))
+    assert len({ek for ek, _ in seen}) == len({ak for _, ak in seen}) == len(seen)
+    ek, ak = (parse_public(one) for one in seen[1])
+    blob, secret = make_credential(ek, ak.name(), b"secret", seed=os.urandom(ek.name_alg.size))
+    with open_tpm(bare.tcti, NodeKeys(kind, individual=b"1")) as tpm:
+        assert tpm.activate_credential(blob, secret) == b"secret"
+    with open_tpm(bare.tcti, NodeKeys(kind, individual=b"2")) as tpm, pytest.raises(ForeignSeal):
+        tpm.activate_credential(blob, secret)

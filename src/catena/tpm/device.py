@@ -98,11 +98,11 @@ class Tpm:
 
     @property
     def _ek_template(self) -> TPM2B_PUBLIC:
-        return ek_template(self.ek_kind)
+        return ek_template(self.ek_kind, self._keys.individual)
 
     @property
     def _ak_template(self) -> TPM2B_PUBLIC:
-        return ak_template(self._keys.attestation)
+        return ak_template(self._keys.attestation, self._keys.individual)
 
     def ek_public(self) -> bytes:
         """TPMT_PUBLIC of the endorsement key."""

@@ -57,7 +57,12 @@ _INDICES = {
 
 @dataclass(frozen=True, slots=True)
 class NodeKeys:
-    """A node's choice; ``endorsement`` None is ``auto``."""
+    """A node's choice; ``endorsement`` None is ``auto``.
+
+    ``individual`` is at most 32 bytes that go into both templates' ``unique``: the same TPM has
+    other keys for each. A machine has none; simulated nodes that share a TPM differ in it.
+    """
 
     endorsement: KeyKind | None = None
     attestation: KeyKind = KeyKind.ECC_P256
+    individual: bytes = b""

@@ -14,7 +14,7 @@ node's identity, and neither needs storage.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 from tpm2_pytss.constants import TPM2_ALG, TPM2_ECC, TPMA_OBJECT
 from tpm2_pytss.types import (
@@ -63,11 +63,16 @@ _AK = (
 _RSA_BITS = {KeyKind.RSA_2048: 2048, KeyKind.RSA_3072: 3072}
 _CURVES = {KeyKind.ECC_P256: TPM2_ECC.NIST_P256, KeyKind.ECC_P384: TPM2_ECC.NIST_P384}
 _HASHES = {True: TPM2_ALG.SHA384, False: TPM2_ALG.SHA256}
+_KEPT = 64
+"""A machine has two templates; a pool of simulated nodes has two for each."""
 
 
-@cache
-def ek_template(kind: KeyKind) -> TPM2B_PUBLIC:
-    """The EK of this kind. The low templates fill ``unique`` with zeros, the high leave it empty."""
+@lru_cache(maxsize=_KEPT)
+def ek_template(kind: KeyKind, individual: bytes = b"") -> TPM2B_PUBLIC:
+    """The EK of this kind. The low templates fill ``unique`` with zeros, the high leave it empty.
+
+    ``individual`` begins it instead (``kinds.NodeKeys``).
+    """
     high = kind.is_high
     cipher = TPMT_SYM_DEF_OBJECT(
         algorithm=TPM2_ALG.AES,
@@ -81,7 +86,7 @@ def ek_template(kind: KeyKind) -> TPM2B_PUBLIC:
             objectAttributes=_LOW | TPMA_OBJECT.USERWITHAUTH if high else _LOW,
             authPolicy=POLICY_B_SHA384 if high else POLICY_A,
             parameters=_ek_parameters(kind, cipher),
-            unique=_unique(kind),
+            unique=_unique(kind, individual),
         )
     )
 
@@ -103,22 +108,26 @@ def _ek_parameters(kind: KeyKind, cipher: TPMT_SYM_DEF_OBJECT) -> TPMU_PUBLIC_PA
     )
 
 
-def _unique(kind: KeyKind) -> TPMU_PUBLIC_ID:
+def _unique(kind: KeyKind, individual: bytes) -> TPMU_PUBLIC_ID:
     if kind in _RSA_BITS:
-        return TPMU_PUBLIC_ID(rsa=b"" if kind.is_high else bytes(256))
+        return TPMU_PUBLIC_ID(rsa=individual.ljust(0 if kind.is_high else 256, b"\0"))
     size = 0 if kind.is_high else 32
-    return TPMU_PUBLIC_ID(ecc=TPMS_ECC_POINT(x=bytes(size), y=bytes(size)))
+    point = TPMS_ECC_POINT(x=individual.ljust(size, b"\0"), y=bytes(size))
+    return TPMU_PUBLIC_ID(ecc=point)
 
 
-@cache
-def ak_template(kind: KeyKind) -> TPM2B_PUBLIC:
+@lru_cache(maxsize=_KEPT)
+def ak_template(kind: KeyKind, individual: bytes = b"") -> TPM2B_PUBLIC:
     """The attestation key. ``noDA``: wrong guesses elsewhere must not stop attestation."""
+    is_rsa = kind in _RSA_BITS
+    point = TPMS_ECC_POINT(x=individual)
     return TPM2B_PUBLIC(
         publicArea=TPMT_PUBLIC(
-            type=TPM2_ALG.RSA if kind in _RSA_BITS else TPM2_ALG.ECC,
+            type=TPM2_ALG.RSA if is_rsa else TPM2_ALG.ECC,
             nameAlg=_HASHES[kind.is_high],
             objectAttributes=_AK,
             parameters=_ak_parameters(kind, TPMS_SCHEME_HASH(hashAlg=_HASHES[kind.is_high])),
+            unique=TPMU_PUBLIC_ID(rsa=individual) if is_rsa else TPMU_PUBLIC_ID(ecc=point),
         )
     )
 
