@@ -48,6 +48,7 @@ from catena.lab.fleet.node import BootLogs, FleetNode
 from catena.lab.fleet.service import Wanted
 from catena.lab.fleet.simulation import Fleet, FleetReport, simulate
 from catena.lab.fleet.softtpm import SoftwareMaker, SoftwareTpm, endorsement_keys, utc_now
+from catena.lab.fleet.source import SoftwareKeys
 from catena.server.folder import database_url
 from catena.service.memory import Memory
 from catena.store import schema
@@ -153,10 +154,11 @@ def driven(
 ) -> tuple[FleetReport, FleetReport]:
     """A fleet at 100 % of what goes, then at 80 %."""
     nodes = MANY if known else FEW
-    fleet = Fleet(nodes, boots, SoftwareMaker.make(utc_now()), options.connections)
+    maker = SoftwareMaker.make(utc_now())
+    fleet = Fleet(nodes, SoftwareKeys(boots, maker), options.connections)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         folder = Path(name)
-        service.make(folder, Wanted(boots, fleet.maker, place.url, place.log, place.servers))
+        service.make(folder, Wanted(boots, maker, place.url, place.log, place.servers))
         add_known(folder, place.url, known)
         with service.running(folder, place.servers) as made:
             full = held(simulate(fleet, made, Plan(options.seconds), quiet))
@@ -226,7 +228,7 @@ def first_attestations(folder: Path, rounds: int) -> Figure:
     policy = PolicyDocument(name="no-secure-boot", version=1, text=text)
     verbs.policies.apply(seal_document(policy, (), load_signer(release)), "benchmark")
     for _, ek in zip(range(rounds), endorsement_keys(), strict=False):
-        tpm = SoftwareTpm(ek, maker.endorse(ek.public_key(), now))
+        tpm = SoftwareTpm(ek, maker.endorse(ek.public_key(), now), boot.pcrs)
         node = FleetNode(tpm, BootLogs.of(boot))
         challenge = verbs.enrolment.begin(tpm.enrolment())
         node.node_id = challenge.node_id

@@ -49,7 +49,7 @@ def boots(tmp_path_factory):
 def tpms():
     maker, now = SoftwareMaker.make(utc_now()), utc_now()
     keys = itertools.islice(endorsement_keys(), 4)
-    return [SoftwareTpm(key, maker.endorse(key.public_key(), now)) for key in keys]
+    return [SoftwareTpm(key, maker.endorse(key.public_key(), now), ()) for key in keys]
 
 
 @needs_corpus
@@ -108,7 +108,7 @@ def test_a_fleet_attests_and_every_attack_is_refused_as_it_must(boots):
 def test_an_attack_that_ends_otherwise_is_a_wrong_answer(boots, monkeypatch):
     """As the honest evidence of a node is no attack, the server does not refuse it."""
     honest = replace(CASES[5], make=lambda one: one.node.evidence(one.nonce))
-    monkeypatch.setattr("catena.lab.fleet.load.CASES", (honest,))
+    monkeypatch.setattr("catena.lab.fleet.source.SoftwareKeys.cases", (honest,))
     report = run(
         2, recorded_boots(boots), Plan(seconds=1, hostile=0.9), Own(), quiet, connections=1
     )

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 import click
 
 from catena.cli import output
+from catena.cli.home import home
 from catena.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from catena.lab.fleet.boots import RecordedBoot
     from catena.lab.fleet.running import Given, Own
-    from catena.lab.fleet.simulation import FleetReport, Progress
+    from catena.lab.fleet.simulation import FleetReport
+    from catena.lab.fleet.source import Progress
 
 OWN = "own"
+SOFTWARE, SWTPM = "software", "swtpm"
+TPMS = 4
 
 
 @click.command(
@@ -25,7 +30,8 @@ OWN = "own"
     cls=output.Verb,
     exits=(ExitCode.UNTRUSTED, ExitCode.NOT_FOUND, ExitCode.MALFORMED),
     examples=(
-        "catena lab fleet --nodes 100 --logs boots/",
+        "catena lab fleet --nodes 100",
+        "catena lab fleet --nodes 40 --tpm swtpm --tpms 4 --hostile 20",
         "catena lab fleet --nodes 1000 --seconds 600 --hostile 5 --logs boots/ --report fleet.html",
         "catena lab fleet --nodes 50 --logs boots/ --server https://trust.example:8440 --ca ca.crt --maker maker/",
     ),
@@ -52,12 +58,26 @@ OWN = "own"
     metavar="N",
     help="Attestations a second, whatever the server does; without it, as many as go.",
 )
+@click.option(
+    "--tpm",
+    type=click.Choice((SOFTWARE, SWTPM)),
+    default=SOFTWARE,
+    show_default=True,
+    help="Where quotes come from: software keys, or a pool of software TPMs whose keys nobody has.",
+)
+@click.option(
+    "--tpms",
+    type=click.IntRange(1, 64),
+    metavar="K",
+    show_default=f"{TPMS}",
+    help="Processes of --tpm swtpm; each stands for several nodes.",
+)
 @click.option("--connections", type=click.IntRange(1, 400), default=64, show_default=True)
 @click.option(
     "--logs",
-    required=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Recorded boots: a folder for each with eventlog.bin, and ima.bin if there is one.",
+    help="Recorded boots: a folder for each with eventlog.bin, and ima.bin if there is one. Without "
+    "it, those that the lab recorded (.catena, or CATENA_HOME).",
 )
 @click.option(
     "--server",
@@ -96,8 +116,10 @@ def fleet(
     seconds: float,
     hostile: float,
     rate: float | None,
+    tpm: str,
+    tpms: int | None,
     connections: int,
-    logs: Path,
+    logs: Path | None,
     server: str,
     ca: Path | None,
     maker: Path | None,
@@ -109,25 +131,37 @@ def fleet(
 ) -> None:
     """Drive a trust service with a simulated fleet, over its real API, and check every answer.
 
-    The nodes' keys are SOFTWARE keys, and the server is told so; their quotes, logs and requests are
-    those of real nodes. Ends with 10 if any answer was wrong or a server error.
+    The nodes' keys are SOFTWARE keys or those of software TPMs, and the server is told so; their quotes,
+    logs and requests are those of real nodes. Ends with 10 if any answer was wrong or a server error.
     """
-    from catena.lab.fleet.boots import recorded_boots
     from catena.lab.fleet.load import Plan
     from catena.lab.fleet.page import page
     from catena.lab.fleet.running import run
 
     if rate is not None and hostile:
         raise UsageError("attacks have no rate of their own: give --rate or --hostile")
+    if tpms is not None and tpm != SWTPM:
+        raise UsageError("--tpms needs --tpm swtpm: software keys have no TPM")
     where = _given(server, ca, maker) if server != OWN else _own(database, log, servers)
     plan = Plan(seconds, hostile / 100, rate)
     with _progress() as progress:
-        found = run(nodes, recorded_boots(logs), plan, where, progress, connections=connections)
+        found = run(
+            *(nodes, _boots(logs), plan, where, progress),
+            connections=connections,
+            tpms=0 if tpm == SOFTWARE else min(tpms or TPMS, nodes),
+        )
     if report is not None:
         report.write_text(page(found), encoding="utf-8")
     output.emit(found, _render, as_json=as_json)
     if not found.holds:
         raise SystemExit(ExitCode.UNTRUSTED)
+
+
+def _boots(logs: Path | None) -> tuple[RecordedBoot, ...]:
+    from catena.lab.fleet.boots import recorded_boots
+    from catena.lab.fleet.labboots import lab_boots
+
+    return lab_boots(home() / "server") if logs is None else recorded_boots(logs)
 
 
 def _own(database: str, log: str, servers: int) -> Own:
@@ -165,13 +199,15 @@ def _progress() -> Iterator[Progress]:
 
 
 def _render(report: FleetReport) -> None:
-    from catena.lab.fleet.page import bars, figures
+    from catena.lab.fleet.page import bars, figures, source
 
-    click.echo(f"{report.nodes} nodes ({report.keys}), boots: {', '.join(report.boots)}")
+    click.echo(f"{report.nodes} nodes ({source(report)}), boots: {', '.join(report.boots)}")
     output.table(("", ""), figures(report))
     output.table(("ms", "attestations", ""), bars(report.latency))
     if report.hostile:
         rows = ((name, f"{count}") for name, count in report.hostile.items())
         output.table(("attack", "refused"), rows)
+    if report.left_out:
+        output.table(("attack left out", "because"), report.left_out.items())
     for what in (*report.wrong, *report.examples):
         click.secho(what, err=True, fg="red")

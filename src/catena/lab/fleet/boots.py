@@ -81,7 +81,7 @@ class RecordedBoot:
 def recorded_boots(folder: Path) -> tuple[RecordedBoot, ...]:
     """The boots of a folder, by name. Raises ``NoRecordedBoots``, ``FormatError``."""
     found = tuple(
-        _boot(path.parent.name, path.read_bytes(), _content(path.with_name(IMA_LOG)))
+        replayed(path.parent.name, path.read_bytes(), _content(path.with_name(IMA_LOG)))
         for path in sorted(folder.glob(f"*/{FIRMWARE_LOG}"))
     )
     if not found:
@@ -93,7 +93,8 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _boot(name: str, firmware: bytes, runtime: bytes) -> RecordedBoot:
+def replayed(name: str, firmware: bytes, runtime: bytes) -> RecordedBoot:
+    """A boot of these logs, of which IMA's may be empty. Raises ``FormatError``."""
     values = dict(replay(tcglog.parse(firmware), HashAlg.SHA256).pcrs)
     if runtime:
         values.update(replay_ima(ima.parse(runtime), HashAlg.SHA256))

@@ -3,6 +3,8 @@
 Until the quote has proven who speaks, a refusal is an error and says nothing about the node: such cases
 are made in the name of honest nodes, which must stay trusted. From then on it is a verdict, so the
 other cases are made by nodes of their own, which are untrusted from their first one on.
+
+``CASES`` are those of who has the keys; of who has a TPM: ``hostiletpm``.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from catena.evidence import Evidence, qualifying_data
+from catena.evidence import Evidence
 from catena.formats import tpm2
 from catena.formats.tpm2 import TpmaObject
 from catena.ids import QUOTED_PCRS, HashAlg
-from catena.lab.fleet.node import FleetNode
-from catena.lab.fleet.softtpm import AK_ATTRIBUTES, Attested, RequestKey
+from catena.lab.fleet.node import FleetNode, RequestKey
+from catena.lab.fleet.softtpm import AK_ATTRIBUTES, Attested, SoftwareTpm
 
 _NONCE_SIZE = 56
 _CERTIFY = 0x8017
@@ -44,13 +46,22 @@ class Exchange:
 
     def honest(self) -> Attested:
         """What the node would quote."""
-        node = self.node
-        extra = qualifying_data(self.nonce, node.request.spki, node.logs.manifest)
-        return node.tpm.attested(extra, node.logs.pcr_digest)
+        return software(self.node).attested(self.node.qualifying(self.nonce))
 
     def evidence(self, attested: Attested) -> Evidence:
         """Any quote, signed by the node's key."""
-        return self.node.wrap(self.nonce, attested.encode())
+        return self.signed(attested.encode())
+
+    def signed(self, quote: bytes) -> Evidence:
+        """Anything as a quote, signed by the node's key."""
+        return self.node.wrap(self.nonce, software(self.node).vouch(quote))
+
+
+def software(node: FleetNode) -> SoftwareTpm:
+    """The keys of a node that signs what no TPM made. Raises ``TypeError`` for one with a TPM."""
+    if not isinstance(node.tpm, SoftwareTpm):
+        raise TypeError("a TPM signs no quote but its own")
+    return node.tpm
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +87,14 @@ def _relayed(exchange: Exchange) -> Evidence:
 def _forged(exchange: Exchange) -> Evidence:
     """A quote in the node's name, signed by another TPM."""
     honest = exchange.node.evidence(exchange.nonce)
-    return msgspec.structs.replace(honest, signature=exchange.other.tpm.sign(honest.quote))
+    return msgspec.structs.replace(honest, signature=software(exchange.other).sign(honest.quote))
 
 
 def _foreign(exchange: Exchange) -> Evidence:
     """Another TPM's own quote as this node's."""
-    signer = exchange.other.tpm.signer
-    evidence = exchange.quote(signer=signer)
-    return msgspec.structs.replace(evidence, signature=exchange.other.tpm.sign(evidence.quote))
+    other = software(exchange.other)
+    evidence = exchange.quote(signer=other.signer)
+    return msgspec.structs.replace(evidence, signature=other.sign(evidence.quote))
 
 
 def _altered(exchange: Exchange) -> Evidence:
@@ -143,7 +154,7 @@ CASES = (
     Case(
         "truncated",
         ("malformed",),
-        lambda one: one.node.wrap(one.nonce, one.honest().encode()[:-1]),
+        lambda one: one.signed(one.honest().encode()[:-1]),
     ),
     Case("padded", ("malformed",), lambda one: one.quote(tail=b"\0")),
     Case("relayed-with-another-key", ("quote-unbound",), _relayed),

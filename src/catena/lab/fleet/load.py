@@ -26,8 +26,9 @@ from catena.formats.nodeapi import (
     NonceRequest,
     NonceResponse,
 )
-from catena.lab.fleet.hostile import CASES, ENROLMENT_CASE, ENROLMENT_CODE, Case, Exchange
+from catena.lab.fleet.hostile import ENROLMENT_CASE, ENROLMENT_CODE, Case, Exchange
 from catena.lab.fleet.node import FleetNode
+from catena.lab.fleet.source import Source
 from catena.lab.fleet.wire import Answer, Line, ServerSilent
 
 _OK = 200
@@ -54,14 +55,14 @@ class Tally:
             self.examples.append(f"{what}: {answer.status} {answer.body[:200]!r}")
 
 
-async def enrol(connection: Line, node: FleetNode) -> str:
+async def enrol(connection: Line, node: FleetNode, source: Source) -> str:
     """TRUST, enrolment; the state that the server gives the node. Raises ``ServerSilent``."""
     answer = await connection.post("/v1/enroll", msgspec.json.encode(node.tpm.enrolment()))
     if answer.status != _OK:
         raise ServerSilent("enrolment was refused", got=answer.body[:200].decode(errors="replace"))
     challenge = msgspec.json.decode(answer.body, type=EnrollChallenge)
     node.node_id = challenge.node_id
-    activation = msgspec.json.encode(node.tpm.activate(challenge))
+    activation = msgspec.json.encode(await source.run(lambda: node.tpm.activate(challenge)))
     answer = await connection.post("/v1/enroll/activate", activation)
     if answer.status != _OK:
         raise ServerSilent("activation was refused", got=answer.body[:200].decode(errors="replace"))
@@ -85,12 +86,13 @@ class Part:
 class Generator:
     """Sends one part's requests over one connection."""
 
-    def __init__(self, connection: Line, part: Part, tally: Tally) -> None:
+    def __init__(self, connection: Line, part: Part, tally: Tally, source: Source) -> None:
         self._connection = connection
+        self._source = source
         self._part = part
         self._tally = tally
         self._turn = itertools.cycle(part.honest)
-        cases: list[Case | None] = [*CASES, None]
+        cases: list[Case | None] = [*source.cases, None]
         part.chance.shuffle(cases)
         self._cases = itertools.cycle(cases)
         self._sent: dict[str, Evidence] = {}
@@ -102,7 +104,7 @@ class Generator:
         if nonce is None:
             return
         whole = not node.attested
-        evidence = node.evidence(nonce)
+        evidence = await self._source.run(lambda: node.evidence(nonce))
         answer = await self._post(evidence)
         if answer.status != _OK:
             self._tally.complain("honest evidence was refused", answer)
@@ -131,9 +133,9 @@ class Generator:
         nonce, other_nonce = await self._nonce(node), await self._nonce(other)
         if nonce is None or other_nonce is None:
             return
-        sent = self._sent.get(node.node_id)
-        answer = await self._post(case.make(Exchange(node, nonce, other, other_nonce, sent)))
-        self._judge(case, answer)
+        exchange = Exchange(node, nonce, other, other_nonce, self._sent.get(node.node_id))
+        evidence = await self._source.run(lambda: case.make(exchange))
+        self._judge(case, await self._post(evidence))
 
     def _judge(self, case: Case, answer: Answer) -> None:
         found = ""

@@ -23,12 +23,24 @@ def page(report: FleetReport) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>catena lab fleet</title>'
         f"<style>{_STYLE}</style><h1>A simulated fleet of {report.nodes} nodes</h1>"
-        f"<p>{html.escape(report.keys)}; boots: {html.escape(', '.join(report.boots))}</p>{wrong}"
+        f"<p>{html.escape(source(report))}; boots: {html.escape(', '.join(report.boots))}</p>{wrong}"
         f"<h2>Latency of an attestation</h2>{plot(report.latency)}"
         f"<h2>Figures</h2>{_table(tuple(figures(report)))}"
         f"<h2>Hostile requests, all refused as they must be</h2>"
-        f"{_table(tuple((name, f'{count}') for name, count in report.hostile.items()))}</html>\n"
+        f"{_table(tuple((name, f'{count}') for name, count in report.hostile.items()))}"
+        f"{_left_out(report)}</html>\n"
     )
+
+
+def source(report: FleetReport) -> str:
+    """What made the quotes, in words."""
+    return f"{report.tpms} {report.keys}" if report.tpms else report.keys
+
+
+def _left_out(report: FleetReport) -> str:
+    if not report.left_out:
+        return ""
+    return f"<h2>Attacks left out, and why</h2>{_table(tuple(report.left_out.items()))}"
 
 
 def figures(report: FleetReport) -> Iterator[tuple[str, str]]:
@@ -41,7 +53,8 @@ def figures(report: FleetReport) -> Iterator[tuple[str, str]]:
             "server CPU",
             f"{report.server_cpu_ms:g} ms each, {report.server_cpu_busy:g} cores busy",
         )
-    yield "generator CPU", f"{report.generator_cpu_ms:g} ms each, not in the server's"
+    apart = "the server's and the TPMs'" if report.tpms else "the server's"
+    yield "generator CPU", f"{report.generator_cpu_ms:g} ms each, without {apart}"
     for name, one in (("latency", report.latency), ("first attestation", report.first)):
         yield (
             name,

@@ -23,8 +23,9 @@ from catena.lab.fleet import service
 from catena.lab.fleet.boots import RecordedBoot
 from catena.lab.fleet.load import Plan
 from catena.lab.fleet.service import Service, Wanted
-from catena.lab.fleet.simulation import Fleet, FleetReport, Progress, simulate
+from catena.lab.fleet.simulation import Fleet, FleetReport, simulate
 from catena.lab.fleet.softtpm import SoftwareMaker, utc_now
+from catena.lab.fleet.source import Progress, SoftwareKeys, Source
 from catena.lab.fleet.wire import Target
 
 MAKER_KEY, MAKER_CERTIFICATE = "maker.key", "maker.pem"
@@ -63,23 +64,62 @@ def run(
     progress: Progress,
     *,
     connections: int,
+    tpms: int = 0,
 ) -> FleetReport:
-    """Simulate the fleet. Raises ``ServerSilent``, ``ServiceSilent``, ``UnusableMaker``."""
-    if isinstance(where, Given):
-        context = ssl.create_default_context(cafile=str(where.ca))
-        fleet = Fleet(nodes, boots, maker_in(where.maker), connections)
-        return simulate(fleet, Service(Target((where.url,), context), ()), plan, progress)
-    fleet = Fleet(nodes, boots, SoftwareMaker.make(utc_now()), connections)
-    with _made(where, fleet, progress) as made:
-        return simulate(fleet, made, plan, progress)
+    """Simulate the fleet, with software keys or as many TPMs.
+
+    Raises ``ServerSilent``, ``ServiceSilent``, ``UnusableMaker``, ``BootNotRepeated``.
+    """
+    maker = maker_in(where.maker) if isinstance(where, Given) else _new_maker(tpms)
+    with _source(boots, maker, tpms, connections, progress) as source:
+        fleet = Fleet(nodes, source, connections)
+        with _service(where, boots, maker, progress) as driven:
+            return simulate(fleet, driven, plan, progress)
+
+
+def _new_maker(tpms: int) -> SoftwareMaker:
+    if tpms:
+        return SoftwareMaker.make(utc_now(), "catena lab: software TPMs")
+    return SoftwareMaker.make(utc_now())
 
 
 @contextlib.contextmanager
-def _made(own: Own, fleet: Fleet, progress: Progress) -> Iterator[Service]:
+def _source(
+    boots: tuple[RecordedBoot, ...],
+    maker: SoftwareMaker,
+    tpms: int,
+    connections: int,
+    progress: Progress,
+) -> Iterator[Source]:
+    if not tpms:
+        yield SoftwareKeys(boots, maker)
+        return
+    from catena.lab.fleet import pool  # noqa: PLC0415 - software keys need no TPM library
+
+    with pool.pool_of(pool.Wanted(tpms, boots, connections), maker, utc_now(), progress) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _service(
+    where: Own | Given, boots: tuple[RecordedBoot, ...], maker: SoftwareMaker, progress: Progress
+) -> Iterator[Service]:
+    if isinstance(where, Given):
+        context = ssl.create_default_context(cafile=str(where.ca))
+        yield Service(Target((where.url,), context), ())
+        return
+    with _made(where, boots, maker, progress) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _made(
+    own: Own, boots: tuple[RecordedBoot, ...], maker: SoftwareMaker, progress: Progress
+) -> Iterator[Service]:
     with tempfile.TemporaryDirectory(prefix="catena-fleet-") as name:
         folder = Path(name)
         progress("making a trust service", 0, 1)
-        service.make(folder, Wanted(fleet.boots, fleet.maker, own.database, own.log, own.servers))
+        service.make(folder, Wanted(boots, maker, own.database, own.log, own.servers))
         with service.running(folder, own.servers) as made:
             progress("making a trust service", 1, 1)
             yield made

@@ -8,27 +8,21 @@ import gc
 import random
 import resource
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import msgspec
-import uvloop
 
-from catena.lab.fleet.boots import RecordedBoot
-from catena.lab.fleet.hostile import UNRESTRICTED
 from catena.lab.fleet.load import Generator, Part, Plan, Tally, drive, enrol, watch
-from catena.lab.fleet.node import BootLogs, FleetNode
 from catena.lab.fleet.service import Service, Used
-from catena.lab.fleet.softtpm import SoftwareMaker, SoftwareTpm, endorsement_keys, utc_now
+from catena.lab.fleet.source import Progress, Source
+from catena.lab.fleet.stopping import run_until_told
 from catena.lab.fleet.wire import Line
 
 MIN_PER_CONNECTION = 2
 """Nodes: an attack needs another one."""
 BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-
-Progress = Callable[[str, float, float], None]
-"""``progress(phase, done, all)``."""
 
 
 class Bucket(msgspec.Struct, frozen=True):
@@ -53,7 +47,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 class FleetReport(msgspec.Struct, frozen=True, kw_only=True):
     """What ``catena lab fleet`` found. CPU is in milliseconds for each honest attestation."""
 
-    keys: str = "software keys, no TPM"
+    keys: str
+    tpms: int
     nodes: int
     boots: tuple[str, ...]
     connections: int
@@ -68,6 +63,7 @@ class FleetReport(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latency
     first: Latency
     hostile: dict[str, int]
+    left_out: dict[str, str]
     wrong: dict[str, int]
     faults: int
     examples: tuple[str, ...]
@@ -87,15 +83,14 @@ class Fleet:
     """What is simulated."""
 
     nodes: int
-    boots: Sequence[RecordedBoot]
-    maker: SoftwareMaker
+    source: Source
     connections: int = 32
     seed: int = 1
 
 
 def simulate(fleet: Fleet, service: Service, plan: Plan, progress: Progress) -> FleetReport:
     """Run it. Raises ``ServerSilent``."""
-    return uvloop.run(_simulate(fleet, service, plan, progress))
+    return run_until_told(lambda: _simulate(fleet, service, plan, progress))
 
 
 async def _simulate(fleet: Fleet, service: Service, plan: Plan, progress: Progress) -> FleetReport:
@@ -121,8 +116,10 @@ class _Scene:
 async def _under_load(scene: _Scene, progress: Progress) -> FleetReport:
     tally, plan, parts = Tally(), scene.plan, scene.parts
     pairs = zip(scene.opened, parts, strict=True)
-    generators = [Generator(connection, part, tally) for connection, part in pairs]
-    await _enrol_all(scene.opened, parts, progress)
+    generators = [
+        Generator(connection, part, tally, scene.fleet.source) for connection, part in pairs
+    ]
+    await _enrol_all(scene, progress)
     await _attest_all(generators, parts, progress)
     first, tally.latencies = tally.first, []
     gc.freeze()  # a fleet of nodes in memory is the generator's, and not to be looked through again
@@ -156,9 +153,12 @@ def _report(
     count, ours = max(len(tally.latencies), 1), bool(scene.service.pids)
     before, after, seconds = measured.before, measured.after, measured.seconds
     cpu = after.cpu - before.cpu
+    source = scene.fleet.source
     return FleetReport(
+        keys=source.keys,
+        tpms=source.tpms,
         nodes=scene.fleet.nodes,
-        boots=tuple(boot.name for boot in scene.fleet.boots),
+        boots=tuple(boot.name for boot in source.boots),
         connections=len(scene.parts),
         servers=len(scene.service.target.urls),
         seconds=round(seconds, 2),
@@ -171,6 +171,7 @@ def _report(
         latency=latency_of(tally.latencies),
         first=latency_of(first),
         hostile=dict(sorted(tally.refused.items())),
+        left_out=dict(source.left_out) if scene.plan.hostile else {},
         wrong=dict(tally.wrong),
         faults=tally.faults,
         examples=tuple(tally.examples),
@@ -213,43 +214,31 @@ def _histogram(values: Sequence[float]) -> Iterator[Bucket]:
 def _parts(fleet: Fleet, progress: Progress, *, hostile: bool) -> list[Part]:
     """The nodes, made and dealt out to as many connections as they are enough for."""
     count = max(1, min(fleet.connections, fleet.nodes // MIN_PER_CONNECTION))
-    logs = [BootLogs.of(boot) for boot in fleet.boots]
-    keys, now = endorsement_keys(), utc_now()
-
-    def node(number: int) -> FleetNode:
-        ek = next(keys)
-        tpm = SoftwareTpm(ek, fleet.maker.endorse(ek.public_key(), now))
-        return FleetNode(tpm, logs[number % len(logs)])
-
-    honest = []
+    source, honest = fleet.source, []
     for number in range(fleet.nodes):
-        honest.append(node(number))
+        honest.append(source.node())
         progress("making keys", number + 1, fleet.nodes)
     parts = []
     for number in range(count):
-        bad = [node(number)] if hostile else []
-        unrestricted = None
-        if hostile:
-            ek = next(keys)
-            endorsed = fleet.maker.endorse(ek.public_key(), now)
-            tpm = SoftwareTpm(ek, endorsed, ak_attributes=UNRESTRICTED)
-            unrestricted = FleetNode(tpm, logs[0])
+        bad = [source.node()] if hostile else []
+        unrestricted = source.unrestricted() if hostile else None
         chance = random.Random(fleet.seed + number)  # noqa: S311 - which request is hostile
         parts.append(Part(honest[number::count], bad, unrestricted, chance))
     return parts
 
 
-async def _enrol_all(opened: Sequence[Line], parts: Sequence[Part], progress: Progress) -> None:
+async def _enrol_all(scene: _Scene, progress: Progress) -> None:
+    parts = scene.parts
     total, done = sum(len(part.honest) + len(part.bad) for part in parts), 0
 
     async def enrol_part(connection: Line, part: Part) -> None:
         nonlocal done
         for node in (*part.honest, *part.bad):
-            await enrol(connection, node)
+            await enrol(connection, node, scene.fleet.source)
             done += 1
             progress("enrolling", done, total)
 
-    await asyncio.gather(*map(enrol_part, opened, parts))
+    await asyncio.gather(*map(enrol_part, scene.opened, parts))
 
 
 async def _attest_all(

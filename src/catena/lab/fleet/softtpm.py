@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from catena.appraise.ekpath import EK_USAGE
@@ -34,6 +34,7 @@ from catena.formats.nodeapi import ActivateRequest, EnrollChallenge, EnrollReque
 from catena.formats.tpm2 import EccCurve, Public, Scheme, SymmetricDef, TpmAlg, TpmaObject
 from catena.ids import QUOTED_PCRS, HashAlg
 from catena.keys.kdf import kdfa
+from catena.lab.fleet.node import Quoted
 
 
 class ForeignCredential(Refusal):
@@ -67,35 +68,40 @@ class SoftwareMaker:
     certificate: x509.Certificate
 
     @classmethod
-    def make(cls, now: datetime) -> SoftwareMaker:
+    def make(
+        cls, now: datetime, called: str = "catena lab: software keys, no TPM"
+    ) -> SoftwareMaker:
         """A new one, with a self-signed certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("catena lab: software keys, no TPM")
+        name = _name(called)
         builder = _dated(x509.CertificateBuilder(), name, name, key.public_key(), now)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
         return cls(key, builder.sign(key, hashes.SHA256()))
 
-    def endorse(self, ek: rsa.RSAPublicKey, now: datetime) -> bytes:
+    def endorse(self, ek: rsa.RSAPublicKey | ec.EllipticCurvePublicKey, now: datetime) -> bytes:
         """An EK certificate in DER (TCG EK Credential Profile 2.5, clause 3)."""
         subject = _name("software EK")
         builder = _dated(x509.CertificateBuilder(), subject, self.certificate.subject, ek, now)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         usage = x509.ExtendedKeyUsage([x509.ObjectIdentifier(EK_USAGE)])
-        builder = builder.add_extension(usage, False).add_extension(_ENCIPHERS, True)
+        use = _key_usage(is_rsa=isinstance(ek, rsa.RSAPublicKey))
+        builder = builder.add_extension(usage, False).add_extension(use, True)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-_ENCIPHERS = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=True,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
+def _key_usage(*, is_rsa: bool) -> x509.KeyUsage:
+    """Of an EK (EK profile, clause 3.2.14): RSA enciphers keys, ECC agrees on them."""
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=is_rsa,
+        data_encipherment=False,
+        key_agreement=not is_rsa,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(text: str) -> x509.Name:
@@ -176,10 +182,11 @@ class Attested:
 
 @dataclass(slots=True)
 class SoftwareTpm:
-    """EK and AK of one simulated node, and the clock that its quotes show: that goes on."""
+    """EK and AK of one simulated node, its PCRs, and the clock that its quotes show: that goes on."""
 
     ek: rsa.RSAPrivateKey = field(repr=False)
     ek_certificate: bytes = field(repr=False)
+    pcrs: tuple[bytes, ...] = field(repr=False)
     ak: ec.EllipticCurvePrivateKey = field(
         default_factory=lambda: ec.generate_private_key(ec.SECP256R1()), repr=False
     )
@@ -247,10 +254,19 @@ class SoftwareTpm:
         )
         return ActivateRequest(ticket=challenge.ticket, secret=secret)
 
-    def attested(self, qualifying: bytes, digest: bytes) -> Attested:
+    def attested(self, qualifying: bytes) -> Attested:
         """What TPM2_Quote would sign now; each quote is a little later than the last."""
         self.clock += 100
+        digest = _SHA256.digest(b"".join(self.pcrs))
         return Attested(qualifying, digest, self.signer, self.clock, self.resets)
+
+    def quote(self, qualifying: bytes) -> Quoted:
+        """TPM2_Quote."""
+        return self.vouch(self.attested(qualifying).encode())
+
+    def vouch(self, quote: bytes) -> Quoted:
+        """Anything as this node's quote: no TPM would sign what it did not make."""
+        return Quoted(quote, self.sign(quote), self.pcrs)
 
     def sign(self, quote: bytes) -> bytes:
         """TPMT_SIGNATURE by ECDSA with SHA-256."""
@@ -271,23 +287,6 @@ def _open_credential(ek: rsa.RSAPrivateKey, name: bytes, blob: bytes, encrypted:
     storage = kdfa(_SHA256, seed, b"STORAGE", name, b"", bits=128)
     decryptor = Cipher(AES(storage), CFB(bytes(16))).decryptor()
     return (decryptor.update(ciphertext) + decryptor.finalize())[2:]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """A certificate request and the SubjectPublicKeyInfo of its key, in DER."""
-
-    csr: bytes
-    spki: bytes
-
-    @classmethod
-    def make(cls) -> RequestKey:
-        """For a fresh P-256 key, which is forgotten at once."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-        csr = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
-        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return cls(csr, spki)
 
 
 def utc_now() -> datetime:
