@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from contextlib import closing
 from dataclasses import replace
@@ -263,6 +264,18 @@ def test_a_lab_of_an_earlier_version_is_left_alone(lab):
         database.execute("UPDATE schema_version SET version = 11")
     with pytest.raises(NoLabBoots, match="earlier version"):
         lab_boots(lab)
+
+
+@needs_corpus
+def test_without_the_tpm_library_it_is_named(folder, tmp_path):
+    code = "import sys; sys.modules['tpm2_pytss'] = None; from catena.cli.main import main; main()"
+    words = ("lab", "fleet", "--tpm", "swtpm", "--logs", str(folder))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == ExitCode.INTERNAL
+    assert "catena[agent]" in done.stderr
+    assert "defect" not in done.stderr.lower()
 
 
 def test_a_number_of_tpms_needs_tpms(tmp_path, capsys):

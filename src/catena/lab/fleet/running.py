@@ -94,7 +94,9 @@ def _source(
     if not tpms:
         yield SoftwareKeys(boots, maker)
         return
-    from catena.lab.fleet import pool  # noqa: PLC0415 - software keys need no TPM library
+    # Software keys need no TPM library; the first of these says so where it is missing.
+    import catena.tpm.failure  # noqa: F401, PLC0415
+    from catena.lab.fleet import pool  # noqa: PLC0415
 
     with pool.pool_of(pool.Wanted(tpms, boots, connections), maker, utc_now(), progress) as made:
         yield made
