@@ -43,10 +43,11 @@ from catena.keys.documents import seal_document
 from catena.keys.signer import load_signer
 from catena.lab.fleet import service
 from catena.lab.fleet.boots import RecordedBoot, recorded_boots
+from catena.lab.fleet.driving import Fleet
 from catena.lab.fleet.load import Plan
 from catena.lab.fleet.node import BootLogs, FleetNode
 from catena.lab.fleet.service import Wanted
-from catena.lab.fleet.simulation import Fleet, FleetReport, simulate
+from catena.lab.fleet.simulation import FleetReport, simulate
 from catena.lab.fleet.softtpm import SoftwareMaker, SoftwareTpm, endorsement_keys, utc_now
 from catena.lab.fleet.source import SoftwareKeys
 from catena.server.folder import database_url

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import multiprocessing
+import os
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
@@ -16,6 +18,7 @@ from catena.formats import tpm2
 from catena.keys.protect import make_credential
 from catena.lab.fleet import hostile
 from catena.lab.fleet.boots import NoRecordedBoots, recorded_boots
+from catena.lab.fleet.crowd import GeneratorDied
 from catena.lab.fleet.hostile import CASES, ENROLMENT_CASE
 from catena.lab.fleet.load import Plan
 from catena.lab.fleet.page import plot
@@ -105,6 +108,38 @@ def test_a_fleet_attests_and_every_attack_is_refused_as_it_must(boots):
 
 
 @needs_corpus
+def test_several_generators_share_a_fleet(boots):
+    """Every node attests, each attack is refused, and what they all found is in one report."""
+    plan, told = Plan(seconds=4, hostile=0.5), {}
+    report = run(
+        *(9, recorded_boots(boots), plan, Own()),
+        lambda phase, done, total: told.__setitem__(phase, (done, total)),
+        connections=4,
+        generators=2,
+    )
+    assert report.holds, (report.wrong, report.examples)
+    assert (report.generators, report.nodes, report.connections) == (2, 9, 4)
+    assert report.first.count == 9 + 4
+    assert told["first attestations"] == (13, 13)
+    assert report.attestations == report.latency.count > 0
+    assert report.generator_cpu_ms > 0
+    assert multiprocessing.active_children() == []
+
+
+@needs_corpus
+def test_a_generator_that_dies_or_fails_ends_the_others(boots, monkeypatch):
+    recorded, plan = recorded_boots(boots), Plan(seconds=600)
+    monkeypatch.setattr("catena.lab.fleet.load.NonceRequest", lambda **_: os._exit(3))
+    with pytest.raises(GeneratorDied, match="ended"):
+        run(4, recorded, plan, Own(), quiet, connections=2, generators=2)
+    monkeypatch.setattr(SoftwareTpm, "enrolment", lambda _: b"")
+    with pytest.raises(GeneratorDied) as failed:
+        run(4, recorded, plan, Own(), quiet, connections=2, generators=2)
+    assert "enrolment was refused" in failed.value.got
+    assert multiprocessing.active_children() == []
+
+
+@needs_corpus
 def test_an_attack_that_ends_otherwise_is_a_wrong_answer(boots, monkeypatch):
     """As the honest evidence of a node is no attack, the server does not refuse it."""
     honest = replace(CASES[5], make=lambda one: one.node.evidence(one.nonce))
@@ -145,6 +180,8 @@ def test_the_command_shows_a_table_a_histogram_and_writes_a_page(boots, tmp_path
     ("words", "complaint"),
     [
         (["--servers", "2"], "database:"),
+        (["--generators", "2", "--nodes", "3"], "two nodes"),
+        (["--generators", "2", "--tpm", "swtpm"], "software keys"),
         (["--rate", "5", "--hostile", "1"], "rate"),
         (["--server", "https://127.0.0.1:1"], "--maker"),
     ],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OWN = "own"
 SOFTWARE, SWTPM = "software", "swtpm"
 TPMS = 4
+MIN_NODES = 2
 
 
 @click.command(
@@ -72,6 +73,13 @@ TPMS = 4
     show_default=f"{TPMS}",
     help="Processes of --tpm swtpm; each stands for several nodes.",
 )
+@click.option(
+    "--generators",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="Processes that make the load, where one core is too little for it; software keys only.",
+)
 @click.option("--connections", type=click.IntRange(1, 400), default=64, show_default=True)
 @click.option(
     "--logs",
@@ -118,6 +126,7 @@ def fleet(
     rate: float | None,
     tpm: str,
     tpms: int | None,
+    generators: int,
     connections: int,
     logs: Path | None,
     server: str,
@@ -142,12 +151,15 @@ def fleet(
         raise UsageError("attacks have no rate of their own: give --rate or --hostile")
     if tpms is not None and tpm != SWTPM:
         raise UsageError("--tpms needs --tpm swtpm: software keys have no TPM")
+    if generators > 1 and (tpm == SWTPM or nodes < MIN_NODES * generators):
+        raise UsageError("--generators needs software keys, and two nodes for each of them")
     where = _given(server, ca, maker) if server != OWN else _own(database, log, servers)
     plan = Plan(seconds, hostile / 100, rate)
     with _progress() as progress:
         found = run(
             *(nodes, _boots(logs), plan, where, progress),
             connections=connections,
+            generators=generators,
             tpms=0 if tpm == SOFTWARE else min(tpms or TPMS, nodes),
         )
     if report is not None:

@@ -48,6 +48,8 @@ def figures(report: FleetReport) -> Iterator[tuple[str, str]]:
     wanted = "as many as go" if report.rate_wanted is None else f"{report.rate_wanted:g}/s wanted"
     yield "attestations", f"{report.attestations} in {report.seconds:g} s"
     yield "rate", f"{report.rate:g}/s ({wanted}), {report.connections} connections"
+    if report.generators > 1:
+        yield "generators", f"{report.generators} processes"
     if report.server_cpu_ms is not None:
         yield (
             "server CPU",

@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 from catena.errors import UsageError
 from catena.lab.fleet import service
 from catena.lab.fleet.boots import RecordedBoot
+from catena.lab.fleet.driving import Fleet
 from catena.lab.fleet.load import Plan
 from catena.lab.fleet.service import Service, Wanted
-from catena.lab.fleet.simulation import Fleet, FleetReport, simulate
+from catena.lab.fleet.simulation import FleetReport, simulate
 from catena.lab.fleet.softtpm import SoftwareMaker, utc_now
 from catena.lab.fleet.source import Progress, SoftwareKeys, Source
 from catena.lab.fleet.wire import Target
@@ -65,6 +66,7 @@ def run(
     *,
     connections: int,
     tpms: int = 0,
+    generators: int = 1,
 ) -> FleetReport:
     """Simulate the fleet, with software keys or as many TPMs.
 
@@ -74,7 +76,7 @@ def run(
     with _source(boots, maker, tpms, connections, progress) as source:
         fleet = Fleet(nodes, source, connections)
         with _service(where, boots, maker, progress) as driven:
-            return simulate(fleet, driven, plan, progress)
+            return simulate(fleet, driven, plan, progress, generators)
 
 
 def _new_maker(tpms: int) -> SoftwareMaker:

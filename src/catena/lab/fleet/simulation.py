@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
-import random
-import resource
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 import msgspec
 
-from catena.lab.fleet.load import Generator, Part, Plan, Tally, drive, enrol, watch
+from catena.lab.fleet import crowd
+from catena.lab.fleet.driving import Driven, Fleet, drive_fleet
+from catena.lab.fleet.load import Plan
 from catena.lab.fleet.service import Service, Used
-from catena.lab.fleet.source import Progress, Source
+from catena.lab.fleet.source import Progress
 from catena.lab.fleet.stopping import run_until_told
-from catena.lab.fleet.wire import Line
 
-MIN_PER_CONNECTION = 2
-"""Nodes: an attack needs another one."""
 BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
@@ -52,6 +44,7 @@ class FleetReport(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     boots: tuple[str, ...]
     connections: int
+    generators: int
     servers: int
     seconds: float
     rate_wanted: float | None
@@ -78,100 +71,54 @@ class FleetReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.wrong and not self.faults
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """What is simulated."""
+def simulate(
+    fleet: Fleet, service: Service, plan: Plan, progress: Progress, generators: int = 1
+) -> FleetReport:
+    """Run it, in this process or dealt out to several. Raises ``ServerSilent``, ``GeneratorDied``."""
+    used: list[Used] = []
 
-    nodes: int
-    source: Source
-    connections: int = 32
-    seed: int = 1
+    def measured() -> None:
+        used.append(service.used())
 
+    async def gate() -> None:
+        measured()
 
-def simulate(fleet: Fleet, service: Service, plan: Plan, progress: Progress) -> FleetReport:
-    """Run it. Raises ``ServerSilent``."""
-    return run_until_told(lambda: _simulate(fleet, service, plan, progress))
-
-
-async def _simulate(fleet: Fleet, service: Service, plan: Plan, progress: Progress) -> FleetReport:
-    parts = _parts(fleet, progress, hostile=plan.hostile > 0)
-    async with AsyncExitStack() as stack:
-        opened = [Line(service.target, number) for number in range(len(parts))]
-        for line in opened:
-            stack.push_async_callback(line.close)
-        return await _under_load(_Scene(fleet, service, plan, parts, opened), progress)
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """All that takes part, connected."""
-
-    fleet: Fleet
-    service: Service
-    plan: Plan
-    parts: Sequence[Part]
-    opened: Sequence[Line]
-
-
-async def _under_load(scene: _Scene, progress: Progress) -> FleetReport:
-    tally, plan, parts = Tally(), scene.plan, scene.parts
-    pairs = zip(scene.opened, parts, strict=True)
-    generators = [
-        Generator(connection, part, tally, scene.fleet.source) for connection, part in pairs
-    ]
-    await _enrol_all(scene, progress)
-    await _attest_all(generators, parts, progress)
-    first, tally.latencies = tally.first, []
-    gc.freeze()  # a fleet of nodes in memory is the generator's, and not to be looked through again
-    before, own = scene.service.used(), _own_cpu()
-    watching = asyncio.create_task(
-        watch(tally, plan.seconds, lambda done, _: progress("attesting", done, plan.seconds))
-    )
-    try:
-        seconds = await drive(generators, parts, plan)
-    finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
-    after, own = scene.service.used(), _own_cpu() - own
-    return _report(scene, tally, first, _Measured(seconds, before, after, own))
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """Seconds of load, what the service had used before and after, and our own CPU seconds."""
-
-    seconds: float
-    before: Used
-    after: Used
-    own: float
+    if generators > 1:
+        driven = crowd.drive_apart(
+            fleet, service.target, plan, progress, measured, count=generators
+        )
+    else:
+        driven = run_until_told(lambda: drive_fleet(fleet, service.target, plan, progress, gate))
+    before, after = used
+    return _report(fleet, service, plan, driven, (before, after, generators))
 
 
 def _report(
-    scene: _Scene, tally: Tally, first: Sequence[float], measured: _Measured
+    fleet: Fleet, service: Service, plan: Plan, driven: Driven, measured: tuple[Used, Used, int]
 ) -> FleetReport:
-    count, ours = max(len(tally.latencies), 1), bool(scene.service.pids)
-    before, after, seconds = measured.before, measured.after, measured.seconds
+    tally, seconds, source = driven.tally, driven.seconds, fleet.source
+    count, ours = max(len(tally.latencies), 1), bool(service.pids)
+    before, after, generators = measured
     cpu = after.cpu - before.cpu
-    source = scene.fleet.source
     return FleetReport(
         keys=source.keys,
         tpms=source.tpms,
-        nodes=scene.fleet.nodes,
+        nodes=fleet.nodes,
         boots=tuple(boot.name for boot in source.boots),
-        connections=len(scene.parts),
-        servers=len(scene.service.target.urls),
+        connections=driven.connections,
+        generators=generators,
+        servers=len(service.target.urls),
         seconds=round(seconds, 2),
-        rate_wanted=scene.plan.rate,
+        rate_wanted=plan.rate,
         attestations=len(tally.latencies),
         rate=round(len(tally.latencies) / seconds, 1),
         server_cpu_ms=round(cpu / count * 1000, 3) if ours else None,
         server_cpu_busy=round(cpu / seconds, 3) if ours else None,
-        generator_cpu_ms=round(measured.own / count * 1000, 3),
+        generator_cpu_ms=round(driven.own / count * 1000, 3),
         latency=latency_of(tally.latencies),
-        first=latency_of(first),
+        first=latency_of(tally.first),
         hostile=dict(sorted(tally.refused.items())),
-        left_out=dict(source.left_out) if scene.plan.hostile else {},
+        left_out=dict(source.left_out) if plan.hostile else {},
         wrong=dict(tally.wrong),
         faults=tally.faults,
         examples=tuple(tally.examples),
@@ -209,54 +156,3 @@ def _histogram(values: Sequence[float]) -> Iterator[Bucket]:
         yield Bucket(limit, count - below)
         below = count
     yield Bucket(None, len(values) - below)
-
-
-def _parts(fleet: Fleet, progress: Progress, *, hostile: bool) -> list[Part]:
-    """The nodes, made and dealt out to as many connections as they are enough for."""
-    count = max(1, min(fleet.connections, fleet.nodes // MIN_PER_CONNECTION))
-    source, honest = fleet.source, []
-    for number in range(fleet.nodes):
-        honest.append(source.node())
-        progress("making keys", number + 1, fleet.nodes)
-    parts = []
-    for number in range(count):
-        bad = [source.node()] if hostile else []
-        unrestricted = source.unrestricted() if hostile else None
-        chance = random.Random(fleet.seed + number)  # noqa: S311 - which request is hostile
-        parts.append(Part(honest[number::count], bad, unrestricted, chance))
-    return parts
-
-
-async def _enrol_all(scene: _Scene, progress: Progress) -> None:
-    parts = scene.parts
-    total, done = sum(len(part.honest) + len(part.bad) for part in parts), 0
-
-    async def enrol_part(connection: Line, part: Part) -> None:
-        nonlocal done
-        for node in (*part.honest, *part.bad):
-            await enrol(connection, node, scene.fleet.source)
-            done += 1
-            progress("enrolling", done, total)
-
-    await asyncio.gather(*map(enrol_part, scene.opened, parts))
-
-
-async def _attest_all(
-    generators: Sequence[Generator], parts: Sequence[Part], progress: Progress
-) -> None:
-    """Every node's first attestation, with all its logs; a bad node's, too: it has a past to deny."""
-    total, done = sum(len(part.honest) + len(part.bad) for part in parts), 0
-
-    async def attest_part(generator: Generator, part: Part) -> None:
-        nonlocal done
-        for node in (*part.honest, *part.bad):
-            await generator.attest(node)
-            done += 1
-            progress("first attestations", done, total)
-
-    await asyncio.gather(*map(attest_part, generators, parts))
-
-
-def _own_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
