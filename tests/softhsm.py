@@ -89,3 +89,11 @@ def _make_keys() -> None:
         parameters.generate_keypair(store=True, label="ed25519", id=b"e")
         for label, bits in (("rsa", 2048), ("rsa1024", 1024), ("double", 2048), ("double", 2048)):
             session.generate_keypair(KeyType.RSA, bits, store=True, label=label)
+        for label, bits, kept in (
+            ("kek", 256, True),
+            ("kek2", 256, True),
+            ("kek128", 128, True),
+            ("loose", 256, False),
+        ):
+            template = {Attribute.EXTRACTABLE: not kept, Attribute.SENSITIVE: True}
+            session.generate_key(KeyType.AES, bits, store=True, label=label, template=template)

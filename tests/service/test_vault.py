@@ -41,7 +41,7 @@ def test_a_damaged_row_does_not_unlock():
 def test_neither_vault_nor_server_keys_show_their_key():
     from catena.service.setting import ServerKeys
 
-    keys = ServerKeys(nonce=b"NONCEKEY", storage=KeyRing(lambda: (b"STORAGEKEY",)))
+    keys = ServerKeys(nonce=b"NONCEKEY", storage=KeyRing(lambda: (Vault(b"STORAGEKEY"),)))
     assert "KEY" not in repr(keys)
     assert "kkk" not in repr(VAULT)
     assert keys.ticket() != keys.nonce
@@ -54,11 +54,11 @@ def test_a_key_is_named_by_what_only_its_holder_can_derive():
 
 
 def test_a_ring_looks_again_for_a_key_that_it_does_not_know():
-    keys = [b"a" * 32]
+    keys = [Vault(b"a" * 32)]
     ring = KeyRing(lambda: tuple(keys))
     wanted = kek_id(b"b" * 32)
     with pytest.raises(KekMissing):
-        ring.get(wanted)
-    keys.append(b"b" * 32)
-    assert ring.get(wanted) == b"b" * 32
-    assert ring.get("") == ring.get(ring.first) == b"a" * 32
+        ring.vault(wanted)
+    keys.append(Vault(b"b" * 32))
+    assert ring.vault(wanted) == Vault(b"b" * 32)
+    assert ring.vault("") == ring.vault(ring.first) == Vault(b"a" * 32)

@@ -1,4 +1,4 @@
-"""A private key on a PKCS #11 token: it signs there and never leaves.
+"""A private or secret key on a PKCS #11 token: it is used there and never leaves.
 
 ============  =========================================  =======================
 key           mechanism (PKCS #11 3.1, section 6)        what ``sign`` makes of it
@@ -7,6 +7,8 @@ RSA-2048      CKM_SHA256_RSA_PKCS                        as it is
 P-256         CKM_ECDSA over SHA-256, r and s            DER
 Ed25519       CKM_EDDSA                                  as it is
 ============  =========================================  =======================
+
+An AES-256 key encrypts and decrypts with CKM_AES_GCM (section 6.13.3), a few bytes at a time.
 
 Nothing is loaded before a key is opened. The PIN is read from a file that only its owner may touch, handed to the
 module, and kept nowhere. The token's public key object gives the public half.
@@ -17,8 +19,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pkcs11 import Session, Token
 
 _COORDINATE = 32
+_AES_256 = 32
 _PROBE = b"catena: do the two halves belong together?"
 
 
@@ -83,7 +86,7 @@ class TokenKeyMissing(NotFound):
 
 
 class TokenFailing(Unavailable):
-    """A token that does not sign any more."""
+    """A token that does not do its work any more."""
 
     code = "pkcs11-token-failing"
     remedy = "Check the token and its connection, then restart the server."
@@ -125,12 +128,73 @@ class HsmSigner:
         return encode_dss_signature(r, s)
 
 
+class HsmCipher:
+    """AES-256-GCM with a key on a token. Safe to share between threads."""
+
+    __slots__ = ("_key", "_lock")
+
+    def __init__(self, key: Any) -> None:  # noqa: ANN401 - the library's own type is not exported
+        self._key = key
+        self._lock = threading.Lock()  # a session does one thing at a time
+
+    def encrypt(self, nonce: bytes, data: bytes, context: bytes) -> bytes:
+        """Ciphertext and tag. Raises ``TokenFailing``."""
+        return self._do("encrypt", nonce, data, context)
+
+    def decrypt(self, nonce: bytes, data: bytes, context: bytes) -> bytes:
+        """The plaintext. Raises ``TokenFailing``, also if the tag is wrong: tokens tell both alike."""
+        return self._do("decrypt", nonce, data, context)
+
+    def close(self) -> None:
+        """End the session, if the token has it still."""
+        from pkcs11 import PKCS11Error  # noqa: PLC0415 - see the module's docstring
+
+        with self._lock, suppress(PKCS11Error):
+            self._key.session.close()
+
+    def _do(
+        self, what: Literal["encrypt", "decrypt"], nonce: bytes, data: bytes, context: bytes
+    ) -> bytes:
+        from pkcs11 import GCMParams, Mechanism, PKCS11Error  # noqa: PLC0415 - as above
+
+        try:
+            with self._lock:
+                act = getattr(self._key, what)
+                parameters = GCMParams(nonce, context)
+                return bytes(act(data, mechanism=Mechanism.AES_GCM, mechanism_param=parameters))
+        except PKCS11Error as error:
+            raise TokenFailing(f"the token does not {what}", got=type(error).__name__) from error
+
+
 def open_signer(text: str) -> HsmSigner:
     """Open the key that a URI names.
 
     Raises ``FormatError``, ``Pkcs11Missing``, ``ModuleUnusable``, ``TokenMissing``, ``WrongPin``,
     ``TokenKeyMissing``, ``UnusableKey``, and what reading the PIN's file raises.
     """
+    with _opened(text) as (session, uri):
+        from pkcs11 import ObjectClass  # noqa: PLC0415 - see the module's docstring
+
+        private = _object(session, uri, ObjectClass.PRIVATE_KEY)
+        public = _public_key(_object(session, uri, ObjectClass.PUBLIC_KEY))
+    signer = HsmSigner(private, public)
+    verify_signature(public, signer.sign(_PROBE), _PROBE)
+    return signer
+
+
+def open_cipher(text: str) -> HsmCipher:
+    """Open the AES key that a URI names. Raises as ``open_signer``."""
+    with _opened(text) as (session, uri):
+        from pkcs11 import ObjectClass  # noqa: PLC0415 - see the module's docstring
+
+        key = _object(session, uri, ObjectClass.SECRET_KEY)
+        _require_kept(key)
+    return HsmCipher(key)
+
+
+@contextmanager
+def _opened(text: str) -> Iterator[tuple[Session, Pkcs11Uri]]:
+    """A session with the token that a URI names; what the module does in the block is told."""
     uri = pkcs11uri.parse(text)
     pin = read_private(uri.pin_source).split(b"\n", 1)[0].decode("utf-8", errors="replace")
     try:
@@ -138,12 +202,19 @@ def open_signer(text: str) -> HsmSigner:
     except ImportError as error:
         raise Pkcs11Missing("keys on tokens need python-pkcs11") from error
     with _told():
-        session = _session(_token(pkcs11.lib(str(uri.module)), uri), pin)
-        private = _object(session, uri, pkcs11.ObjectClass.PRIVATE_KEY)
-        public = _public_key(_object(session, uri, pkcs11.ObjectClass.PUBLIC_KEY))
-    signer = HsmSigner(private, public)
-    verify_signature(public, signer.sign(_PROBE), _PROBE)
-    return signer
+        yield _session(_token(pkcs11.lib(str(uri.module)), uri), pin), uri
+
+
+def _require_kept(key: Any) -> None:  # noqa: ANN401 - the library has a class for each kind
+    """Refuse a key of another kind, and one that the token would hand out. Raises ``UnusableKey``."""
+    from pkcs11 import Attribute, KeyType  # noqa: PLC0415 - see the module's docstring
+
+    if key.key_type is not KeyType.AES or key[Attribute.VALUE_LEN] != _AES_256:
+        raise UnusableKey("the token's key is of another kind", expected="AES-256")
+    if key[Attribute.EXTRACTABLE] or not key[Attribute.SENSITIVE]:
+        raise UnusableKey(
+            "the token would hand this key out", expected="sensitive, not extractable"
+        )
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 Nothing is changed: no schema step is taken, no certificate renewed, no log repaired or locked, so the
 server may run meanwhile. Each finding has the place in ``server.toml`` that it is about. A finding
-is an *error* if ``catena server run`` would refuse, a *warning* if a person should know.
+is an *error* if ``catena server run`` would refuse, or could give out no secrets; a *warning* if a person
+should know.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from catena.server.login import issuer_of
 from catena.server.run import AddressInUse
 from catena.server.settingsfile import SettingsFile
 from catena.server.signers import open_signer
-from catena.server.storagekeys import read_key, read_storage_keys
+from catena.server.storagekeys import check_storage_keys, read_key
 from catena.server.webhook import read_secrets
 from catena.service.policies import stored_policy
 from catena.store.database import Database
@@ -229,7 +230,7 @@ class _Check:
             self._try("jwt_key", lambda: open_signer(self._folder, named, passphrase))
         self._tls_key = self._try(None, lambda: load_signer(self._folder / tls.KEY_FILE))
         self._try(None, lambda: read_key(self._folder / NONCE_KEY))
-        self._try(None, lambda: read_storage_keys(self._folder))
+        self._try(None, lambda: check_storage_keys(self._folder))
 
     def _check_certificates(self) -> None:
         config = self._config

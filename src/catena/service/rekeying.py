@@ -20,7 +20,7 @@ from catena.audit.entries import KeyChanged
 from catena.errors import NotFound
 from catena.service.secrets import opened
 from catena.service.setting import Setting
-from catena.service.vault import KekMissing, kek_digest
+from catena.service.vault import KekMissing
 from catena.service.views import RekeyRequest, RekeyView
 from catena.store.secrets import Secret
 
@@ -47,11 +47,11 @@ class Rekeying:
     def rekey(self, request: RekeyRequest, actor: str) -> RekeyView:
         """One step towards ``request.kek``; nothing is left to do when ``remaining`` is 0.
 
-        Raises ``UnknownKek``, ``KekMissing``, ``KekMoved``, ``UnreadableSecret``.
+        Raises ``UnknownKek``, ``KekMissing``, ``KekUnusable``, ``KekMoved``, ``UnreadableSecret``.
         """
         kek, database = request.kek, self._setting.database
         try:
-            self._keys.get(kek)
+            self._keys.vault(kek)
         except KekMissing as error:
             raise UnknownKek("no storage key here has this id", got=kek) from error
         with self._setting.journal.deciding("keks"):
@@ -102,5 +102,5 @@ class Rekeying:
             actor=actor,
             action=action,
             key=KEY,
-            key_sha256=kek_digest(self._keys.get(kek)),
+            key_sha256=self._keys.vault(kek).digest,
         )

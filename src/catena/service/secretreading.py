@@ -38,7 +38,8 @@ class SecretReader:
     def read(self, name: str, request: SecretReading, actor: str) -> SecretValue:
         """The value of one version, else of the newest. That it was read is in the log before.
 
-        Raises ``NoSuchSecret``, ``KekMissing``, ``UnreadableSecret``, ``LogUnwritable``.
+        Raises ``NoSuchSecret``, ``KekMissing``, ``KekUnusable``, ``UnreadableSecret``,
+        ``LogUnwritable``.
         """
         setting = self._setting
         with setting.database.snapshot() as rows:

@@ -76,7 +76,9 @@ class Secrets:
         self._keys = setting.keys.storage
 
     def put(self, name: str, request: SecretRequest, actor: str) -> SecretView:
-        """Store a new version. Raises ``BadSecretName``, ``NoAudience``, ``KekMissing``, ``KekMoved``."""
+        """Store a new version. Raises ``BadSecretName``, ``NoAudience``, ``KekMissing``, ``KekUnusable``,
+        ``KekMoved``.
+        """
         _require_name(name)
         if not (request.roles or request.labels):
             raise NoAudience("a secret for every node")
@@ -174,7 +176,7 @@ def _holders(rows: Transaction, name: str, version: int | None) -> tuple[str, ..
 
 
 def opened(keys: KeyRing, secret: Secret) -> bytes:
-    """The value. Raises ``KekMissing`` or ``UnreadableSecret``."""
+    """The value. Raises ``KekMissing``, ``KekUnusable`` or ``UnreadableSecret``."""
     vault = keys.vault(secret.kek)
     return vault.unlock(secret.name, secret.version, secret.nonce, secret.ciphertext)
 

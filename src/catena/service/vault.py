@@ -1,5 +1,7 @@
 """Secrets at rest: AES-256-GCM under a storage key (KEK), bound to name and version.
 
+A KEK is a key in a file (``Vault``) or on a token (``tokenvault``).
+
 While a KEK is exchanged there are two: each ciphertext says which one it is under. The associated data make a ciphertext useless under another name or version: a row that
 somebody moved in the database does not decrypt.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -17,8 +20,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from catena.errors import Unavailable
 
-_NONCE_SIZE = 12
-_ID_DIGITS = 16
+NONCE_SIZE = 12
+ID_DIGITS = 16
 
 
 class UnreadableSecret(Unavailable):
@@ -37,6 +40,40 @@ class KekMissing(Unavailable):
     )
 
 
+class KekUnusable(Unavailable):
+    """A storage key on a token that is not there, or does not do its work."""
+
+    code = "kek-unusable"
+    remedy = (
+        "See that the token is there and its PIN's file is right, then ask again; if it was pulled while "
+        "the server ran, restart the server. `catena server check` looks at it."
+    )
+
+
+class Kek(Protocol):
+    """What encrypts and decrypts secrets under one storage key. May be asked by many threads."""
+
+    @property
+    def digest(self) -> str:
+        """What the log names it by, hex SHA-256. Raises ``KekUnusable``."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """The first digits of that. Raises ``KekUnusable``."""
+        ...
+
+    def lock(
+        self, name: str, version: int, value: bytes, random: Callable[[int], bytes]
+    ) -> tuple[bytes, bytes]:
+        """Nonce and ciphertext. Raises ``KekUnusable``."""
+        ...
+
+    def unlock(self, name: str, version: int, nonce: bytes, ciphertext: bytes) -> bytes:
+        """The value. Raises ``UnreadableSecret``, ``KekUnusable``."""
+        ...
+
+
 def kek_digest(key: bytes) -> str:
     """What a storage key is named by: hex SHA-256 of something that only its holder can derive."""
     derived = HKDF(hashes.SHA256(), 32, salt=None, info=b"catena/kek-id/v1").derive(key)
@@ -45,55 +82,78 @@ def kek_digest(key: bytes) -> str:
 
 def kek_id(key: bytes) -> str:
     """The first digits of that."""
-    return kek_digest(key)[:_ID_DIGITS]
+    return kek_digest(key)[:ID_DIGITS]
 
 
 class KeyRing:
     """The storage keys that a server has, the oldest first. Safe to share between threads.
 
-    ``read`` gives them as they are now, and is asked again for one that is not known.
+    ``read`` gives them as they are now, and is asked again for one that is not known. One on a token that is
+    not there is passed over: only what is under it cannot be had.
     """
 
-    __slots__ = ("_keys", "_read")
+    __slots__ = ("_all", "_keys", "_read", "_unusable")
 
-    def __init__(self, read: Callable[[], tuple[bytes, ...]]) -> None:
+    def __init__(self, read: Callable[[], tuple[Kek, ...]]) -> None:
         self._read = read
-        self._keys = self._known()
+        self._all: tuple[Kek, ...] = ()
+        self._look()
 
     @property
     def first(self) -> str:
-        """The id of the oldest: what is in force before another one ever was."""
-        return next(iter(self._keys))
+        """The id of the oldest: what is in force before another one ever was. Raises ``KekUnusable``."""
+        try:
+            return self._all[0].id
+        except KekUnusable:
+            self._look()  # its file may name another token by now
+            return self._all[0].id
 
-    def get(self, kek: str) -> bytes:
-        """The key with this id; an empty one means the oldest. Raises ``KekMissing``."""
+    def vault(self, kek: str) -> Kek:
+        """The key with this id; an empty one means the oldest. Raises ``KekMissing``, ``KekUnusable``."""
         wanted = kek or self.first
         if wanted not in self._keys:
-            self._keys = self._known()
-        try:
-            return self._keys[wanted]
-        except KeyError as error:
-            raise KekMissing("a storage key is not here", expected=ascii(wanted[:40])) from error
+            self._look()
+        found, unusable = self._keys.get(wanted), self._unusable
+        if found is not None:
+            return found
+        if unusable is not None:  # which one it is, only its token knows
+            raise KekUnusable(unusable.message, got=unusable.got) from unusable
+        raise KekMissing("a storage key is not here", expected=ascii(wanted[:40]))
 
-    def vault(self, kek: str) -> Vault:
-        """What encrypts and decrypts under that key. Raises ``KekMissing``."""
-        return Vault(self.get(kek))
-
-    def _known(self) -> dict[str, bytes]:
-        return {kek_id(key): key for key in self._read()}
+    def _look(self) -> None:
+        known = {one: one for one in self._all}  # what is open stays open
+        self._all = tuple(known.get(one, one) for one in self._read())
+        keys: dict[str, Kek] = {}
+        unusable: KekUnusable | None = None
+        for one in self._all:
+            try:
+                keys[one.id] = one
+            except KekUnusable as error:
+                unusable = error
+        self._keys, self._unusable = keys, unusable
 
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """Encrypts and decrypts secrets under one key."""
+    """A storage key that this process has."""
 
     key: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """What the log names it by."""
+        return kek_digest(self.key)
+
+    @property
+    def id(self) -> str:
+        """The first digits of that."""
+        return kek_id(self.key)
 
     def lock(
         self, name: str, version: int, value: bytes, random: Callable[[int], bytes]
     ) -> tuple[bytes, bytes]:
         """Nonce and ciphertext."""
-        nonce = random(_NONCE_SIZE)
+        nonce = random(NONCE_SIZE)
         return nonce, AESGCM(self.key).encrypt(nonce, value, _context(name, version))
 
     def unlock(self, name: str, version: int, nonce: bytes, ciphertext: bytes) -> bytes:
