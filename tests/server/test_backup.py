@@ -100,6 +100,8 @@ def filled(server):
 
 def test_what_comes_back_is_the_server_that_was(filled, tmp_path):
     file, again = tmp_path / "b", tmp_path / "again"
+    former = f"log-{'0a' * 8}.pub"
+    (filled.folder / former).write_bytes((filled.keys.path / "log.pub").read_bytes())
     made = back_up(asked(filled, passphrase=PASSPHRASE), file)
     assert file.stat().st_mode & 0o777 == 0o600
     assert made.size == file.stat().st_size
@@ -122,7 +124,8 @@ def test_what_comes_back_is_the_server_that_was(filled, tmp_path):
     filled.folder, old = again, filled.folder
     assert filled.entries()[: len(entries)] == entries
     filled.folder = old
-    for name in ("nonce.key", "storage.key", "tls.key", "server.toml", "ca.crt", "release-0.pub"):
+    public = ("server.toml", "ca.crt", "release-0.pub", former)
+    for name in ("nonce.key", "storage.key", "tls.key", *public):
         assert (again / name).read_bytes() == (old / name).read_bytes()
     for name in ("nonce.key", "storage.key", "tls.key", "catena.db"):
         assert (again / name).stat().st_mode & 0o777 == 0o600

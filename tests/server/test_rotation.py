@@ -29,9 +29,14 @@ from catena.server.rotation import (
     Successor,
     rotate,
 )
+from catena.service.endorsements import TamperedEndorsement
 from catena.service.journal import Journal
 from catena.service.keys import note_keys
+from catena.service.views import PcrPolicyRequest
 from service.fixtures import listed, make_server, put_secret
+from service.vendor import Authority, request
+from softhsm import *  # noqa: F403 - fixtures
+from softhsm import needs_softhsm
 
 ORIGIN = "acme.example/log/2"
 
@@ -86,6 +91,52 @@ def test_the_old_log_ends_and_the_new_one_goes_on(stopped, old_key, new_key):
     assert opened.log.origin == ORIGIN
     assert [one.version for one in listed(opened.service.secrets)] == [2]
     opened.close()
+
+
+def test_what_the_server_signed_with_the_old_key_still_counts(server, old_key, tmp_path):
+    root = Authority("Acme TPM Root CA")
+    server.service.endorsements.accept(request(root.der), "alice")
+    content = b'{"8": {"asciivalues": [{"prefix": "grub_cmd", "values": [{"value": "set .+"}]}]}}'
+    policy = PcrPolicyRequest(name="flatcar", version="1", content=content)
+    server.service.references.accept_policy(policy, "alice")
+    for number in (2, 3):
+        server.opened.close()
+        write_key(tmp_path / f"log-{number}.key", generate_key(KeyAlgorithm.ED25519))
+        rotated(
+            server.folder,
+            origin=f"acme.example/log/{number}",
+            log=f"log-{number}",
+            key=tmp_path / f"log-{number}.key",
+        )
+        assert not [one for one in check(server.folder, now()).findings if one.severity == "error"]
+        server.reopen()
+        assert [one.name for one in server.service.endorsements.list()] == ["acme-tpm-root-ca"]
+        assert [one.name for one in listed(server.service.references)] == ["flatcar"]
+    assert len(server.opened.config.former_log_keys) == 2
+    changes = {(one.action, one.key, one.key_sha256) for one in note_keys(server.service.setting)}
+    assert ("added", "former-log", key_id_of(old_key)) in changes
+
+
+def test_a_former_key_that_is_taken_out_counts_no_more(server, new_key):
+    server.service.endorsements.accept(request(Authority("Acme TPM Root CA").der), "alice")
+    server.opened.close()
+    rotated(server.folder, key=new_key)
+    path = server.folder / "server.toml"
+    (name,) = settings.load(server.folder).former_log_keys
+    path.write_text(path.read_text().replace(f'"{name}"', ""))
+    server.reopen()
+    with pytest.raises(TamperedEndorsement):
+        server.service.endorsements.list()
+
+
+@needs_softhsm
+def test_a_log_goes_on_with_a_key_on_a_token_and_back(server, softhsm, new_key):
+    server.opened.close()
+    rotated(server.folder, key=softhsm.uri("ed25519"))
+    rotated(server.folder, origin="acme.example/log/3", log="log-3", key=new_key)
+    server.reopen()
+    put_secret(server.service, "db", "web")
+    assert len(server.opened.config.former_log_keys) == 2
 
 
 def test_what_else_the_settings_say_stays(stopped):
@@ -223,7 +274,7 @@ def test_servers_of_one_database_are_fenced_and_follow(tmp_path, keys, postgresq
         server.close()
 
 
-def test_keys_that_change_are_in_the_log(stopped, new_key):
+def test_keys_that_change_are_in_the_log(stopped, old_key, new_key):
     opened = open_server(stopped.folder, now=now, random=os.urandom)
     told = note_keys(opened.service.setting)
     assert {(one.key, one.action) for one in told} == {
@@ -238,8 +289,12 @@ def test_keys_that_change_are_in_the_log(stopped, new_key):
     note_keys(opened.service.setting)
     new = load_signer(new_key).public_key
     changed = [one for one in entries(stopped.folder / "log-2", new) if type(one) is KeyChanged]
-    assert [(one.key, one.action) for one in changed] == [("log", "removed"), ("log", "added")]
-    assert changed[1].key_sha256 == key_id_of(new)
+    found = {(one.key, one.action): one.key_sha256 for one in changed}
+    assert found == {
+        ("log", "removed"): key_id_of(old_key),
+        ("former-log", "added"): key_id_of(old_key),
+        ("log", "added"): key_id_of(new),
+    }
     opened.close()
 
 

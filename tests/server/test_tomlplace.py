@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catena.server.tomlplace import Place, find, syntax_fault, with_string
+from catena.server.tomlplace import Place, find, syntax_fault, with_element, with_string
 
 TEXT = '''\
 # settings
@@ -112,3 +112,16 @@ def test_a_string_takes_the_place_of_another(text, changed):
     assert with_string(text, "log", 'é"new') == changed
     if text != changed:
         assert tomllib.loads(changed)["log"] == 'é"new'
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("a = 1\n", 'more = ["new"]\na = 1\n'),
+        ("more = []\n", 'more = ["new"]\n'),
+        ("more = [ 'x',\n]  # y\n[t]\n", "more = [\"new\",  'x',\n]  # y\n[t]\n"),
+    ],
+)
+def test_an_array_gets_one_more_string(text, changed):
+    assert with_element(text, "more", "new") == changed
+    assert tomllib.loads(changed)["more"][0] == "new"

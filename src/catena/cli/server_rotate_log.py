@@ -10,6 +10,7 @@ import msgspec
 from catena.cli import output
 from catena.cli.connection import printable
 from catena.errors import ExitCode
+from catena.formats.pkcs11uri import SCHEME
 
 
 class RotatedLog(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +49,12 @@ class RotatedLog(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option(
     "--log-key",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The new log's private key (Ed25519). [default: the old log's]",
+    metavar="KEY",
+    help="The new log's private key (Ed25519): a file, or `pkcs11:…`. [default: the old log's]",
 )
 @output.output_option
 def rotate_log(
-    *, folder: Path, origin: str, place: str, log_key: Path | None, as_json: bool
+    *, folder: Path, origin: str, place: str, log_key: str | None, as_json: bool
 ) -> None:
     """End the log of FOLDER's server, which does not run, and go on in another log.
 
@@ -71,7 +72,7 @@ def rotate_log(
     from catena.server import config as settings
     from catena.server.rotation import Successor, rotate
 
-    key = settings.load(folder).log_key if log_key is None else str(log_key.resolve())
+    key = settings.load(folder).log_key if log_key is None else _named(log_key)
     done = rotate(
         folder,
         Successor(origin, place, key),
@@ -87,6 +88,11 @@ def rotate_log(
         log_key=done.config.log_key,
     )
     output.emit(result, _render, as_json=as_json)
+
+
+def _named(key: str) -> str:
+    """As the settings say it: a file has its whole path, a key on a token none."""
+    return key if key.startswith(SCHEME) else str(Path(key).resolve())
 
 
 def _render(result: RotatedLog) -> None:

@@ -42,7 +42,7 @@ MAX_SMALL = 16 * 1024 * 1024
 MAX_DATABASE = 1 << 40
 
 _SMALL = re.compile(
-    r"(server|admin)\.toml|(ca|tls)\.crt|release-\d{1,4}\.pub|checkpoint\.cosigned"
+    r"(server|admin)\.toml|(ca|tls)\.crt|release-\d{1,4}\.pub|log-[0-9a-f]{16}\.pub|checkpoint\.cosigned"
     r"|exports/[0-9a-f]{32}\.json|roots/[A-Za-z0-9][A-Za-z0-9._-]{0,100}"
 )
 _LOG = re.compile(r"logs/([A-Za-z0-9][A-Za-z0-9._-]{0,63})/(.+)")

@@ -283,6 +283,8 @@ class _Check:
         config = self._config
         for number, path in enumerate(config.release_keys):
             self._try("release_keys", lambda: load_public_key(self._folder / path), number)  # noqa: B023
+        for number, path in enumerate(config.former_log_keys):
+            self._try("former_log_keys", lambda: load_public_key(self._folder / path), number)  # noqa: B023
         for number, text in enumerate(config.ek_roots):
             self._try("ek_roots", lambda: self._check_roots(number, text), number)  # noqa: B023
         for number, target in enumerate(settings.export_targets(config)):

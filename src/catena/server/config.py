@@ -107,6 +107,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ca_key: str
     ca_certificate: str
     log_key: str
+    former_log_keys: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    """Public keys of logs that ended: what the server signed with them for itself still counts."""
     passphrase_file: str | None = None
     """Opens ``ca_key`` and ``log_key`` if they are encrypted."""
     release_keys: tuple[str, ...] = ()

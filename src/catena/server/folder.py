@@ -185,6 +185,7 @@ def open_server(
         roots=roots,
         policy=policy,
         release_keys=release_keys,
+        former_log_keys=tuple(load_public_key(folder / one) for one in config.former_log_keys),
         trust_domain=config.trust_domain,
         mode=config.mode,
         open_role=config.open_role,

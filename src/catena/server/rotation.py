@@ -6,7 +6,8 @@ In this order, each step durable before the next; whatever stops the rotation, t
    starts with it;
 2. the old log gets its last entry;
 3. the new log is made, and its first entry has the old one's last tree;
-4. ``server.toml`` names the new one.
+4. ``server.toml`` names the new one, and the old one's public key if that changed: references and endorsements
+   that the server signed with it go on to count.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from catena.audit.leaves import Leaves
 from catena.audit.log import TransparencyLog
 from catena.errors import UsageError
 from catena.formats.note import Checkpoint
-from catena.keys.signer import PublicKey, Signer, key_id_of, load_signer
+from catena.keys.signer import PublicKey, Signer, key_id_of, public_pem
 from catena.server import config as settings
 from catena.server import logplace, settingsfile, tomlplace
 from catena.server.config import CONFIG_FILE, Config
 from catena.server.folder import database_url, read_passphrase, remembered_log
+from catena.server.signers import open_signer
 from catena.service.journal import Journal
 from catena.service.pseudonyms import SERVER, Pseudonyms
 from catena.store.database import Database
@@ -54,9 +56,7 @@ class SettingsUnchangeable(UsageError):
     """``server.toml`` is written in a way that its settings cannot be exchanged in place."""
 
     code = "settings-unchangeable"
-    remedy = (
-        "Put `log`, `log_origin` and `log_key` into server.toml yourself, as `expected` has them."
-    )
+    remedy = "Put the settings into server.toml yourself, as `expected` has them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +89,21 @@ def rotate(
     something else), ``SettingsUnchangeable``, and what opening a server raises.
     """
     old = settings.load(folder)
+    passphrase = read_passphrase(folder / old.passphrase_file) if old.passphrase_file else None
+    signers = (
+        open_signer(folder, old.log_key, passphrase),
+        open_signer(folder, successor.log_key, passphrase),
+    )
+    former = _former(old, *signers)
     new = msgspec.structs.replace(
         old, log=successor.log, log_origin=successor.origin, log_key=successor.log_key
     )
+    if former is not None:
+        new = msgspec.structs.replace(new, former_log_keys=(former, *old.former_log_keys))
     checkpoints.require_origin(new.log_origin)
     if new.log_origin == old.log_origin:
         raise LogKeepsItsName("the log has this origin already", got=ascii(new.log_origin[:80]))
-    text = _rewritten(folder, new)  # refused before anything is done
-    passphrase = read_passphrase(folder / old.passphrase_file) if old.passphrase_file else None
-    signers = (
-        load_signer(folder / old.log_key, passphrase),
-        load_signer(folder / new.log_key, passphrase),
-    )
+    text = _rewritten(folder, new, former)  # refused before anything is done
     database = Database.open(database_url(folder, old.database))
     try:
         rotation = _Rotation(folder, database, now, Pseudonyms(database, random))
@@ -108,6 +111,8 @@ def rotate(
         rotation.begin(new, signers[1], ended, signers[0].public_key)
     finally:
         database.close()
+    if former is not None:
+        replace_file(folder / former, public_pem(signers[0].public_key))
     replace_file(folder / CONFIG_FILE, text.encode())  # 4.
     return Rotated(ended, new)
 
@@ -212,15 +217,28 @@ def _has(log: TransparencyLog, key: PublicKey, index: int, wanted: Entry) -> boo
     return type(found) is type(wanted) and msgspec.structs.replace(found, at=wanted.at) == wanted
 
 
-def _rewritten(folder: Path, new: Config) -> str:
+def _former(config: Config, old: Signer, new: Signer) -> str | None:
+    """The file for the old log's public key; None if the new log has the same one."""
+    name = f"log-{old.key_id[:16]}.pub"
+    return None if old.key_id == new.key_id or name in config.former_log_keys else name
+
+
+def _rewritten(folder: Path, new: Config, former: str | None) -> str:
     """The settings' text with the new log in it. Raises ``SettingsUnchangeable``."""
     text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
     wanted = {"log": new.log, "log_origin": new.log_origin, "log_key": new.log_key}
     for key, value in wanted.items():
         text = tomlplace.with_string(text, key, value)
+    if former is not None:
+        text = tomlplace.with_element(text, "former_log_keys", former)
     if settingsfile.read(text, Config).settings != new:
         raise SettingsUnchangeable(
             "these settings cannot be exchanged in place",
-            expected=", ".join(f"{key} = {value!r}" for key, value in wanted.items()),
+            expected=", ".join(
+                [
+                    *(f"{key} = {value!r}" for key, value in wanted.items()),
+                    *([] if former is None else [f"{former!r} in former_log_keys"]),
+                ]
+            ),
         )
     return text

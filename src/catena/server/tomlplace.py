@@ -75,6 +75,20 @@ def with_string(text: str, key: str, value: str) -> str:
     return text if old is None else text[:start] + written + text[old.end() :]
 
 
+def with_element(text: str, key: str, value: str) -> str:
+    """The text with one more string, the first, in an array of the top level; all else stays.
+
+    A value that is no array breaks: hold the outcome against what you want.
+    """
+    written = msgspec.json.encode(value).decode()
+    places = find(text)
+    if key not in places:
+        first = min((_offset(text, one.key) for one in places.values()), default=0)
+        return f"{text[:first]}{key} = [{written}]\n{text[first:]}"
+    start, more = _offset(text, places[key].value) + 1, places[key].elements
+    return f"{text[:start]}{written}{', ' if more else ''}{text[start:]}"
+
+
 def syntax_fault(text: str, error: tomllib.TOMLDecodeError) -> tuple[str, Place]:
     """What ``tomllib`` complains of, and where."""
     matched = _SYNTAX.match(str(error))

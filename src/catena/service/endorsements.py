@@ -281,7 +281,7 @@ class Endorsements:
     def _open(self, row: StoredEndorsement) -> _Accepted:
         """Verify a stored document again."""
         try:
-            statement = open_envelope(row.document, (self._setting.journal.public_key,))
+            statement = open_envelope(row.document, self._setting.sealing_keys)
             if statement.predicate_type != ENDORSEMENT_TYPE:
                 raise TamperedEndorsement("a stored endorsement is another document")
             document = parse_predicate(statement.predicate, EndorsementDocument)

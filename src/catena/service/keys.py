@@ -35,6 +35,7 @@ def keys_in_force(setting: Setting) -> frozenset[KeyInForce]:
     )
     pinned = (("pinned-ek", one) for one in setting.roots.pinned)
     own = [("log", key_id_of(setting.journal.public_key))]
+    own += [("former-log", key_id_of(key)) for key in setting.former_log_keys]
     if not _is_rotated(setting):
         issuing = setting.authorities.issuing(setting.now())
         own.append((CLUSTER_CA, key_id_of(issuing.signer.public_key)))

@@ -348,7 +348,7 @@ class References:
         """Verify a stored document again. Only what a person vouched for may be the log key's."""
         keys = self._setting.release_keys
         if row.kind in _SEALED:
-            keys = (*keys, self._setting.journal.public_key)
+            keys = (*keys, *self._setting.sealing_keys)
         try:
             kind, document = read_reference(open_envelope(row.document, keys))
         except (Refusal, FormatError) as error:

@@ -67,6 +67,8 @@ class Setting:
     """What a fresh server judges by, until a signed policy is applied."""
     release_keys: tuple[PublicKey, ...]
     trust_domain: str
+    former_log_keys: tuple[PublicKey, ...] = ()
+    """The keys of logs that ended, the newest first."""
     mode: Mode = Mode.APPROVE
     open_role: str = "node"
     """The role that the mode ``open`` gives to every node."""
@@ -94,6 +96,11 @@ class Setting:
     """Where certificates say that the list of revoked ones is."""
     now: Callable[[], datetime]
     random: Callable[[int], bytes]
+
+    @property
+    def sealing_keys(self) -> tuple[PublicKey, ...]:
+        """Under which what ``journal.seal`` signed verifies, now or before a rotation of the log."""
+        return self.journal.public_key, *self.former_log_keys
 
     @property
     def rhythm(self) -> Rhythm:
