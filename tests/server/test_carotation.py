@@ -23,6 +23,7 @@ from catena.keys.signer import (
 )
 from catena.server import carotation
 from catena.server.carotation import Plan
+from catena.server.checkup import check
 from catena.server.folder import open_server
 from catena.service.authorities import FRESH, RotationTooFast, RotationUnderWay
 from catena.store.errors import Conflict
@@ -119,6 +120,28 @@ def test_a_node_attests_through_every_phase(trusting_api, machine):
     assert issued_by(dropped.certificate, new)
     assert x509.load_pem_x509_certificates(dropped.bundle.encode()) == [new]
     assert {before.state, announced.state, switched.state, dropped.state} == {"trusted"}
+
+
+def test_the_check_looks_at_the_key_that_is_in_force(server):
+    def errors() -> list[str]:
+        found = check(server.folder, server.clock()).findings
+        return [one.code for one in found if one.severity == "error"]
+
+    views = rotate(server)
+    settings = server.folder / "server.toml"
+    named = server.opened.config.ca_key
+    assert errors() == []
+    server.clock.pass_(2 * WEEK.total_seconds() + 1)
+    settings.write_text(settings.read_text().replace(named, "gone.key"))
+    assert errors() == []
+    key = server.folder / views[-1].key
+    content = key.read_bytes()
+    key.unlink()
+    assert errors() == ["missing-key"]
+    write_key(key, generate_key(KeyAlgorithm.ECDSA_P256))
+    assert errors() == ["unusable-key"]
+    key.write_bytes(content)
+    assert errors() == []
 
 
 def test_a_client_of_the_old_ca_connects_until_it_is_dropped(listening):

@@ -42,7 +42,9 @@ from catena.server.settingsfile import SettingsFile
 from catena.server.signers import open_signer
 from catena.server.storagekeys import check_storage_keys, read_key
 from catena.server.webhook import read_secrets
+from catena.service.authorities import pair
 from catena.service.policies import stored_policy
+from catena.store.authorities import Authority
 from catena.store.database import Database
 
 T = TypeVar("T")
@@ -221,7 +223,14 @@ class _Check:
         if config.passphrase_file is not None:
             file = self._folder / config.passphrase_file
             passphrase = self._try("passphrase_file", lambda: read_passphrase(file))
-        self._ca = self._try("ca_key", lambda: open_signer(self._folder, config.ca_key, passphrase))
+        self._believed = self._rotated()
+        self._ca: Signer | None = None
+        if not self._believed:
+            self._ca = self._try(
+                "ca_key", lambda: open_signer(self._folder, config.ca_key, passphrase)
+            )
+        for one in self._believed:
+            self._try(None, lambda: self._check_authority(one, passphrase))  # noqa: B023 - at once
         self._log_key = self._try(
             "log_key", lambda: open_signer(self._folder, config.log_key, passphrase)
         )
@@ -232,13 +241,38 @@ class _Check:
         self._try(None, lambda: read_key(self._folder / NONCE_KEY))
         self._try(None, lambda: check_storage_keys(self._folder))
 
+    def _rotated(self) -> tuple[Authority, ...]:
+        """The authorities that a rotation put in the place of the settings'; none if there was none."""
+        url = database_url(self._folder, self._config.database)
+        with contextlib.suppress(CatenaError):  # told of when the database is looked at
+            if Database.pending(url):
+                return ()
+            database = Database.open(url)
+            try:
+                with database.snapshot() as rows:
+                    found = rows.authorities.list()
+            finally:
+                database.close()
+            return tuple(
+                one for one in found if one.trusted_until is None or self._now < one.trusted_until
+            )
+        return ()
+
+    def _check_authority(self, authority: Authority, passphrase: bytes | None) -> None:
+        """One that the database names: its key is where it says, and its certificate is valid."""
+        certificate = x509.load_der_x509_certificate(authority.certificate)
+        dates = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        self._check_dates(dates, f"the certificate of the CA {authority.sha256[:16]}", None)
+        pair(open_signer(self._folder, authority.key, passphrase), certificate)
+
     def _check_certificates(self) -> None:
         config = self._config
-        ca = self._certificate("ca_certificate", Path(config.ca_certificate), self._ca)
-        if ca is not None and not _is_authority(ca):
-            self._findings.add(
-                "error", NoAuthority("the certificate may not issue others"), "ca_certificate"
-            )
+        if not self._believed:
+            ca = self._certificate("ca_certificate", Path(config.ca_certificate), self._ca)
+            if ca is not None and not _is_authority(ca):
+                self._findings.add(
+                    "error", NoAuthority("the certificate may not issue others"), "ca_certificate"
+                )
         # The server renews its own when it starts: only that it goes with its key matters.
         if (self._folder / tls.CERTIFICATE_FILE).exists():
             self._certificate(None, Path(tls.CERTIFICATE_FILE), self._tls_key, renewed=True)
