@@ -24,6 +24,16 @@ def test_anybody_gets_the_list_with_its_media_type_and_may_keep_it_for_a_moment(
         assert http.post("/v1/crl").status_code == 405
 
 
+def test_each_ca_of_the_bundle_has_its_list_at_a_path_of_its_own(standing):
+    with standing.http() as http:
+        (path,) = http.get("/v1/bundle").json()["catena_crls"]
+        own = http.get(path)
+        assert (own.status_code, own.content) == (200, http.get("/v1/crl").content)
+        assert own.headers["content-type"] == "application/pkix-crl"
+        unknown = http.get(f"/v1/crl/{'0' * 64}")
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown-authority")
+
+
 def test_revoke_and_rotation_from_the_command_line(trusting_running, machine, capsys):
     options = trusting_running.options
     with trusting_running.http() as http:

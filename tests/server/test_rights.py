@@ -85,6 +85,7 @@ def test_only_nodes_and_the_public_ask_without_a_token():
         "/v1/openapi.json",
         "/v1/docs",
         "/v1/crl",
+        "/v1/crl/{name}",
         "/log/checkpoint.cosigned",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.keys.hierarchy import KeyName
+from catena.server import carotation
+from catena.server.carotation import Plan
+from catena.service.authorities import UnknownAuthority, key_id_of_certificate
 from catena.service.crl import LIFETIME, CrlMoved
 from catena.service.views import ApprovalRequest, FarewellRequest, RevocationRequest
 from service.fixtures import Server, make_server
@@ -55,6 +59,67 @@ def test_an_empty_list_is_signed_and_says_when_the_next_one_comes(server, keys):
     found = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     key = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     assert found.key_identifier == key.key_identifier
+
+
+def test_while_the_ca_is_exchanged_each_has_a_list_that_openssl_verifies_with_it(
+    admitted, machine, tmp_path
+):
+    """A certificate of the old CA that is revoked after the switch is found in the old CA's list."""
+    server = admitted
+    minutes = timedelta(minutes=5)
+    carotation.rotate(
+        server.opened, Plan(switch_after=minutes, drop_after=timedelta(days=1)), server.clock
+    )
+    server.clock.pass_(minutes.total_seconds() - 5)
+    certificates = [machine.attest(server.call).certificate]
+    server.clock.pass_(10)
+    certificates.append(machine.attest(server.call).certificate)
+    believed = server.service.setting.authorities.believed(server.clock())
+    assert len(believed) == 2
+
+    def verified(pem: str, ca: x509.Certificate, crl: bytes) -> tuple[int, str]:
+        (tmp_path / "node.crt").write_text(pem)
+        listed = x509.load_der_x509_crl(crl)
+        assert listed.is_signature_valid(ca.public_key())
+        chain = ca.public_bytes(Encoding.PEM) + listed.public_bytes(Encoding.PEM)
+        (tmp_path / "chain.pem").write_bytes(chain)
+        return openssl(
+            *("verify", "-crl_check", "-attime", int(server.clock().timestamp())),
+            *("-CAfile", tmp_path / "chain.pem", tmp_path / "node.crt"),
+        )
+
+    for revoked in (False, True):
+        for pem, ca in zip(certificates, believed, strict=True):
+            crl = server.service.crl.of(key_id_of_certificate(ca)).der
+            code, said = verified(pem, ca, crl)
+            assert (code != 0) is revoked, said
+            assert ("certificate revoked" in said) is revoked
+        if not revoked:
+            server.clock.pass_(1)
+            revoke(server)
+    assert server.service.crl.current().der == crl  # that of the one that issues
+    server.clock.pass_(timedelta(days=1).total_seconds())
+    with pytest.raises(UnknownAuthority):
+        server.service.crl.of(key_id_of_certificate(believed[0]))
+    server.service.crl.of(key_id_of_certificate(believed[1]))
+
+
+def test_what_expired_is_forgotten_only_when_the_lists_of_both_have_told_it(admitted, machine):
+    server = admitted
+    plan = Plan(switch_after=timedelta(minutes=2), drop_after=timedelta(days=1))
+    carotation.rotate(server.opened, plan, server.clock)
+    server.clock.pass_(121)
+    old, new = (
+        key_id_of_certificate(one)
+        for one in server.service.setting.authorities.believed(server.clock())
+    )
+    for one in (old, new):
+        server.service.crl.of(one)
+    revoke(server)
+    for _ in range(3):  # the new one alone is asked for, far beyond the certificate's end
+        server.clock.pass_(LIFETIME.total_seconds())
+        server.service.crl.of(new)
+    assert len(x509.load_der_x509_crl(server.service.crl.of(old).der)) == 1
 
 
 def test_a_retired_node_loses_what_it_was_given(admitted, machine, tmp_path):
@@ -190,4 +255,5 @@ def test_certificates_name_the_list_where_an_address_is_configured(public, machi
         for name in point.full_name
     ]
     known = public.opened.config.public_url
-    assert points == ([] if known is None else ["http://ca.acme.example/pki/v1/crl"])
+    own = public.service.setting.authorities.issuing(public.clock()).signer.key_id
+    assert points == ([] if known is None else [f"http://ca.acme.example/pki/v1/crl/{own}"])

@@ -14,7 +14,9 @@ import msgspec
 
 from catena.formats.jwk import Jwk
 from catena.keys.jose import certificate_jwk
+from catena.server.crl import CRL_PATH
 from catena.server.operation import Operation
+from catena.service.authorities import key_id_of_certificate
 from catena.service.setting import Setting
 
 REFRESH_SECONDS = 300
@@ -27,18 +29,22 @@ class TrustBundle(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[Jwk, ...]
     spiffe_sequence: int
     spiffe_refresh_hint: int = REFRESH_SECONDS
+    catena_crls: tuple[str, ...] = ()
+    """Where each authority's list of revoked certificates is, in the order of ``keys``; others pass it over."""
 
 
 def trust_bundle(setting: Setting) -> TrustBundle:
     """The bundle as it is now."""
     now, authorities = setting.now(), setting.authorities
     vouching = () if setting.vouching is None else (setting.vouching.jwk,)
+    believed = authorities.believed(now)
     return TrustBundle(
         keys=(
-            *(certificate_jwk(one, use="x509-svid") for one in authorities.believed(now)),
+            *(certificate_jwk(one, use="x509-svid") for one in believed),
             *vouching,
         ),
         spiffe_sequence=authorities.sequence(now),
+        catena_crls=tuple(f"{CRL_PATH}/{key_id_of_certificate(one)}" for one in believed),
     )
 
 

@@ -1,4 +1,7 @@
-"""``GET /v1/crl``: the list of revoked certificates, for anybody (RFC 5280, section 4.2.1.13)."""
+"""``GET /v1/crl``: the list of revoked certificates, for anybody (RFC 5280, section 4.2.1.13).
+
+Below it is that of each CA which is believed, by its key: certificates name that of their own.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from catena.formats.nodeapi import Hex256
 from catena.server.answer import Desk
 from catena.server.operation import Operation
+from catena.service.authorities import UnknownAuthority
 from catena.service.crl import Crl, CrlMoved
 from catena.service.trust import TrustService
 
@@ -28,6 +33,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         media=PKIX_CRL,
         refuses=(CrlMoved,),
     ),
+    Operation(
+        "GET",
+        f"{CRL_PATH}/{{name}}",
+        "That of one CA of /v1/bundle, by the SHA-256 of its key",
+        name=Hex256,
+        media=PKIX_CRL,
+        refuses=(CrlMoved, UnknownAuthority),
+    ),
 )
 
 
@@ -35,13 +48,16 @@ def routes(desk: Desk, service: TrustService) -> list[Route]:
     """The routes of the table."""
 
     async def answer(request: Request) -> Response:
-        crl = await desk.decide(service.crl.current)
+        name = request.path_params.get("name")
+        crl = await desk.decide(
+            service.crl.current if name is None else lambda: service.crl.of(name)
+        )
         headers = _headers(crl, service.setting.now())
         if headers["etag"] in _known_tags(request):
             return Response(status_code=304, headers=headers)
         return Response(crl.der, 200, headers, PKIX_CRL)
 
-    return [Route(CRL_PATH, desk.guarded(answer), methods=["GET"])]
+    return [Route(one.path, desk.guarded(answer), methods=["GET"]) for one in OPERATIONS]
 
 
 def _headers(crl: Crl, now: datetime) -> dict[str, str]:

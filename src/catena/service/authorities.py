@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from catena.audit.entries import KeyChanged
-from catena.errors import UsageError
+from catena.errors import NotFound, UsageError
 from catena.keys.signer import PublicKey, Signer, UnusableKey, algorithm_of, key_id_of
 from catena.service.journal import Journal
 from catena.service.pseudonyms import SERVER
@@ -54,6 +54,13 @@ class RotationUnderWay(UsageError):
 
     code = "rotation-under-way"
     remedy = "Wait until the old CA is dropped; `catena server authorities` says when."
+
+
+class UnknownAuthority(NotFound):
+    """A CA that this cluster does not believe, or no longer."""
+
+    code = "unknown-authority"
+    remedy = "Name one of /v1/bundle, by the SHA-256 of its SubjectPublicKeyInfo in hex."
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,16 @@ class Authorities:
         """The authority that issues now. Raises what opening its key raises."""
         begun = [one for one in self._rows(now) if one.issues_from <= now]
         return self._open(begun[-1]) if begun else self._first()
+
+    def named(self, sha256: str, now: datetime) -> Issuing:
+        """The believed authority with this key. Raises ``UnknownAuthority``, what opening its key raises."""
+        rows = _believed(self._rows(now), now)
+        for one in rows:
+            if one.sha256 == sha256:
+                return self._open(one)
+        if not rows and self._first().signer.key_id == sha256:
+            return self._first()
+        raise UnknownAuthority("no CA that is believed has this key", got=ascii(sha256[:64]))
 
     def presenting(self, now: datetime) -> Issuing:
         """The authority that vouches for the server: the oldest that is believed."""
@@ -242,7 +259,7 @@ def row_of(
 ) -> Authority:
     """An authority as the database keeps it."""
     return Authority(
-        sha256=key_id_of(_public(certificate)),
+        sha256=key_id_of_certificate(certificate),
         certificate=certificate.public_bytes(Encoding.DER),
         key=key,
         added_at=added_at,
@@ -252,7 +269,7 @@ def row_of(
 
 def pair(signer: Signer, certificate: x509.Certificate) -> Issuing:
     """A key and its certificate. Raises ``UnusableKey`` if they are of two pairs."""
-    if key_id_of(_public(certificate)) != signer.key_id:
+    if key_id_of_certificate(certificate) != signer.key_id:
         raise UnusableKey("the CA's key and certificate do not belong together")
     return Issuing(signer, certificate)
 
@@ -260,6 +277,11 @@ def pair(signer: Signer, certificate: x509.Certificate) -> Issuing:
 def bundle_pem(certificates: Sequence[x509.Certificate]) -> str:
     """Certificates one after the other."""
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in certificates)
+
+
+def key_id_of_certificate(certificate: x509.Certificate) -> str:
+    """What an authority is named by: SHA-256 of its SubjectPublicKeyInfo. Raises ``UnusableKey``."""
+    return key_id_of(_public(certificate))
 
 
 def _public(certificate: x509.Certificate) -> PublicKey:

@@ -1,6 +1,9 @@
-"""The list of revoked certificates: made anew when something was revoked and before it expires.
+"""The lists of revoked certificates, one of each CA that is believed: made anew when something was revoked and before it expires.
 
-The database has the newest list and its number, so every replica serves the same bytes. An entry
+A list is signed by its issuer (RFC 5280, section 5), so while the CA is exchanged there are two. Serial numbers are random: each
+list has those of both, and what the other CA issued says nothing there.
+
+The database has the newest lists and their numbers, so every replica serves the same bytes. An entry
 stays on one list that is made after its certificate expired, then goes (RFC 5280, section 3.3).
 """
 
@@ -18,11 +21,12 @@ from cryptography.x509 import ReasonFlags
 from catena.errors import Unavailable
 from catena.keys.crl import RevokedCertificate, issue_crl
 from catena.keys.signer import key_id_of
-from catena.service.authorities import Issuing
+from catena.service.authorities import Issuing, key_id_of_certificate
 from catena.service.setting import Setting
 from catena.service.views import RevocationCause
 from catena.store.credentials import Certificate
 from catena.store.crls import StoredCrl
+from catena.store.database import Transaction
 from catena.store.errors import Conflict
 
 LIFETIME: Final = timedelta(hours=1)
@@ -54,14 +58,20 @@ class Crl:
 
 
 class RevocationList:
-    """The verb *current*: the list of the authority that issues now."""
+    """The verbs *current*, the list of the authority that issues now, and *of* another one."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
 
     def current(self) -> Crl:
         """A list with everything that was revoked by now. Raises ``CrlMoved``, ``DatabaseGone``."""
-        ca = self._setting.authorities.issuing(self._now())
+        return self._of(self._setting.authorities.issuing(self._now()))
+
+    def of(self, authority: str) -> Crl:
+        """That of a believed CA, by its key's SHA-256. Raises ``UnknownAuthority`` and as ``current``."""
+        return self._of(self._setting.authorities.named(authority, self._now()))
+
+    def _of(self, ca: Issuing) -> Crl:
         stored, _ = self._stored(ca)
         if not self._is_current(stored):
             with self._setting.journal.deciding("crl"):
@@ -77,8 +87,9 @@ class RevocationList:
             new = self._made(ca, stored, revoked)
             with self._setting.database.transaction() as rows:
                 if rows.crls.replace(new):
-                    if stored.this_update is not None:
-                        rows.certificates.prune_revoked(before=stored.this_update)
+                    told = self._told(rows, stored)
+                    if told is not None:
+                        rows.certificates.prune_revoked(before=told)
                     return new
         raise CrlMoved("other servers made lists of revoked certificates first")
 
@@ -95,6 +106,18 @@ class RevocationList:
         with contextlib.suppress(Conflict), database.transaction() as rows:
             rows.crls.begin(issuer)  # or another replica was faster
         return self._stored(ca)
+
+    def _told(self, rows: Transaction, before: StoredCrl) -> datetime | None:
+        """What expired before this time is on one list more of every CA that has lists."""
+        lists = [
+            rows.crls.get(key_id_of_certificate(one))
+            for one in self._setting.authorities.believed(self._now())
+        ]
+        times = [
+            one.this_update for one in lists if one is not None and one.issuer != before.issuer
+        ]
+        known = [one for one in (before.this_update, *times) if one is not None]
+        return None if before.this_update is None else min(known)
 
     def _made(self, ca: Issuing, before: StoredCrl, revoked: tuple[Certificate, ...]) -> StoredCrl:
         number = before.number + 1

@@ -108,6 +108,11 @@ class Grants:
         secrets = self._secrets.sealed_for(rows, node, proven.bank, proven.pcrs)
         return Grant(certificate, proven.spki, secrets)
 
+    def _crl_of(self, issuing: Issuing) -> str | None:
+        """Where its own list is, also when another authority issues (RFC 5280, section 4.2.1.13)."""
+        url = self._setting.crl_url
+        return None if url is None else f"{url}/{issuing.signer.key_id}"
+
     def _certificates(self, now: datetime) -> NodeCertificates:
         """What issues now; made anew when another authority does."""
         issuing, made = self._setting.authorities.issuing(now), self._made
@@ -118,7 +123,7 @@ class Grants:
                     issuing.signer,
                     issuing.certificate,
                     self._setting.trust_domain,
-                    crl_url=self._setting.crl_url,
+                    crl_url=self._crl_of(issuing),
                 ),
             )
             self._made = made
