@@ -9,6 +9,8 @@ import pytest
 
 from catena.cli.main import run
 from server.live import *  # noqa: F403 - fixtures
+from softhsm import *  # noqa: F403 - fixtures
+from softhsm import needs_softhsm
 
 
 class Pipe(io.TextIOWrapper):
@@ -109,3 +111,22 @@ def test_another_storage_key_from_the_command_line(running, capsys, monkeypatch)
     assert "0 were moved" in capsys.readouterr().out
     assert run(["secret", "rekey", "0" * 16, *running.options]) == 3
     assert "unknown-kek" in capsys.readouterr().err
+
+
+@needs_softhsm
+def test_a_storage_key_on_a_token_from_the_command_line(running, softhsm, capsys, monkeypatch):
+    give(monkeypatch, b"hunter2")
+    assert run(["secret", "put", "db", "--role", "web", *running.options]) == 0
+    capsys.readouterr()
+    words = ["server", "rotate-kek", str(running.folder), "-o", "json", "--key"]
+    assert run([*words, softhsm.uri("kek")]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert Path(made["file"]).read_text() == softhsm.uri("kek") + "\n"
+    assert run(["secret", "rekey", made["kek"], *running.options]) == 0
+    assert "1 were moved" in capsys.readouterr().out
+    assert run(["secret", "get", "db", "--show", *running.options]) == 0
+    assert "hunter2" in capsys.readouterr().out
+    assert run([*words, softhsm.uri("loose")]) == 1
+    assert "kek-unusable" in capsys.readouterr().out
+    assert run([*words, "pkcs11:token=t;object=k?pin-value=1234"]) == 14
+    assert "1234" not in capsys.readouterr().out
