@@ -6,7 +6,7 @@ from catena.formats import efi
 from catena.formats.efi import VariableData
 from catena.formats.tcglog import EventType
 from catena.ids import HashAlg
-from catena.measure.binding import Binding, binding, bound_content, is_bound, section_name
+from catena.measure.binding import Binding, binding, covered, is_bound, section_name
 from changed import replace
 
 SHA256 = HashAlg.SHA256
@@ -62,9 +62,10 @@ def test_grub_line_binds_its_text_without_its_kind(measured):
 )
 def test_bound_content_is_what_was_hashed(measured, data, hashed):
     event = measured(8, EventType.EV_IPL, data, hashed=hashed)
-    assert bound_content(event, SHA256) == hashed
-    assert bound_content(replace(event, data=data + b"x"), SHA256) == b""
-    assert bound_content(measured(8, EventType.EV_IPL, b"grub_cmd: \0", hashed=b""), SHA256) == b""
+    assert covered(event, SHA256) == (Binding.CONTENT, hashed)
+    assert covered(replace(event, data=data + b"x"), SHA256) == (Binding.NONE, b"")
+    empty = measured(8, EventType.EV_IPL, b"grub_cmd: \0", hashed=b"")
+    assert covered(empty, SHA256) == (Binding.NONE, b"")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from catena.formats.efi import VariableData
 from catena.formats.ima import ImaEntry, replay_digest
 from catena.formats.tcglog import EventLog, EventType, event_type_name
 from catena.ids import HashAlg
-from catena.measure.describe import describe
+from catena.measure.describe import describe_reading
 from catena.measure.escape import escape
 from catena.measure.quirks import Quirk, Quirks
 from catena.measure.reading import Reading
@@ -78,7 +78,7 @@ class MeasuredEvent(msgspec.Struct, frozen=True, gc=False):
             return self.source.description
         if isinstance(self.source, ImaEntry):
             return _describe_file(self.source)
-        return describe(self.source.event, self.bank, self.source.binding)
+        return describe_reading(self.source)
 
     @property
     def variable(self) -> VariableData | None:

@@ -19,7 +19,7 @@ from catena.appraise.measured import MeasuredEvent
 from catena.appraise.reference import Match, Reference, References
 from catena.formats.pattern import compile_pattern
 from catena.ids import HashAlg
-from catena.measure.binding import GRUB_PCR, Binding, bound_content
+from catena.measure.binding import GRUB_PCR, Binding
 from catena.measure.reading import Reading
 
 MAX_TEXT = 4096
@@ -83,7 +83,7 @@ def _claims(
         for index, rule in enumerate(reference.rules)
         if rule.kind == "raw" and rule.value == pcrs[rule.pcr].hex()
     }
-    texts = _Texts(reference, bank)
+    texts = _Texts(reference)
     slots = reference.slots[bank]
     claims: dict[int, int] = {}
     for position, event in enumerate(extending):
@@ -100,8 +100,7 @@ def _claims(
 class _Texts:
     """Finds the pattern that matches an event's proven text, within ``MAX_TEXTS``."""
 
-    def __init__(self, reference: Reference, bank: HashAlg) -> None:
-        self._bank = bank
+    def __init__(self, reference: Reference) -> None:
         self._left = MAX_TEXTS
         self._rules: dict[int, list[tuple[int, str, str]]] = {}
         for index, rule in enumerate(reference.rules):
@@ -112,7 +111,7 @@ class _Texts:
         rules = self._rules.get(event.pcr)
         if rules is None:
             return None
-        for word, text in _readings(event, self._bank):
+        for word, text in _readings(event):
             self._left -= len(text)
             if self._left < 0:
                 return None
@@ -122,7 +121,7 @@ class _Texts:
         return None
 
 
-def _readings(event: MeasuredEvent, bank: HashAlg) -> Iterator[tuple[str, str]]:
+def _readings(event: MeasuredEvent) -> Iterator[tuple[str, str]]:
     """The word in front (or none) and the text of an event, as far as its digest covers it."""
     source = event.source
     if not isinstance(source, Reading):
@@ -131,7 +130,7 @@ def _readings(event: MeasuredEvent, bank: HashAlg) -> Iterator[tuple[str, str]]:
     if source.binding is Binding.WHOLE:
         candidates = [(b"", source.event.data), (word, rest)]
     elif source.binding is Binding.CONTENT and event.pcr == GRUB_PCR:
-        content = bound_content(source.event, bank)
+        content = source.content
         candidates = [(b"", content), (word, content)]
     else:
         return

@@ -13,7 +13,7 @@ import msgspec
 from catena.formats.tcglog import EventLog, event_type_name
 from catena.ids import PCR_COUNT, HashAlg
 from catena.measure.changes import Change, Difference
-from catena.measure.describe import describe
+from catena.measure.describe import describe_reading
 from catena.measure.listing import Listing
 from catena.measure.meaning import Kind, Meaning, meanings
 from catena.measure.reading import Reading, read_events
@@ -47,17 +47,17 @@ def event_views(log: EventLog, bank: HashAlg) -> tuple[EventLine, ...]:
             type=event_type_name(one.event.type),
             digest=one.event.digests.get(bank, b"").hex(),
             proven=one.binding.value,
-            description=_described(one, meaning, bank),
+            description=_described(one, meaning),
         )
         for one, meaning in zip(readings, meanings(readings, bank), strict=True)
     )
 
 
-def _described(reading: Reading, meaning: Meaning | None, bank: HashAlg) -> str:
+def _described(reading: Reading, meaning: Meaning | None) -> str:
     """A section is what its name in front of it says, not what its own event does."""
     if meaning is not None and meaning.kind is Kind.SECTION:
         return f"content of UKI section {meaning.subject}"
-    return describe(reading.event, bank, reading.binding)
+    return describe_reading(reading)
 
 
 def render_events(events: tuple[EventLine, ...]) -> None:

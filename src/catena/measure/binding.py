@@ -31,29 +31,37 @@ class Binding(Enum):
     """The data read as text, which systemd-stub hashes in ASCII with NUL (UKI, PCR 11)."""
     CONTENT = "content"
     """Not quite the data: a boot variable's value without its name (PCR 1, 5), a GRUB line without
-    its kind, an old systemd-boot's line and the byte it forgot to log (PCR 8). ``bound_content``
-    is what was hashed; the rest is *untrusted*."""
+    its kind, an old systemd-boot's line and the byte it forgot to log (PCR 8). ``covered``
+    tells what was hashed; the rest is *untrusted*."""
     NONE = "none"
     """Nothing of the data."""
 
 
 def binding(event: Event, bank: HashAlg) -> Binding:
     """What the digest of ``event`` in ``bank`` covers."""
+    return covered(event, bank)[0]
+
+
+def covered(event: Event, bank: HashAlg) -> tuple[Binding, bytes]:
+    """What the digest of ``event`` covers; of a ``CONTENT`` event also the bytes."""
     digest = event.digests.get(bank)
     if digest is None:
-        return Binding.NONE
+        return Binding.NONE, b""
     if bank.digest(event.data) == digest:
-        return Binding.WHOLE
-    return partial_binding(event, bank, digest)
+        return Binding.WHOLE, b""
+    return partly_covered(event, bank, digest)
 
 
-def partial_binding(event: Event, bank: HashAlg, digest: bytes) -> Binding:
-    """What ``digest`` covers if it is not the whole data."""
+def partly_covered(event: Event, bank: HashAlg, digest: bytes) -> tuple[Binding, bytes]:
+    """As ``covered``, if ``digest`` is not that of the whole data."""
     if event.pcr == UKI_PCR:
         name = section_name(event.data)
         if name and bank.digest(name.encode() + b"\0") == digest:
-            return Binding.SECTION_NAME
-    return Binding.CONTENT if bound_content(event, bank) else Binding.NONE
+            return Binding.SECTION_NAME, b""
+    for content in _partial_contents(event):
+        if content and bank.digest(content) == digest:
+            return Binding.CONTENT, content
+    return Binding.NONE, b""
 
 
 def is_bound(event: Event, bank: HashAlg) -> bool:
@@ -67,13 +75,6 @@ def section_name(data: bytes) -> str:
         return ""
     text = data.decode("utf-16-le", "replace").removesuffix("\0")
     return text if text.isascii() and text.isprintable() else ""
-
-
-def bound_content(event: Event, bank: HashAlg) -> bytes:
-    """What the digest of a ``CONTENT`` event covers; nothing if it is not one."""
-    digest = event.digests.get(bank)
-    contents = _partial_contents(event)
-    return next((one for one in contents if one and bank.digest(one) == digest), b"")
 
 
 def _partial_contents(event: Event) -> tuple[bytes, ...]:

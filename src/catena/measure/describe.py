@@ -12,8 +12,9 @@ from catena.errors import FormatError
 from catena.formats import efi, gpt
 from catena.formats.tcglog import Event, EventType, event_type_name
 from catena.ids import HashAlg
-from catena.measure.binding import Binding, binding, bound_content, section_name
+from catena.measure.binding import Binding, covered, section_name
 from catena.measure.escape import escape
+from catena.measure.reading import Reading
 from catena.measure.signers import UNREADABLE, authority, owners
 
 MAX_LINE = 200
@@ -22,15 +23,21 @@ _TAG_HEADER = 8
 _SEPARATOR = bytes(4)
 
 
-def describe(event: Event, bank: HashAlg = HashAlg.SHA256, bound: Binding | None = None) -> str:
-    """What ``event`` is, escaped and bounded; ``bound`` is its binding, if that is known already."""
-    match binding(event, bank) if bound is None else bound:
+def describe(event: Event, bank: HashAlg = HashAlg.SHA256) -> str:
+    """What ``event`` is, escaped and bounded."""
+    return describe_reading(Reading(event, *covered(event, bank)))
+
+
+def describe_reading(reading: Reading) -> str:
+    """As ``describe``, of an event whose digest was looked at before."""
+    event = reading.event
+    match reading.binding:
         case Binding.WHOLE:
             line = _proven(event.data)
         case Binding.SECTION_NAME:
             line = f"UKI section {section_name(event.data)}"
         case Binding.CONTENT:
-            line = f"{_text(bound_content(event, bank))}, untrusted: {_claimed(event)}"
+            line = f"{_text(reading.content)}, untrusted: {_claimed(event)}"
         case Binding.NONE:
             line = f"untrusted: {_claimed(event)}"
     return escape(line, MAX_LINE)

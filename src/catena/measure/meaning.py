@@ -20,7 +20,7 @@ from catena.errors import FormatError
 from catena.formats import efi, gpt
 from catena.formats.tcglog import EventType, event_type_name
 from catena.ids import HashAlg
-from catena.measure.binding import Binding, bound_content, section_name
+from catena.measure.binding import Binding, section_name
 from catena.measure.escape import escape
 from catena.measure.facts import is_authority, variable_key
 from catena.measure.grammar import separator_digests
@@ -147,7 +147,7 @@ class _Reader:
         """PCR 8: lines of GRUB, whose kind is its word only, or systemd-boot's line in UTF-16."""
         if not reading.bound:
             return Meaning(Kind.BOOT_LOADER_LINE, claimed_text(reading), proven=False)
-        content = reading.event.data if reading.whole else bound_content(reading.event, self._bank)
+        content = reading.event.data if reading.whole else reading.content
         text = _utf16(content) if content.endswith(b"\0\0") else None
         if text:
             return Meaning(Kind.COMMAND_LINE, "command line", proven=True, text=text)

@@ -14,7 +14,7 @@ from catena.errors import FormatError
 from catena.formats import efi
 from catena.formats.tcglog import NO_ACTION, Event, EventLog
 from catena.ids import HashAlg
-from catena.measure.binding import Binding, partial_binding
+from catena.measure.binding import Binding, partly_covered
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
@@ -22,6 +22,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
     event: Event
     binding: Binding
+    content: bytes = b""
+    """What the digest covers, if the binding is ``CONTENT``."""
 
     @property
     def extends(self) -> bool:
@@ -62,4 +64,4 @@ def _readings(log: EventLog, bank: HashAlg) -> Iterator[Reading]:
         elif hasher(event.data).digest() == digest:
             yield Reading(event, Binding.WHOLE)
         else:
-            yield Reading(event, partial_binding(event, bank, digest))
+            yield Reading(event, *partly_covered(event, bank, digest))
