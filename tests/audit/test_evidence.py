@@ -1,4 +1,4 @@
-"""The evidence store waits for the disk as often as it must."""
+"""The evidence store waits for the disk as often as it must, and makes a file where it is worth one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from catena.audit import evidence, folder
+from catena.audit import evidence, evidencepack, folder
 from catena.audit.evidence import EvidenceStore
 
 
@@ -28,7 +28,7 @@ def of_one_folder(count):
     """Contents whose digests begin alike, by digest."""
     found = {}
     for number in range(100_000):
-        content = b"%d" % number
+        content = b"%0600d" % number
         digest = hashlib.sha256(content).hexdigest()
         if digest.startswith("00"):
             found[digest] = content
@@ -63,3 +63,53 @@ def test_a_folder_that_somebody_removed_is_made_again(tmp_path):
     shutil.rmtree(store.path)
     store.keep(dict([second]))
     assert store.read(second[0]) == second[1]
+
+
+def packs(store):
+    return sorted(path for path in (store.path / "packs").iterdir() if not path.suffix)
+
+
+def test_what_is_small_lies_in_the_pack_once(tmp_path):
+    store = EvidenceStore(tmp_path / "evidence")
+    key, large = b"k" * evidence.SMALL, b"l" * (evidence.SMALL + 1)
+    contents = {hashlib.sha256(one).hexdigest(): one for one in (key, large)}
+    store.keep(contents)
+    [pack] = packs(store)
+    size = pack.stat().st_size
+    store.keep(contents)
+    assert pack.stat().st_size == size
+    assert [path.name for path in store.path.glob("??/*")] == [hashlib.sha256(large).hexdigest()]
+    assert all(store.has(one) for one in contents)
+    assert {one: store.read(one) for one in contents} == contents
+
+
+def test_each_pack_has_what_is_small_again(tmp_path):
+    store = EvidenceStore(tmp_path / "evidence")
+    key, first, second = b"key", b"first", b"second"
+    digests = [hashlib.sha256(one).hexdigest() for one in (key, first, second)]
+    store._writer = evidencepack.PackWriter(store.path / "packs", full=1)
+    store.keep({digests[0]: key}, {digests[1]: first})
+    store.keep({digests[0]: key}, {digests[2]: second})
+    for pack in packs(store):
+        assert pack.read_bytes().count(bytes.fromhex(digests[0])) == 1
+    assert len(packs(store)) == 2
+
+
+def test_after_a_restart_what_is_small_is_kept_again(tmp_path):
+    digest = hashlib.sha256(b"key").hexdigest()
+    for number in range(2):
+        store = EvidenceStore(tmp_path / "evidence")
+        assert not store.has(digest)
+        store.keep({digest: b"key"})
+        store.close()
+        assert len(packs(store)) == number + 1
+        assert store.read(digest) == b"key"
+
+
+def test_a_small_content_without_its_digest_is_left_out(tmp_path):
+    store = EvidenceStore(tmp_path / "evidence")
+    digest = hashlib.sha256(b"key").hexdigest()
+    store.keep({digest: b"another"})
+    assert not store.has(digest)
+    with pytest.raises(evidence.EvidenceMissing):
+        store.read(digest)

@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_no_half_records_and_no_heap_of_packs(folder, monkeyp
 def test_the_store_checks_what_it_reads_from_a_pack(tmp_path):
     store = EvidenceStore(tmp_path / "evidence")
     sha256, data = CONTENTS[0]
-    store.keep_once({sha256: data})
+    store.keep({}, {sha256: data})
     assert store.read(sha256) == data
     pack = tmp_path / "evidence/packs/pack-00000001"
     raw = pack.read_bytes()
@@ -164,4 +164,4 @@ def test_the_store_checks_what_it_reads_from_a_pack(tmp_path):
 def test_a_store_that_cannot_write_says_so(tmp_path):
     (tmp_path / "evidence").write_text("in the way")
     with pytest.raises(EvidenceUnwritable):
-        EvidenceStore(tmp_path / "evidence").keep_once(dict(CONTENTS[:1]))
+        EvidenceStore(tmp_path / "evidence").keep({}, dict(CONTENTS[:1]))

@@ -94,7 +94,7 @@ def filled(server):
     for number in range(300):  # more than one tile
         put_secret(server.service, f"s{number}", "web")
     digest = hashlib.sha256(EVIDENCE).hexdigest()
-    server.service.setting.evidence.keep_once({digest: EVIDENCE})
+    server.service.setting.evidence.keep({}, {digest: EVIDENCE})
     return server
 
 

@@ -2,12 +2,13 @@
 
 ::
 
-    evidence/3f/3fa9…          the bytes whose SHA-256 this is: logs, policies, references, keys
-    evidence/packs/pack-…      evidence, which never comes twice (``evidencepack``)
+    evidence/3f/3fa9…          the bytes whose SHA-256 this is: logs, policies, references
+    evidence/packs/pack-…      evidence, which never comes twice, and keys (``evidencepack``)
 
 A file appears under its name complete and durable, or not at all, before the entry that names it
-is appended; so does what is put into a pack. Equal content is kept once, but for evidence. Whoever
-reads checks the digest, so the store needs no trust.
+is appended; so does what is put into a pack. Equal content is kept once, but for evidence and what is
+small, which every pack has again: a key of 120 bytes is not worth a file and two waits for the disk.
+Whoever reads checks the digest, so the store needs no trust.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from catena.audit.evidencepack import PackReader, PackWriter
 from catena.audit.folder import sync_folder
@@ -28,8 +30,11 @@ FOLDER = "evidence"
 PACKS = "packs"
 MAX_CONTENT = 32 * 1024 * 1024
 """Bytes of one content; a log of a node has at most ``catena.evidence.MAX_LOG``."""
+SMALL = 512
+"""Bytes up to which a content goes into a pack."""
 _FAN = 2
 _HEX = frozenset("0123456789abcdef")
+_NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
 class EvidenceUnwritable(Unavailable):
@@ -59,46 +64,49 @@ class EvidenceStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: set[Path] = set()  # folders that exist, with their names on disk
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
+        self._packed: set[str] = set()  # what is small, and in the open pack
         self._writer = PackWriter(path / PACKS)
         self._reader = PackReader(path / PACKS)
 
     def has(self, sha256: str) -> bool:
-        """Whether a content of this digest was kept in a file of its own."""
-        return os.path.isfile(self._name(sha256))  # noqa: PTH113 - asked often: no Path is made
+        """Whether a content of this digest need not be kept again."""
+        name = self._name(sha256)
+        return sha256 in self._packed or os.path.isfile(name)  # noqa: PTH113 - asked often: no Path is made
 
-    def keep(self, contents: Mapping[str, bytes]) -> None:
+    def keep(self, contents: Mapping[str, bytes], once: Mapping[str, bytes] = _NOTHING) -> None:
         """Keep contents under their digests, durably; what is there already is not written again.
 
-        A content that does not have its digest is left out: a node may send one, and is refused for
-        it. Raises ``EvidenceUnwritable``.
+        ``once`` is what nobody sends twice, and is not looked for. A content that does not have its digest
+        is left out: a node may send one, and is refused for it. Raises ``EvidenceUnwritable``.
         """
-        for sha256, content in contents.items():
-            if not self.has(sha256) and hashlib.sha256(content).hexdigest() == sha256:
-                try:
-                    self._write(self._file(sha256), content)
-                except OSError as error:
-                    raise EvidenceUnwritable(
-                        "evidence cannot be written", got=error.strerror
-                    ) from error
-
-    def keep_once(self, contents: Mapping[str, bytes]) -> None:
-        """Keep contents that nobody sends twice, together and durably; the digests are theirs.
-
-        Raises ``EvidenceUnwritable``.
-        """
-        if not contents:
-            return
         try:
             with self._lock:
-                self.path.mkdir(mode=0o755, exist_ok=True)
-                self._writer.put(tuple(contents.items()))
+                if contents and self._writer.is_full():
+                    self._packed.clear()
+            new = {
+                sha256: content
+                for sha256, content in contents.items()
+                if not self.has(sha256) and hashlib.sha256(content).hexdigest() == sha256
+            }
+            small = {name: content for name, content in new.items() if len(content) <= SMALL}
+            for sha256 in new.keys() - small.keys():
+                self._write(self._file(sha256), new[sha256])
+            if small or once:
+                with self._lock:
+                    self._pack(small, once)
         except OSError as error:
             raise EvidenceUnwritable("evidence cannot be written", got=error.strerror) from error
+
+    def _pack(self, small: Mapping[str, bytes], once: Mapping[str, bytes]) -> None:
+        self.path.mkdir(mode=0o755, exist_ok=True)
+        self._writer.put((*small.items(), *once.items()))
+        self._packed.update(small)
 
     def close(self) -> None:
         """Give the open pack back; whatever is kept next begins another."""
         with self._lock:
+            self._packed.clear()
             self._writer.close()
 
     def read(self, sha256: str) -> bytes:

@@ -45,7 +45,7 @@ class PackWriter:
 
     def put(self, contents: Sequence[tuple[str, bytes]]) -> None:
         """Append contents under their digests, durably. Raises ``OSError``."""
-        if self._pack < 0 or self._size >= self._full or not self._is_there():
+        if self.is_full():
             self._begin()
         records, index, offset = [], [], self._size
         for sha256, content in contents:
@@ -68,6 +68,10 @@ class PackWriter:
             self.close()  # nobody knows what is on disk: nothing more follows it
             raise
         self._size = offset
+
+    def is_full(self) -> bool:
+        """Whether the next ``put`` begins a pack."""
+        return self._pack < 0 or self._size >= self._full or not self._is_there()
 
     def close(self) -> None:
         """Give the files back; the next ``put`` begins a pack."""

@@ -403,8 +403,8 @@ class Attestation:
             with self._setting.database.snapshot() as rows:
                 held = {one: rows.logs.get(one) for one in lacking}
             contents |= {one: content for one, content in held.items() if content is not None}
-        store.keep(contents)
-        store.keep_once({found.evidence.digest: found.evidence.bare for found in concluded})
+        once: dict[str, bytes] = {one.evidence.digest: one.evidence.bare for one in concluded}
+        store.keep(contents, once)
 
     def _answer(self, conclusion: Conclusion, receipts: tuple[str, ...]) -> AttestResult:
         found, standing, grant = conclusion.found, conclusion.standing, conclusion.grant
