@@ -110,7 +110,7 @@ def test_what_the_server_signed_with_the_old_key_still_counts(server, old_key, t
         )
         assert not [one for one in check(server.folder, now()).findings if one.severity == "error"]
         server.reopen()
-        assert [one.name for one in server.service.endorsements.list()] == ["acme-tpm-root-ca"]
+        assert [one.name for one in listed(server.service.endorsements)] == ["acme-tpm-root-ca"]
         assert [one.name for one in listed(server.service.references)] == ["flatcar"]
     assert len(server.opened.config.former_log_keys) == 2
     changes = {(one.action, one.key, one.key_sha256) for one in note_keys(server.service.setting)}
@@ -126,7 +126,7 @@ def test_a_former_key_that_is_taken_out_counts_no_more(server, new_key):
     path.write_text(path.read_text().replace(f'"{name}"', ""))
     server.reopen()
     with pytest.raises(TamperedEndorsement):
-        server.service.endorsements.list()
+        listed(server.service.endorsements)
 
 
 @needs_softhsm

@@ -67,8 +67,9 @@ def joined(server, boots, maker, endorsement) -> list[FleetNode]:
     """Nodes that attested once."""
     nodes = []
     for number, ek in enumerate(endorsement):
-        tpm = SoftwareTpm(ek, maker.endorse(ek.public_key(), utc_now()))
-        node = FleetNode(tpm, BootLogs.of(boots[number % len(boots)]))
+        boot = boots[number % len(boots)]
+        tpm = SoftwareTpm(ek, maker.endorse(ek.public_key(), utc_now()), boot.pcrs)
+        node = FleetNode(tpm, BootLogs.of(boot))
         challenge = server.service.enrolment.begin(tpm.enrolment())
         node.node_id = challenge.node_id
         server.service.enrolment.finish(tpm.activate(challenge))
