@@ -95,6 +95,16 @@ def test_each_pack_has_what_is_small_again(tmp_path):
     assert len(packs(store)) == 2
 
 
+def test_what_is_remembered_of_a_pack_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "MOST_PACKED", 2)
+    store = EvidenceStore(tmp_path / "evidence")
+    contents = [b"%d" % number for number in range(6)]
+    for content in contents:
+        store.keep({hashlib.sha256(content).hexdigest(): content})
+        assert len(store._packed) <= 3
+    assert [store.read(hashlib.sha256(one).hexdigest()) for one in contents] == contents
+
+
 def test_after_a_restart_what_is_small_is_kept_again(tmp_path):
     digest = hashlib.sha256(b"key").hexdigest()
     for number in range(2):

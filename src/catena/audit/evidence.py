@@ -32,6 +32,8 @@ MAX_CONTENT = 32 * 1024 * 1024
 """Bytes of one content; a log of a node has at most ``catena.evidence.MAX_LOG``."""
 SMALL = 512
 """Bytes up to which a content goes into a pack."""
+MOST_PACKED = 250_000
+"""Small contents of the open pack whose digests are remembered: more than a fleet has keys."""
 _FAN = 2
 _HEX = frozenset("0123456789abcdef")
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
@@ -80,28 +82,28 @@ class EvidenceStore:
         ``once`` is what nobody sends twice, and is not looked for. A content that does not have its digest
         is left out: a node may send one, and is refused for it. Raises ``EvidenceUnwritable``.
         """
+        large = {name: one for name, one in contents.items() if len(one) > SMALL}
         try:
+            for sha256, content in large.items():
+                if not self.has(sha256) and _is_named(content, sha256):
+                    self._write(self._file(sha256), content)
             with self._lock:
-                if contents and self._writer.is_full():
-                    self._packed.clear()
-            new = {
-                sha256: content
-                for sha256, content in contents.items()
-                if not self.has(sha256) and hashlib.sha256(content).hexdigest() == sha256
-            }
-            small = {name: content for name, content in new.items() if len(content) <= SMALL}
-            for sha256 in new.keys() - small.keys():
-                self._write(self._file(sha256), new[sha256])
-            if small or once:
-                with self._lock:
-                    self._pack(small, once)
+                self._pack({name: contents[name] for name in contents.keys() - large.keys()}, once)
         except OSError as error:
             raise EvidenceUnwritable("evidence cannot be written", got=error.strerror) from error
 
     def _pack(self, small: Mapping[str, bytes], once: Mapping[str, bytes]) -> None:
-        self.path.mkdir(mode=0o755, exist_ok=True)
-        self._writer.put((*small.items(), *once.items()))
-        self._packed.update(small)
+        if self._writer.is_full() or len(self._packed) > MOST_PACKED:
+            self._packed.clear()  # the next pack has them again, or this one twice
+        new = {
+            sha256: content
+            for sha256, content in small.items()
+            if sha256 not in self._packed and _is_named(content, sha256)
+        }
+        if new or once:
+            self.path.mkdir(mode=0o755, exist_ok=True)
+            self._writer.put((*new.items(), *once.items()))
+            self._packed.update(new)
 
     def close(self) -> None:
         """Give the open pack back; whatever is kept next begins another."""
@@ -158,6 +160,10 @@ class EvidenceStore:
         # Also for a folder that was there: the process that made it may have died before.
         sync_folder(folder.parent)
         self._known.add(folder)
+
+
+def _is_named(content: bytes, sha256: str) -> bool:
+    return hashlib.sha256(content).hexdigest() == sha256
 
 
 def require_digest(content: bytes, sha256: str) -> bytes:
