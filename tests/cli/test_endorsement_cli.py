@@ -12,7 +12,7 @@ from catena.cli.endorsement import _render_progress
 from catena.cli.main import run
 from catena.server import endorsement_files
 from catena.server.endorsement_files import NoBundle, batches, gather
-from catena.service.views import EndorsementItem, RejudgingView
+from catena.service.views import ChangedAuthority, EndorsementItem, RejudgingView
 from server.live import *  # noqa: F403 - fixtures
 from service.vendor import Authority
 
@@ -68,10 +68,25 @@ def test_it_is_shown_whose_nodes_are_being_judged_again(running, vendor, capsys,
     assert run(["endorsement", "import", str(vendor), *running.options]) == 0
     capsys.readouterr()
     assert run(["endorsement", "progress", *running.options]) == 0
-    assert "CN=Acme TPM Root CA 1" in capsys.readouterr().out
+    assert capsys.readouterr().out == "3 changed authorities have no nodes below them\n"
     assert run(["endorsement", "progress", *running.options, "-o", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (len(told["open"]), told["unknown"]) == (3, 0)
+
+
+def test_authorities_with_nodes_below_them_are_listed(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    one, none = (
+        ChangedAuthority(
+            name=name, changed_at="2030-01-01T00:00:00Z", nodes=nodes, judged=64, is_second=False
+        )
+        for name, nodes in (("CN=Acme", 100), ("CN=Other", 0))
+    )
+    _render_progress(RejudgingView(open=(one, none), unknown=0))
+    told = capsys.readouterr().out
+    assert "CN=Acme    2030-01-01T00:00:00Z  100    64" in told
+    assert "CN=Other" not in told
+    assert "1 changed authorities have no nodes below them" in told
 
 
 def test_nodes_that_cannot_be_judged_again_are_told(capsys):

@@ -143,7 +143,8 @@ def progress(*, connection: Connection, as_json: bool) -> None:
 
 
 def _render_progress(found: RejudgingView) -> None:
-    if found.open:
+    concerned = [one for one in found.open if one.nodes]
+    if concerned:
         output.table(
             ("authority", "changed", "nodes", "judged", "pass"),
             (
@@ -154,11 +155,13 @@ def _render_progress(found: RejudgingView) -> None:
                     str(one.judged),
                     "second" if one.is_second else "first",
                 )
-                for one in found.open
+                for one in concerned
             ),
         )
-    else:
+    elif not found.open:
         click.echo("every node is judged by what is accepted now")
+    if others := len(found.open) - len(concerned):
+        click.echo(f"{others} changed authorities have no nodes below them")
     if found.unknown:
         click.echo(
             f"{found.unknown} nodes enrolled before their certificates were kept: "
