@@ -9,6 +9,7 @@ the same, their limits are ratios to a wait measured in the same run, by turns.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import statistics
@@ -33,6 +34,8 @@ from catena.keys.signer import KeyAlgorithm, PrivateKeySigner, generate_key
 from figures import Figure, cheapest, command, milliseconds
 
 ORIGIN = "log.example.org/fleet"
+PAUSE = 0.2
+"""Seconds between publications, as a server has them unless it is told otherwise."""
 MILLION = 1_000_000
 TEN_MILLION = 10_000_000
 SMALL = [b"entry %7d" % number for number in range(200_000)]
@@ -199,7 +202,7 @@ def appends(folder: Path) -> Iterator[Figure]:
     signer = PrivateKeySigner(generate_key(KeyAlgorithm.ED25519))
     sealed = [seal_entry(signer, verdict(number)) for number in range(1024)]
     log = TransparencyLog.create(folder / "log", ORIGIN, signer)
-    log.publish_behind(0.05)
+    log.publish_behind(PAUSE)
     bare = bare_append(folder / "bare", signer, sealed[0])
     single, floor = by_turns(600, lambda n: log.append([sealed[n % 1024]]), lambda _: bare())
     yield Figure(
@@ -249,15 +252,12 @@ def opening(folder: Path) -> Iterator[Figure]:
     """A log is opened from its right edge, in memory that does not grow with it."""
     signer = PrivateKeySigner(generate_key(KeyAlgorithm.ED25519))
     usage = []
+    fill(folder / "first", 600_000, signer)  # what is kept for any log is there afterwards
     for size in (150_000, 600_000):
-        path = folder / f"log-{size}"
-        log = TransparencyLog.create(path, ORIGIN, signer)
+        gc.collect()
         tracemalloc.start()
-        for start in range(0, size, 1000):
-            log.append(SMALL[start % len(SMALL) :][:1000])
-        usage.append(tracemalloc.get_traced_memory()[1] / 1024)
+        usage.append(fill(folder / f"log-{size}", size, signer))
         tracemalloc.stop()
-        log.close()
     yield Figure(
         name="memory for appends to 600 000 entries, beside 150 000",
         value=round(usage[1] / usage[0], 2),
@@ -267,6 +267,16 @@ def opening(folder: Path) -> Iterator[Figure]:
     start = time.process_time()
     TransparencyLog.open(folder / "log-600000", signer).close()
     yield milliseconds("open a log of 600 000 entries", time.process_time() - start)
+
+
+def fill(path: Path, size: int, signer: PrivateKeySigner) -> int:
+    """Make a log of so many entries; the most memory that was traced meanwhile, in bytes."""
+    log = TransparencyLog.create(path, ORIGIN, signer)
+    for start in range(0, size, 1000):
+        log.append(SMALL[start % len(SMALL) :][:1000])
+    peak = tracemalloc.get_traced_memory()[1]
+    log.close()
+    return peak
 
 
 if __name__ == "__main__":
