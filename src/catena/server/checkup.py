@@ -42,7 +42,7 @@ from catena.server.settingsfile import SettingsFile
 from catena.server.signers import open_signer
 from catena.server.storagekeys import check_storage_keys, read_key
 from catena.server.webhook import read_secrets
-from catena.service.authorities import pair
+from catena.service.authorities import believed_of, pair
 from catena.service.policies import stored_policy
 from catena.store.authorities import Authority
 from catena.store.database import Database
@@ -253,9 +253,7 @@ class _Check:
                     found = rows.authorities.list()
             finally:
                 database.close()
-            return tuple(
-                one for one in found if one.trusted_until is None or self._now < one.trusted_until
-            )
+            return believed_of(found, self._now)
         return ()
 
     def _check_authority(self, authority: Authority, passphrase: bytes | None) -> None:

@@ -107,7 +107,7 @@ class Authorities:
 
     def named(self, sha256: str, now: datetime) -> Issuing:
         """The believed authority with this key. Raises ``UnknownAuthority``, what opening its key raises."""
-        rows = _believed(self._rows(now), now)
+        rows = believed_of(self._rows(now), now)
         for one in rows:
             if one.sha256 == sha256:
                 return self._open(one)
@@ -117,12 +117,12 @@ class Authorities:
 
     def presenting(self, now: datetime) -> Issuing:
         """The authority that vouches for the server: the oldest that is believed."""
-        believed = _believed(self._rows(now), now)
+        believed = believed_of(self._rows(now), now)
         return self._open(believed[0]) if believed else self._first()
 
     def believed(self, now: datetime) -> tuple[x509.Certificate, ...]:
         """The trust bundle: whose certificates count, the oldest first."""
-        believed = _believed(self._rows(now), now)
+        believed = believed_of(self._rows(now), now)
         if not believed:
             return (self._first().certificate,)
         return tuple(x509.load_der_x509_certificate(one.certificate) for one in believed)
@@ -138,7 +138,7 @@ class Authorities:
         rows = self._rows(now)
         if not rows:
             return None
-        believed = tuple(one.sha256 for one in _believed(rows, now))
+        believed = tuple(one.sha256 for one in believed_of(rows, now))
         told = self._told
         if told is None or told[0] != believed:  # two threads may make the same one
             told = self._told = (believed, bundle_pem(self.believed(now)))
@@ -180,7 +180,7 @@ class Authorities:
                 return known.rows
         with self._database.snapshot() as rows:
             found = rows.authorities.list()
-        seen = frozenset(one.sha256 for one in _believed(found, now))
+        seen = frozenset(one.sha256 for one in believed_of(found, now))
         with self._lock:
             self._known = _Known(found, now)
             changed, self._seen = self._seen not in {None, seen}, seen
@@ -216,11 +216,13 @@ class Rotation:
         with self._journal.deciding("authorities"):
             self._authorities.forget()
             rows = self._authorities.schedule(now)
-            if len(_believed(rows, now)) > 1:
+            if len(believed_of(rows, now)) > 1:
                 raise RotationUnderWay("the last rotation is not finished")
             if any(one.sha256 == new.sha256 for one in rows):
                 raise Conflict("this key was an authority before")
-            old = _believed(rows, now)[0] if rows else self._authorities.founding(founding_key, now)
+            old = (
+                believed_of(rows, now)[0] if rows else self._authorities.founding(founding_key, now)
+            )
             self._journal.record(
                 KeyChanged(at=now, actor=actor, action="added", key=KEY, key_sha256=new.sha256)
             )
@@ -301,5 +303,6 @@ def _counts(row: Authority, now: datetime) -> bool:
     return row.trusted_until is None or now < row.trusted_until
 
 
-def _believed(rows: Sequence[Authority], now: datetime) -> tuple[Authority, ...]:
+def believed_of(rows: Sequence[Authority], now: datetime) -> tuple[Authority, ...]:
+    """Those that count still."""
     return tuple(one for one in rows if _counts(one, now))

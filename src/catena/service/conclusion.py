@@ -184,7 +184,10 @@ def take_effect(rows: Transaction, logged: Sequence[Logged]) -> None:
         raise RacedAttestation("the node attested elsewhere, or its state changed, meanwhile")
     for one in logged:
         found = one.sealed.conclusion.found
-        _change_state(rows, found.node, one.sealed.conclusion.standing, found.at)
+        standing = one.sealed.conclusion.standing
+        rows.nodes.stand(
+            found.node, standing.state, standing.why, readmitted=standing.readmitted, now=found.at
+        )
         if one.sealed.conclusion.loss:
             one.sealed.conclusion.loss.take(rows, found.node, found.at)
     rows.appraisals.insert_all([_appraisal(one) for one in logged])
@@ -199,22 +202,6 @@ def take_effect(rows: Transaction, logged: Sequence[Logged]) -> None:
             found = one.sealed.conclusion.found
             rows.appraisals.prune(found.node.id, keep=KEPT_APPRAISALS)
             rows.certificates.prune(before=found.at)
-
-
-def _change_state(rows: Transaction, node: Node, standing: Standing, now: datetime) -> None:
-    """Most attestations change nothing here, and are spared the write."""
-    if (node.state, node.state_reason, node.readmitted) != (
-        standing.state,
-        standing.why,
-        standing.readmitted,
-    ):
-        rows.nodes.set_state(
-            node.id,
-            standing.state,
-            standing.why,
-            readmitted=standing.readmitted,
-            since=None if node.state == standing.state else now,
-        )
 
 
 def _attested(rows: Transaction, logged: Logged) -> Attested:

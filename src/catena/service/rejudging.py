@@ -96,15 +96,7 @@ class _Change:
     def take_effect(self, rows: Transaction, at: datetime) -> None:
         """The transaction has compared and swapped the node before."""
         node = self.node
-        after = (self.state, self.reason, self.readmitted)
-        if (node.state, node.state_reason, node.readmitted) != after:
-            rows.nodes.set_state(
-                node.id,
-                self.state,
-                self.reason,
-                readmitted=self.readmitted,
-                since=None if node.state == self.state else at,
-            )
+        rows.nodes.stand(node, self.state, self.reason, readmitted=self.readmitted, now=at)
         rows.nodes.endorse(node.id, self.outcome.code)
         if self.loss:
             self.loss.take(rows, node, at)

@@ -126,13 +126,7 @@ class Revocations:
         journal.record(*loss.entries(node, request.reason, actor, now))
         with journal.effect() as rows:
             rows.nodes.hold(node)
-            rows.nodes.set_state(
-                node.id,
-                states.UNTRUSTED,
-                states.REVOKED.code,
-                readmitted=False,
-                since=None if node.state == states.UNTRUSTED else now,
-            )
+            rows.nodes.stand(node, states.UNTRUSTED, states.REVOKED.code, readmitted=False, now=now)
             loss.take(rows, node, now, request.cause)
         return _view(node, loss, changed=True)
 

@@ -9,17 +9,16 @@ from datetime import datetime
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    and_,
     bindparam,
     delete,
     insert,
-    or_,
     select,
     update,
 )
 
 from catena.ids import NodeId
 from catena.store import schema
+from catena.store.keyset import behind
 
 _tokens = schema.tokens
 _certificates = schema.certificates
@@ -101,10 +100,7 @@ class Tokens:
         """As ``list``, at most ``limit`` behind the one with this creation and hash."""
         query = select(_tokens).order_by(_tokens.c.created_at, _tokens.c.hash).limit(limit)
         if after is not None:
-            at, token_hash = after
-            later = _tokens.c.created_at > at
-            same = and_(_tokens.c.created_at == at, _tokens.c.hash > token_hash)
-            query = query.where(or_(later, same))
+            query = query.where(behind((_tokens.c.created_at, _tokens.c.hash), after))
         return tuple(Token(**row) for row in self._connection.execute(query).mappings())
 
     def remove(self, token_hash: str) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from catena.ids import Sha256Hex
 from catena.store import schema
 from catena.store.errors import NoSuchRow
+from catena.store.keyset import behind
 
 _endorsements = schema.endorsements
 
@@ -67,18 +68,15 @@ class Endorsements:
         without: Iterable[Sha256Hex] = (),
     ) -> tuple[StoredEndorsement, ...]:
         """As ``list``, at most ``limit`` behind the one with this acceptance, name and digest."""
-        accepted, name, sha256 = (_endorsements.c[one] for one in ("accepted_at", "name", "sha256"))
+        order = tuple(_endorsements.c[one] for one in ("accepted_at", "name", "sha256"))
         query = (
             select(_endorsements)
-            .where(_endorsements.c.active, sha256.not_in(list(without)))
-            .order_by(accepted, name, sha256)
+            .where(_endorsements.c.active, _endorsements.c.sha256.not_in(list(without)))
+            .order_by(*order)
             .limit(limit)
         )
         if after is not None:
-            at, last_name, last = after
-            same_name = and_(accepted == at, name == last_name, sha256 > last)
-            same_time = and_(accepted == at, name > last_name)
-            query = query.where(or_(accepted > at, same_time, same_name))
+            query = query.where(behind(order, after))
         rows = self._connection.execute(query).mappings()
         return tuple(StoredEndorsement(**row) for row in rows)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from catena.ids import NodeId, NodeName, Sha256Hex
 from catena.store import schema
 from catena.store.errors import AmbiguousNode, Conflict, NameTaken, NodeMoved, NoSuchRow
+from catena.store.keyset import behind
 
 _nodes = schema.nodes
 _pending = schema.reenrolments
@@ -200,9 +201,7 @@ class Nodes:
         if role is not None:
             query = query.where(_nodes.c.role == role)
         if after is not None:
-            at, node_id = after
-            later = _nodes.c.enrolled_at > at
-            query = query.where(or_(later, and_(_nodes.c.enrolled_at == at, _nodes.c.id > node_id)))
+            query = query.where(behind((_nodes.c.enrolled_at, _nodes.c.id), after))
         return tuple(Node(**row) for row in self._connection.execute(query).mappings())
 
     def count(self) -> dict[str, int]:
@@ -316,6 +315,14 @@ class Nodes:
         if readmitted is not None:
             values["readmitted"] = readmitted
         self._change(node_id, values)
+
+    def stand(
+        self, node: Node, state: str, reason: str, *, readmitted: bool, now: datetime
+    ) -> None:
+        """Change what differs from ``node``, as it was read. Mostly nothing does: that is no write."""
+        if (node.state, node.state_reason, node.readmitted) != (state, reason, readmitted):
+            since = None if node.state == state else now
+            self.set_state(node.id, state, reason, readmitted=readmitted, since=since)
 
     def move(self, node_id: NodeId, before: str, values: dict[str, object]) -> bool:
         """Change a node that is in the state ``before`` still; False if it is not."""

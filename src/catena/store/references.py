@@ -6,11 +6,12 @@ import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from catena.ids import Sha256Hex
 from catena.store import schema
 from catena.store.errors import NoSuchRow
+from catena.store.keyset import behind
 
 _references = schema.references
 
@@ -74,11 +75,7 @@ class References:
             .limit(limit)
         )
         if after is not None:
-            at, sha256 = after
-            later = _references.c.accepted_at > at
-            query = query.where(
-                or_(later, and_(_references.c.accepted_at == at, _references.c.sha256 > sha256))
-            )
+            query = query.where(behind((_references.c.accepted_at, _references.c.sha256), after))
         return tuple(StoredReference(**row) for row in self._connection.execute(query).mappings())
 
     def set_active(self, sha256: Sha256Hex, *, active: bool) -> None:

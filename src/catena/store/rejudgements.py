@@ -40,32 +40,19 @@ class Rejudgements:
 
     def ask(self, name: str, title: str, at: datetime) -> None:
         """Have all nodes below an authority judged again, from the first one on."""
+        fresh = {"title": title, "changed_at": at, "is_second": False, "after": "", "judged": 0}
         again = (
             update(_rejudgements)
             .where(_rejudgements.c.name == name)
-            .values(
-                title=title,
-                change=_rejudgements.c.change + 1,
-                changed_at=at,
-                is_second=False,
-                after="",
-                judged=0,
-            )
+            .values(change=_rejudgements.c.change + 1, **fresh)
         )
         if self._connection.execute(again).rowcount:
             return
-        first = {
-            "name": name,
-            "title": title,
-            "change": 1,
-            "changed_at": at,
-            "is_second": False,
-            "after": "",
-            "judged": 0,
-        }
         try:
             with self._connection.begin_nested():
-                self._connection.execute(insert(_rejudgements), first)
+                self._connection.execute(
+                    insert(_rejudgements), {"name": name, "change": 1, **fresh}
+                )
         except IntegrityError:  # another replica asked at the same moment
             self._connection.execute(again)
 
