@@ -14,13 +14,13 @@ from forged import key
 from hypothesis import given
 from hypothesis import strategies as st
 
+import small_eks
 from catena.appraise import endorsement_refusal as ek
 from catena.appraise.ek_template import UnknownEkTemplate
 from catena.appraise.ekpath import EK_USAGE as EK_USAGE_OID
 from catena.appraise.ekpath import MAX_INTERMEDIATES
 from catena.appraise.endorsement import EndorsementKind, TrustRoot, TrustRoots, endorse
 from catena.formats.tpm2 import (
-    EccCurve,
     Public,
     Scheme,
     SymmetricDef,
@@ -31,11 +31,10 @@ from catena.formats.tpm2 import (
 )
 from catena.ids import HashAlg
 from changed import replace
+from small_eks import EK_ATTRIBUTES, POLICY_A, usage
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
-EK_ATTRIBUTES = TpmaObject(0x000300B2)
-POLICY_A = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 EK_USAGE = ObjectIdentifier(EK_USAGE_OID)
 
 
@@ -63,36 +62,7 @@ def rsa_ek(**changes) -> Public:
 
 def ecc_ek(private=None) -> Public:
     """The TPMT_PUBLIC that template L-2 gives."""
-    point = (private or key(5)).public_key().public_numbers()
-    public = Public(
-        kind="ecc",
-        name_alg=HashAlg.SHA256,
-        attributes=EK_ATTRIBUTES,
-        auth_policy=POLICY_A,
-        symmetric=SymmetricDef(128, TpmAlg.CFB),
-        scheme=None,
-        key_bits=256,
-        raw=b"",
-        curve=EccCurve.P256,
-        x=point.x.to_bytes(32, "big"),
-        y=point.y.to_bytes(32, "big"),
-    )
-    return parse_public(encode_public(public))
-
-
-def usage(*names: str) -> x509.KeyUsage:
-    every = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{name: name in names for name in every})
+    return small_eks.ecc_ek(private or key(5))
 
 
 def name(text: str) -> x509.Name:

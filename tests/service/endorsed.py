@@ -16,17 +16,15 @@ from cryptography.x509.oid import ObjectIdentifier
 
 from catena.appraise.ekpath import EK_USAGE
 from catena.appraise.endorsement import authorities_above
-from catena.formats.tpm2 import EccCurve, Public, SymmetricDef, TpmAlg, TpmaObject, encode_public
 from catena.formats.tpm2 import parse_public as parse
-from catena.ids import HashAlg, NodeId
+from catena.ids import NodeId
 from catena.server.folder import OpenServer, open_server
 from catena.store.nodes import Node
 from service.fixtures import START, Server, make_server
 from service.machine import Machine
 from service.revocable import prepare
 from service.vendor import YEAR, Authority, name_of, request
-
-POLICY_A = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
+from small_eks import ecc_ek, usage
 
 
 @dataclass
@@ -75,22 +73,6 @@ def vouched_twice(tmp_path, keys, machine, vendor, postgresql) -> Iterator[tuple
 def certified(issuer: Authority, serial: int) -> tuple[bytes, bytes]:
     """An EK's public area and its certificate."""
     private = ec.generate_private_key(ec.SECP256R1())
-    point = private.public_key().public_numbers()
-    public = Public(
-        kind="ecc",
-        name_alg=HashAlg.SHA256,
-        attributes=TpmaObject(0x000300B2),
-        auth_policy=POLICY_A,
-        symmetric=SymmetricDef(128, TpmAlg.CFB),
-        scheme=None,
-        key_bits=256,
-        raw=b"",
-        curve=EccCurve.P256,
-        x=point.x.to_bytes(32, "big"),
-        y=point.y.to_bytes(32, "big"),
-    )
-    usages = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")
-    others = ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
     certificate = (
         x509.CertificateBuilder(
             subject_name=name_of(f"TPM {serial}"),
@@ -101,14 +83,11 @@ def certified(issuer: Authority, serial: int) -> tuple[bytes, bytes]:
             not_valid_after=START + YEAR,
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(key_agreement=True, **dict.fromkeys((*usages, *others), False)),
-            critical=True,
-        )
+        .add_extension(usage("key_agreement"), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ObjectIdentifier(EK_USAGE)]), critical=False)
         .sign(issuer.key, hashes.SHA256())
     )
-    return encode_public(public), certificate.public_bytes(Encoding.DER)
+    return ecc_ek(private).raw, certificate.public_bytes(Encoding.DER)
 
 
 def fleet(
